@@ -1,0 +1,265 @@
+"""The result files: plain arrays with a description, written atomically, refused when in doubt.
+
+A file is a compressed ``.npz`` that ``numpy.load`` opens in a notebook. Beside its arrays it holds
+``meta``, a JSON string that says which step made it from which model and audio, with which
+parameters, and the axes and units of every array.
+"""
+
+import io
+import json
+import uuid
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from s2txai.errors import UserError
+
+FORMAT_VERSION = 1
+
+REQUIRED_META = (
+    "step",
+    "utterance",
+    "dataset",
+    "model",
+    "model_sha256",
+    "audio_sha256",
+    "task",
+    "parameters",
+    "axes",
+    "units",
+)
+SOURCE_META = ("utterance", "model_sha256", "audio_sha256", "task", "hypothesis_sha256")
+
+# The earliest date a zip can hold: the clock must not show in the bytes.
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """The content of one result file.
+
+    Attributes
+    ----------
+    arrays
+        Arrays by name.
+    meta
+        Where they come from and what their axes are; see ``REQUIRED_META``.
+    path
+        The file they were read from, for messages.
+    """
+
+    arrays: dict[str, npt.NDArray[Any]]
+    meta: dict[str, Any]
+    path: Path | None = None
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        """Return the array ``name``.
+
+        Raises
+        ------
+        UserError
+            If the file holds no such array; the message lists those it holds.
+        """
+        if name not in self.arrays:
+            raise UserError(
+                f"{_name(self)} holds no array '{name}', only {', '.join(sorted(self.arrays))}: "
+                "delete it and run the workflow again."
+            )
+        return self.arrays[name]
+
+
+def save(path: Path, arrays: Mapping[str, npt.NDArray[Any]], meta: Mapping[str, Any]) -> None:
+    """Write arrays and their description to ``path``, all or nothing.
+
+    The same content always gives the same bytes, so that two writers of one file do no harm.
+
+    Parameters
+    ----------
+    path
+        The ``.npz`` to write; its directory is made where it is missing.
+    arrays
+        Arrays by name; none may hold Python objects, which would need pickles.
+    meta
+        Every key of ``REQUIRED_META``; ``axes`` names the axes of each array.
+        The format version is added here.
+
+    Raises
+    ------
+    TypeError
+        If an array holds Python objects.
+    ValueError
+        If ``meta`` lacks a key, or its axes do not fit the arrays.
+    """
+    plain = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    for name, array in plain.items():
+        if array.dtype.hasobject:
+            raise TypeError(f"array '{name}' holds Python objects; save plain numbers or strings")
+    missing = [key for key in REQUIRED_META if key not in meta]
+    if missing:
+        raise ValueError(f"meta lacks {', '.join(missing)}")
+    problem = _axes_problem(plain, meta["axes"])
+    if problem:
+        raise ValueError(problem)
+    described = {**meta, "format_version": FORMAT_VERSION}
+    members = {**plain, "meta": np.array(json.dumps(described, sort_keys=True, allow_nan=False))}
+    with replacing(Path(path)) as partial, zipfile.ZipFile(partial, "x") as archive:
+        for name in sorted(members):
+            info = zipfile.ZipInfo(f"{name}.npy", _EPOCH)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            with archive.open(info, "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, members[name], allow_pickle=False)
+
+
+def load(path: Path, step: str | None = None) -> Artifact:
+    """Read a result file, refusing whatever ``save`` did not write.
+
+    Parameters
+    ----------
+    path
+        The file.
+    step
+        The step that must have made it; any when None.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, foreign, damaged, of another format version, of another step, or
+        its arrays do not have the axes it states.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"The result file {path} does not exist: run the step that makes it.")
+    try:
+        arrays = _read_members(path)
+    # A damaged archive raises what zipfile, zlib, struct or NumPy happen to stumble over.
+    except Exception as error:
+        raise _refusal(path, f"cannot be read ({error})") from error
+    meta = _read_meta(arrays.pop("meta", None))
+    if meta is None:
+        raise _refusal(path, "has no readable 'meta', so it was not written by s2txai")
+    if meta.get("format_version") != FORMAT_VERSION:
+        raise _refusal(
+            path,
+            f"has format version {meta.get('format_version')}, not {FORMAT_VERSION}",
+        )
+    missing = [key for key in REQUIRED_META if key not in meta]
+    if missing:
+        raise _refusal(path, f"lacks {', '.join(missing)} in its meta")
+    if step is not None and meta["step"] != step:
+        raise UserError(
+            f"{path} was made by the step '{meta['step']}', not '{step}': "
+            f"give the file of the step '{step}'."
+        )
+    problem = _axes_problem(arrays, meta["axes"])
+    if problem:
+        raise _refusal(path, f"contradicts itself ({problem})")
+    return Artifact(arrays, meta, path)
+
+
+def check_same_source(*artifacts: Artifact) -> None:
+    """Refuse to mix results of different utterances, models, audio, tasks or hypotheses.
+
+    Raises
+    ------
+    UserError
+        If two artefacts that both state a source state different ones; names both files.
+    """
+    for key in SOURCE_META:
+        stating = [artifact for artifact in artifacts if key in artifact.meta]
+        for other in stating[1:]:
+            if other.meta[key] != stating[0].meta[key]:
+                raise UserError(
+                    f"{_name(stating[0])} and {_name(other)} cannot be used together, since their "
+                    f"{key} differs ({stating[0].meta[key]}, {other.meta[key]}): "
+                    "delete the older one and run the workflow again."
+                )
+
+
+def load_shard(directory: Path, ids: Iterable[str], step: str) -> list[Artifact]:
+    """Read the result file of every utterance of a shard, in the order of ``ids``.
+
+    Other files in the directory are ignored: Snakemake keeps a time stamp there, and a killed job
+    may have left half a file under a temporary name.
+
+    Raises
+    ------
+    UserError
+        If files are missing (names the utterances), a file is of another utterance, or ``load``
+        refuses one.
+    """
+    paths = {utterance: Path(directory) / f"{utterance}.npz" for utterance in ids}
+    missing = [utterance for utterance, path in paths.items() if not path.is_file()]
+    if missing:
+        raise UserError(
+            f"{directory} lacks the results of {', '.join(missing)}: "
+            "delete the directory and run the workflow again."
+        )
+    shard = []
+    for utterance, path in paths.items():
+        artifact = load(path, step)
+        if artifact.meta["utterance"] != utterance:
+            raise _refusal(path, f"holds the utterance '{artifact.meta['utterance']}'")
+        shard.append(artifact)
+    return shard
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a fresh name beside ``path``; what is there at the end takes the place of ``path``.
+
+    Readers see the old file or the new one, never half of one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        # Also left over when both names are links to one file: POSIX renaming then does nothing.
+        partial.unlink(missing_ok=True)
+
+
+def _read_members(path: Path) -> dict[str, npt.NDArray[Any]]:
+    with zipfile.ZipFile(path) as archive:
+        # Reading a member whole checks its checksum before NumPy believes its header.
+        return {
+            name.removesuffix(".npy"): np.lib.format.read_array(
+                io.BytesIO(archive.read(name)), allow_pickle=False
+            )
+            for name in archive.namelist()
+        }
+
+
+def _read_meta(array: npt.NDArray[Any] | None) -> dict[str, Any] | None:
+    if array is None or array.ndim != 0 or array.dtype.kind != "U":
+        return None
+    try:
+        meta = json.loads(str(array))
+    except json.JSONDecodeError:
+        return None
+    return meta if isinstance(meta, dict) else None
+
+
+def _axes_problem(
+    arrays: Mapping[str, npt.NDArray[Any]], axes: Mapping[str, list[str]]
+) -> str | None:
+    if set(axes) != set(arrays):
+        return f"axes are given for {sorted(axes)}, but the arrays are {sorted(arrays)}"
+    for name, array in arrays.items():
+        if array.ndim != len(axes[name]):
+            return f"array '{name}' has shape {array.shape}, but the axes {list(axes[name])}"
+    return None
+
+
+def _refusal(path: Path, what: str) -> UserError:
+    return UserError(f"{path} {what}: delete it and run the workflow again.")
+
+
+def _name(artifact: Artifact) -> str:
+    return str(artifact.path) if artifact.path else f"the {artifact.meta.get('step')} result"

@@ -1,0 +1,1 @@
+"""Which cells of the input, and which encoder states, move the predictions."""

@@ -1,0 +1,147 @@
+"""The sums over masks from which saliency maps are made.
+
+Saliency of a segment is the mean score of the masks that occlude it (SPES, arXiv 2411.01710). The
+sums below are all that the mean needs; they add up over masks, so more masks extend a result.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+N_FOLDS = 4
+"""Masks are dealt into this many folds (mask m to fold m mod 4), to measure reliability."""
+
+AXES: dict[str, list[str]] = {
+    "segments": ["segmentation", "frame", "frequency"],
+    "occluded_sum": ["fold", "segment", "token"],
+    "occluded_count": ["fold", "segment"],
+    "score_sum": ["fold", "segmentation", "token"],
+    "score_square_sum": ["fold", "segmentation", "token"],
+    "n_masks": ["fold", "segmentation"],
+    "subsampling": [],
+    "n_steps": [],
+}
+"""The axes of ``Statistics.arrays``, for the description of a result file."""
+
+UNITS: dict[str, str] = {
+    "occluded_sum": "nat",
+    "score_sum": "nat",
+    "score_square_sum": "nat^2",
+    "subsampling": "frames per encoder step",
+}
+"""The units of ``Statistics.arrays`` that are not plain counts or ids."""
+
+
+@dataclass
+class Statistics:
+    """Sums over the masks of one utterance, kept apart by fold.
+
+    S counts the segments of all K segmentations together. For saliency of encoder states the
+    segments are the steps themselves: ``segments`` is ``arange(T')`` shaped ``[1, T', 1]``.
+
+    Attributes
+    ----------
+    segments : int32 [K, T, F]
+        Segment of each cell; ids from 0, unique over segmentations.
+    occluded_sum : float64 [4, S, I]
+        Sum of the scores of the masks that occlude a segment, in nats.
+    occluded_count : int64 [4, S]
+        Number of those masks.
+    score_sum, score_square_sum : float64 [4, K, I]
+        Sums of the scores and of their squares over all masks of a segmentation.
+    n_masks : int64 [4, K]
+        Number of masks of a segmentation.
+    subsampling
+        Input frames to an encoder step (r).
+    n_steps
+        Encoder steps that cover speech (T').
+    """
+
+    segments: npt.NDArray[np.int32]
+    occluded_sum: npt.NDArray[np.float64]
+    occluded_count: npt.NDArray[np.int64]
+    score_sum: npt.NDArray[np.float64]
+    score_square_sum: npt.NDArray[np.float64]
+    n_masks: npt.NDArray[np.int64]
+    subsampling: int
+    n_steps: int
+
+    @classmethod
+    def zeros(
+        cls, segments: npt.NDArray[np.int32], n_rows: int, subsampling: int, n_steps: int
+    ) -> Self:
+        """Return the statistics of no masks at all.
+
+        Parameters
+        ----------
+        segments : int32 [K, T, F]
+            Segment of each cell; every id from 0 to the greatest belongs to a segment.
+        n_rows
+            Predicted tokens (I).
+        subsampling, n_steps
+            See the class.
+        """
+        K = len(segments)
+        S = int(segments.max()) + 1
+        return cls(
+            segments=segments,
+            occluded_sum=np.zeros((N_FOLDS, S, n_rows)),
+            occluded_count=np.zeros((N_FOLDS, S), np.int64),
+            score_sum=np.zeros((N_FOLDS, K, n_rows)),
+            score_square_sum=np.zeros((N_FOLDS, K, n_rows)),
+            n_masks=np.zeros((N_FOLDS, K), np.int64),
+            subsampling=subsampling,
+            n_steps=n_steps,
+        )
+
+    @classmethod
+    def from_mapping(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """Return the statistics that ``arrays`` gave, for instance from a result file.
+
+        Raises
+        ------
+        KeyError
+            If an array is missing.
+        """
+        values: dict[str, Any] = {name: arrays[name] for name in AXES}
+        values["subsampling"] = int(values["subsampling"])
+        values["n_steps"] = int(values["n_steps"])
+        return cls(**values)
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return everything as arrays by name, as a result file holds them."""
+        return {name: np.asarray(getattr(self, name)) for name in AXES}
+
+
+def heatmap(
+    statistics: Statistics, folds: Sequence[int] = tuple(range(N_FOLDS))
+) -> npt.NDArray[np.float64]:
+    """Return the mean score of the masks that occlude each cell, for each predicted token.
+
+    The segmentations are pooled: total score over total count (arXiv 2411.01710).
+
+    Parameters
+    ----------
+    statistics
+        Sums over masks.
+    folds
+        The folds to use; half of them give a map with independent noise.
+
+    Returns
+    -------
+    float64 [I, T, F], nats
+        0 at cells that no mask occluded.
+    """
+    chosen = list(folds)
+    segment_sum = statistics.occluded_sum[chosen].sum(axis=0).T  # (I, S)
+    segment_count = statistics.occluded_count[chosen].sum(axis=0)  # (S)
+    _, T, F = statistics.segments.shape
+    total = np.zeros((len(segment_sum), T, F))
+    for segments in statistics.segments:  # one at a time: K copies of the map would not fit
+        total += segment_sum[:, segments]
+    count = segment_count[statistics.segments].sum(axis=0)  # (T, F)
+    total /= np.maximum(count, 1)
+    return total
