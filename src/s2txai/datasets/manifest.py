@@ -1,0 +1,236 @@
+"""Manifests: the table of utterances that a data set is."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from s2txai.datasets.tasks import LANGUAGE, Task
+from s2txai.errors import UserError
+from s2txai.registry import did_you_mean
+
+_COLUMNS = ("id", "path", "language", "transcript")
+_TRANSLATION = "translation_"
+_ID = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # an id becomes a file name
+_MAX_SHARDS = 10_000  # a shard's name has four digits
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One row of a manifest.
+
+    Attributes
+    ----------
+    id
+        Name of the utterance, unique in its manifest; its files are called after it.
+    path
+        Audio file.
+    language
+        Language of the speech.
+    transcript
+        What is said, in the language of the speech; may be empty where it is not needed.
+    translations
+        From language to translation, without the empty ones.
+    """
+
+    id: str
+    path: Path
+    language: str
+    transcript: str
+    translations: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_manifest(path: Path) -> list[Utterance]:
+    """Read a manifest.
+
+    A manifest is a UTF-8 table of tab-separated values, without quoting, whose first line names
+    the columns: ``id``, ``path`` (absolute, or relative to the manifest), ``language``,
+    ``transcript`` and any number of ``translation_<language>``. Other columns are ignored.
+
+    Returns
+    -------
+    list of Utterance
+        In the manifest's order.
+
+    Raises
+    ------
+    UserError
+        If the file, a column, a value or an audio file is missing or malformed, or an id occurs
+        twice; names file and line.
+    """
+    rows = _rows(path)
+    header_line, header = next(rows, (1, []))
+    _check_header(path, header_line, header)
+    utterances: list[Utterance] = []
+    line_of: dict[str, int] = {}
+    for line, cells in rows:
+        utterance = _utterance(path, line, header, cells)
+        if utterance.id in line_of:
+            raise UserError(
+                f"{path}, line {line}: id '{utterance.id}' is already used in line "
+                f"{line_of[utterance.id]}; give every utterance its own."
+            )
+        line_of[utterance.id] = line
+        utterances.append(utterance)
+    if not utterances:
+        raise UserError(f"{path}, line {header_line + 1}: no utterance; add one row for each.")
+    return utterances
+
+
+def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield line number and cells of every line that is not blank."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"Manifest {path} cannot be read ({error.strerror}); "
+            "correct its path in the list of data sets."
+        ) from error
+    # Not str.splitlines: a transcript may hold one of the rarer line separators of Unicode.
+    for line, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+        try:
+            text = raw.decode("utf-8").removesuffix("\r")
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{path}, line {line}: not UTF-8 text; save the manifest in that encoding."
+            ) from error
+        if text.strip():
+            yield line, [cell.strip() for cell in text.split("\t")]
+
+
+def _check_header(path: Path, line: int, header: Sequence[str]) -> None:
+    for column in _COLUMNS:
+        if column not in header:
+            raise UserError(
+                f"{path}, line {line}: no column '{column}'; the first line must name the "
+                f"tab-separated columns {', '.join(_COLUMNS)} and any {_TRANSLATION}<language>."
+            )
+    for column in header:
+        if header.count(column) > 1:
+            raise UserError(f"{path}, line {line}: column '{column}' occurs twice; remove one.")
+        language = column.removeprefix(_TRANSLATION)
+        if language != column and not re.fullmatch(LANGUAGE, language):
+            raise UserError(
+                f"{path}, line {line}: column '{column}' must end in a language code of two or "
+                f"three lower-case letters, as in {_TRANSLATION}en."
+            )
+
+
+def _utterance(path: Path, line: int, header: Sequence[str], cells: Sequence[str]) -> Utterance:
+    where = f"{path}, line {line}"
+    if len(cells) != len(header):
+        raise UserError(
+            f"{where}: {len(cells)} values for {len(header)} columns; separate them by single tabs."
+        )
+    row = dict(zip(header, cells, strict=True))
+    for column in ("id", "path", "language"):
+        if not row[column]:
+            raise UserError(f"{where}: '{column}' is empty; fill it in.")
+    if not _ID.fullmatch(row["id"]):
+        raise UserError(
+            f"{where}: id '{row['id']}' cannot name a file; use up to 100 letters, digits, "
+            "dots, hyphens and underscores, starting with a letter or digit."
+        )
+    if not re.fullmatch(LANGUAGE, row["language"]):
+        raise UserError(
+            f"{where}: language '{row['language']}' must be a code of two or three lower-case "
+            "letters, as en."
+        )
+    audio = path.parent / row["path"]
+    if not audio.is_file():
+        raise UserError(
+            f"{where}: no audio file {audio}; paths are absolute or relative to the manifest."
+        )
+    translations = {
+        column.removeprefix(_TRANSLATION): text
+        for column, text in row.items()
+        if column.startswith(_TRANSLATION) and text
+    }
+    return Utterance(row["id"], audio, row["language"], row["transcript"], translations)
+
+
+def reference(utterance: Utterance, task: Task) -> str:
+    """Return the human text that the task's hypotheses are scored against.
+
+    Raises
+    ------
+    UserError
+        If the manifest has none for this utterance.
+    """
+    if task.kind == "asr":
+        column, text = "transcript", utterance.transcript
+    else:
+        column = f"{_TRANSLATION}{task.target}"
+        text = utterance.translations.get(task.target, "")
+    if not text:
+        raise UserError(
+            f"Utterance '{utterance.id}' has no reference for task {task.name}; "
+            f"fill in column '{column}' of its manifest or leave the utterance out."
+        )
+    return text
+
+
+def select(
+    utterances: Sequence[Utterance], task: Task, ids: Sequence[str] | None = None
+) -> list[Utterance]:
+    """Return the utterances that a task is run on, in the manifest's order.
+
+    Parameters
+    ----------
+    utterances
+        All utterances of a data set.
+    task
+        Keeps those in the task's source language; each must have a reference.
+    ids
+        Keeps only these; all if None.
+
+    Raises
+    ------
+    UserError
+        If an id is unknown or in another language, a reference is missing, or nothing is left.
+    """
+    by_id = {utterance.id: utterance for utterance in utterances}
+    for name in ids or ():
+        if name not in by_id:
+            raise UserError(
+                f"Unknown utterance '{name}'{did_you_mean(name, list(by_id))} "
+                "Choose ids of the manifest."
+            )
+        if by_id[name].language != task.source:
+            raise UserError(
+                f"Utterance '{name}' is in '{by_id[name].language}', but task {task.name} needs "
+                f"'{task.source}'; remove it from the selection."
+            )
+    selected = [
+        utterance
+        for utterance in utterances
+        if utterance.language == task.source and (ids is None or utterance.id in ids)
+    ]
+    if not selected:
+        spoken = ", ".join(sorted({utterance.language for utterance in utterances}))
+        raise UserError(
+            f"No utterance is selected for task {task.name}; the manifest holds speech in: "
+            f"{spoken}."
+        )
+    for utterance in selected:
+        reference(utterance, task)
+    return selected
+
+
+def shards(ids: Sequence[str], size: int) -> dict[str, list[str]]:
+    """Cut a list of ids into blocks of ``size``, named ``0000``, ``0001``, ...
+
+    Raises
+    ------
+    UserError
+        If ``size`` is not positive or gives more than 10,000 shards.
+    """
+    if size < 1:
+        raise UserError(f"Shard size {size} must be at least 1.")
+    starts = range(0, len(ids), size)
+    if len(starts) > _MAX_SHARDS:
+        raise UserError(
+            f"{len(ids)} utterances in shards of {size} are more than {_MAX_SHARDS:,} shards; "
+            f"set shard_size to at least {-(-len(ids) // _MAX_SHARDS)}."
+        )
+    return {f"{number:04d}": list(ids[start : start + size]) for number, start in enumerate(starts)}
