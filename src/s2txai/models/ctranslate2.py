@@ -1,0 +1,141 @@
+"""Reading Whisper weights in the format of CTranslate2 (``model.bin``).
+
+The file is little-endian: format version, name and revision of the specification, then every
+variable with its name, shape, type and data, then aliases (names that share a variable's data).
+Sizes in it are checked against the file before anything is read or allocated.
+"""
+
+import math
+import os
+import struct
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from s2txai.errors import UserError
+
+_VERSION = 6
+_SPECIFICATION = ("WhisperSpec", 3)
+_DTYPES = {0: "<f4", 1: "<i1", 2: "<i2", 3: "<i4", 4: "<f2"}
+_MAX_DIMENSIONS = 8  # Whisper has 3 at most; NumPy would refuse more than 64
+
+
+def read_variables(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Read all variables of a ``model.bin``.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Returns
+    -------
+    dict
+        From name (``encoder/layer_0/self_attention/linear_0/weight``) to array, in the stored type
+        (float32, float16, int8, int16 or int32). An alias gives the very array it stands for.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, cut short, holds another kind of model, or is malformed.
+    """
+    try:
+        with path.open("rb") as file:
+            return _Reader(path, file).read()
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}); fetch the model again."
+        ) from error
+
+
+class _Reader:
+    """A pass over one file that knows how many bytes are left."""
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self._path = path
+        self._file = file
+        self._left = os.fstat(file.fileno()).st_size
+
+    def read(self) -> dict[str, npt.NDArray[Any]]:
+        self._check_header()
+        variables: dict[str, npt.NDArray[Any]] = {}
+        for _ in range(self._number("<I")):
+            self._add(variables, self._text(), self._array())
+        stored = dict(variables)
+        for _ in range(self._number("<I")):
+            alias, name = self._text(), self._text()
+            if name not in stored:
+                raise self._malformed(f"alias '{alias}' stands for the unknown variable '{name}'")
+            self._add(variables, alias, stored[name])
+        if self._left:
+            raise self._malformed(f"{self._left} bytes follow its end")
+        return variables
+
+    def _check_header(self) -> None:
+        version = self._number("<I")
+        if version != _VERSION:
+            raise UserError(
+                f"{self._path} is no CTranslate2 model of format version {_VERSION} (it begins "
+                f"with {version}); convert the model with a current CTranslate2."
+            )
+        specification = (self._text(), self._number("<I"))
+        if specification != _SPECIFICATION:
+            found, wanted = (
+                f"{name} revision {number}" for name, number in (specification, _SPECIFICATION)
+            )
+            raise UserError(
+                f"{self._path} holds a model of kind {found}, but only {wanted} can be read; "
+                "convert a Whisper model with a current CTranslate2."
+            )
+
+    def _add(
+        self, variables: dict[str, npt.NDArray[Any]], name: str, array: npt.NDArray[Any]
+    ) -> None:
+        if name in variables:
+            raise self._malformed(f"the name '{name}' occurs twice")
+        variables[name] = array
+
+    def _array(self) -> npt.NDArray[Any]:
+        n_dimensions = self._number("<B")
+        if n_dimensions > _MAX_DIMENSIONS:
+            raise self._malformed(f"an array has {n_dimensions} dimensions")
+        shape = [self._number("<I") for _ in range(n_dimensions)]
+        code = self._number("<B")
+        if code not in _DTYPES:
+            raise self._malformed(
+                f"an array has the type {code}, which is none of "
+                "float32, int8, int16, int32 and float16"
+            )
+        dtype = np.dtype(_DTYPES[code])
+        n_bytes = self._number("<I")
+        # Python's integers do not overflow, so huge dimensions cannot pass for a small product.
+        if n_bytes == 0 or math.prod(shape) * dtype.itemsize != n_bytes:
+            raise self._malformed(f"an array of shape {shape} and type {dtype} has {n_bytes} bytes")
+        stored = np.frombuffer(bytearray(self._bytes(n_bytes)), dtype=dtype).reshape(shape)
+        return stored.astype(dtype.newbyteorder("="), copy=False)
+
+    def _text(self) -> str:
+        data = self._bytes(self._number("<H"))
+        if not data.endswith(b"\0"):
+            raise self._malformed("a name does not end in NUL")
+        try:
+            return data[:-1].decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise self._malformed("a name is not UTF-8 text") from error
+
+    def _number(self, layout: str) -> int:
+        value: int = struct.unpack(layout, self._bytes(struct.calcsize(layout)))[0]
+        return value
+
+    def _bytes(self, count: int) -> bytes:
+        if count > self._left:
+            raise self._malformed(f"it ends {count - self._left} bytes too early")
+        self._left -= count
+        return self._file.read(count)
+
+    def _malformed(self, what: str) -> UserError:
+        return UserError(
+            f"{self._path} is no valid CTranslate2 model: {what}; fetch the model again."
+        )
