@@ -22,11 +22,10 @@ from s2txai.errors import UserError
 
 FORMAT_VERSION = 1
 
+# Not the names of the model and the dataset: a file may serve several names with the same bytes.
 REQUIRED_META = (
     "step",
     "utterance",
-    "dataset",
-    "model",
     "model_sha256",
     "audio_sha256",
     "task",
