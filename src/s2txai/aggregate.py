@@ -1,0 +1,97 @@
+"""Step 4: heads and layers of attention, saliency brought down to encoder steps."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from s2txai.registry import Registry
+from s2txai.saliency.statistics import Statistics, heatmap
+
+Pooling = Callable[[np.ndarray], np.ndarray]
+
+# A pooling takes the cells of one encoder step, [I, r, F] with r frames, to one value a row, [I].
+POOLINGS: Registry[Pooling] = Registry("pooling")
+
+# The three ways to deal four folds into two halves.
+HALVES = (((0, 1), (2, 3)), ((0, 2), (1, 3)), ((0, 3), (1, 2)))
+
+
+@POOLINGS.register("avg2d")
+def avg2d(cells: np.ndarray) -> np.ndarray:
+    """Mean over bins and frames."""
+    return cells.mean(axis=(1, 2))
+
+
+@POOLINGS.register("max_freq_avg_time")
+def max_freq_avg_time(cells: np.ndarray) -> np.ndarray:
+    """Maximum over bins, then mean over frames."""
+    return cells.max(axis=2).mean(axis=1)
+
+
+@POOLINGS.register("max2d")
+def max2d(cells: np.ndarray) -> np.ndarray:
+    """Maximum over bins and frames, the paper's best."""
+    return cells.max(axis=(1, 2))
+
+
+def pool(saliency: np.ndarray, pooling: str, subsampling: int, n_steps: int) -> np.ndarray:
+    """Bring a map of input cells down to encoder steps.
+
+    Step j covers frames [j r, min((j + 1) r, T)).
+
+    Parameters
+    ----------
+    saliency
+        [I, T, F].
+    pooling
+        A name of :data:`POOLINGS`.
+    subsampling
+        Frames for one encoder step (r).
+    n_steps
+        T' = ceil(T / r).
+
+    Returns
+    -------
+    ndarray
+        [I, T'].
+    """
+    pool_step = POOLINGS[pooling]
+    steps = [
+        pool_step(saliency[:, step * subsampling : (step + 1) * subsampling])
+        for step in range(n_steps)
+    ]
+    return np.stack(steps, axis=1)
+
+
+def attention_maps(cross_attention: np.ndarray) -> dict[str, np.ndarray]:
+    """Return every head, every layer's mean and the mean over all heads of [L, H, I, T']."""
+    layers = cross_attention.mean(axis=1)
+    return {"ca_head": cross_attention, "ca_layer": layers, "ca_mean": layers.mean(axis=0)}
+
+
+def saliency_maps(
+    smx: Statistics, smh: Statistics, poolings: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Return each saliency map at encoder steps, with its half-maps.
+
+    Returns
+    -------
+    dict
+        ``smx_<pooling>`` and ``smh`` [I, T']; ``<map>_halves`` [3, 2, I, T'], the two halves of the
+        masks in each of the three ways to deal the folds, from which reliability is computed.
+    """
+    maps: dict[str, np.ndarray] = {}
+    for name in poolings:
+        maps[f"smx_{name}"] = pool(heatmap(smx), name, smx.subsampling, smx.n_steps)
+    # An encoder step has one cell, so every pooling leaves it alone.
+    maps["smh"] = heatmap(smh)[:, :, 0]
+    smx_halves = [[heatmap(smx, folds) for folds in halves] for halves in HALVES]
+    for name in poolings:
+        maps[f"smx_{name}_halves"] = np.array(
+            [[pool(half, name, smx.subsampling, smx.n_steps) for half in pair] for pair in smx_halves]
+        )
+    maps["smh_halves"] = np.array(
+        [[heatmap(smh, folds)[:, :, 0] for folds in halves] for halves in HALVES]
+    )
+    return {name: values.astype(np.float32) for name, values in maps.items()}
+

@@ -1,0 +1,73 @@
+"""Step 1: the model's own hypothesis, and the table of its tokens."""
+
+import numpy as np
+import torch
+
+from s2txai.datasets import Task
+from s2txai.models.base import Model
+
+AXES = {
+    "tokens": ["token"],
+    "pieces": ["token"],
+    "roles": ["token"],
+    "word_index": ["token"],
+    "log_probs": ["token"],
+    "prompt": ["prompt token"],
+    "features": ["frame", "frequency"],
+    "padding_value": [],
+    "frame_shift": [],
+    "subsampling": [],
+    "text": [],
+}
+UNITS = {"log_probs": "nat", "frame_shift": "s", "subsampling": "frames per encoder step"}
+
+
+def decode(model: Model, audio: np.ndarray, task: Task, *, beam: int) -> dict[str, np.ndarray]:
+    """Transcribe or translate one utterance.
+
+    Parameters
+    ----------
+    model
+        Any model.
+    audio
+        float32 [samples] at the model's sampling rate.
+    task
+        What to do with it.
+    beam
+        Width of the beam search.
+
+    Returns
+    -------
+    dict
+        Arrays of the ``decode`` artefact: tokens with their pieces, roles and words, the
+        log-probability of each (teacher-forced), the text, and the input features [T, F].
+    """
+    prompt = model.prompt(task)
+    features = model.features(audio)
+    inputs = torch.from_numpy(features.values).to(model.device)[None]  # (1, T, F)
+    states = model.encode(inputs, features.padding_value)
+    tokens = model.generate(
+        states, prompt, beam=beam, max_new_tokens=model.facts.max_new_tokens
+    )[0]
+    table = model.token_table(tokens)
+    return {
+        "tokens": np.array(tokens, dtype=np.int64),
+        "pieces": np.array(table.pieces, dtype=np.str_),
+        "roles": np.array(table.roles, dtype=np.str_),
+        "word_index": np.array(table.word_index, dtype=np.int64),
+        "log_probs": token_log_probs(model.decode(states, prompt, tokens)[0], tokens),
+        "prompt": np.array(prompt, dtype=np.int64),
+        "features": features.values,
+        "padding_value": np.float32(features.padding_value),
+        "frame_shift": np.float32(model.facts.frame_shift),
+        "subsampling": np.int64(model.facts.subsampling),
+        "text": np.array(model.text(tokens)),
+    }
+
+
+def token_log_probs(logits: torch.Tensor, tokens: list[int]) -> np.ndarray:
+    """Return float32 [I], the log-probability of each token under logits [I, V], in nats."""
+    rows = torch.log_softmax(logits, dim=-1)
+    chosen = rows.gather(1, torch.tensor(tokens, device=logits.device)[:, None])
+    return np.asarray(chosen[:, 0].cpu().numpy())
+

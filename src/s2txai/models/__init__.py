@@ -1,0 +1,74 @@
+"""Models: one interface (:mod:`s2txai.models.base`), one module a family.
+
+To add a family, write a module with a :class:`~s2txai.models.base.Loader` and register it below.
+"""
+
+from pathlib import Path
+
+import torch
+
+from s2txai.errors import UserError
+from s2txai.models.base import Loader, Model
+from s2txai.models.whisper import load_whisper
+from s2txai.registry import Registry
+
+FAMILIES: Registry[Loader] = Registry("model family")
+FAMILIES.register("whisper")(load_whisper)
+
+_PRECISIONS = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+
+
+def resolve_device(device: str) -> str:
+    """Return the device that ``auto`` stands for here: a GPU where there is one.
+
+    Raises
+    ------
+    UserError
+        If a GPU is asked for and torch sees none.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(
+            f"The config asks for device '{device}', but torch sees no GPU here; "
+            "set 'device: cpu' or 'device: auto'."
+        )
+    return device
+
+
+def resolve_precision(precision: str, device: str) -> str:
+    """Return the precision that ``auto`` stands for: float16 on a GPU, float32 elsewhere."""
+    if precision == "auto":
+        return "float16" if device.startswith("cuda") else "float32"
+    return precision
+
+
+def load_model(
+    family: str, directory: Path, *, device: str = "auto", precision: str = "auto"
+) -> Model:
+    """Load a model.
+
+    Parameters
+    ----------
+    family
+        A name of :data:`FAMILIES`.
+    directory
+        Where its files lie.
+    device
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    precision
+        Of the forward passes: ``auto``, ``float32``, ``float16`` or ``bfloat16``. Softmax and
+        scores are float32 always.
+
+    Raises
+    ------
+    UserError
+        If the family is unknown or the device is not there.
+    """
+    device = resolve_device(device)
+    dtype = _PRECISIONS[resolve_precision(precision, device)]
+    return FAMILIES[family](directory, device=torch.device(device), precision=dtype)

@@ -1,0 +1,145 @@
+"""What every speech-to-text model looks like to the rest of the package.
+
+A family (Whisper, a Conformer, ...) is one module that implements :class:`Model` and one line in
+the registry; everything downstream uses only what is declared here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+
+from s2txai.datasets import Task
+
+Role = Literal["text", "special", "eos", "prompt"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What stays the same for every utterance a model hears.
+
+    Attributes
+    ----------
+    sampling_rate
+        Of the audio the model expects, in Hz.
+    frame_shift
+        Time between two input frames, in seconds.
+    subsampling
+        Input frames for one encoder step (r).
+    max_new_tokens
+        The most tokens the decoder can predict after its prompt.
+    """
+
+    sampling_rate: int
+    frame_shift: float
+    subsampling: int
+    max_new_tokens: int
+
+
+@dataclass(frozen=True)
+class Features:
+    """The part of a model's input that covers speech.
+
+    Attributes
+    ----------
+    values
+        float32 [T, F], the frames whose analysis window touches the audio.
+    padding_value
+        What the model's input holds after them, where its context has a fixed length (Whisper
+        pads to 30 s); these frames are never perturbed nor correlated.
+    """
+
+    values: np.ndarray
+    padding_value: float
+
+
+@dataclass(frozen=True)
+class TokenTable:
+    """What each predicted token is, one entry a row.
+
+    Attributes
+    ----------
+    pieces
+        The token's text, leading space included.
+    roles
+        ``text``, ``special``, ``eos`` or ``prompt``.
+    word_index
+        Which word of the hypothesis the token belongs to, from 0; -1 for no word.
+    """
+
+    pieces: list[str]
+    roles: list[Role]
+    word_index: list[int]
+
+
+@dataclass(frozen=True)
+class CrossAttention:
+    """Cross-attention of a teacher-forced pass, over all encoder steps (padding included).
+
+    Attributes
+    ----------
+    weights
+        float32 [L, H, I, steps]; each row sums to 1.
+    value_norm
+        float32 [L, H, I, steps]: the norm of what each step contributes to the layer's output,
+        weight times norm of the transformed value vector (Kobayashi et al. 2020, eq. 5).
+    """
+
+    weights: np.ndarray
+    value_norm: np.ndarray
+
+
+class Model(Protocol):
+    """An encoder-decoder speech-to-text model.
+
+    Shapes: N batch, T frames, F bins, I predicted tokens, V vocabulary, D width. Row i of every
+    result belongs to the position that predicts ``tokens[i]``; the prompt is context, not a row.
+    """
+
+    facts: Facts
+    device: torch.device
+
+    def prompt(self, task: Task) -> list[int]:
+        """Return the forced tokens before the first predicted one."""
+
+    def features(self, audio: np.ndarray) -> Features:
+        """Turn a waveform [samples] at ``facts.sampling_rate`` into input frames."""
+
+    def encode(self, features: torch.Tensor, padding_value: float) -> torch.Tensor:
+        """Encode [N, T, F] into states [N, steps, D]; the first ceil(T / r) steps cover speech."""
+
+    def decode(
+        self, states: torch.Tensor, prompt: Sequence[int], tokens: Sequence[int]
+    ) -> torch.Tensor:
+        """Return float32 logits [N, I, V] of a teacher-forced pass over ``tokens``."""
+
+    def generate(
+        self, states: torch.Tensor, prompt: Sequence[int], *, beam: int, max_new_tokens: int
+    ) -> list[list[int]]:
+        """Decode each of the N states by beam search; end-of-sentence is the last token."""
+
+    def cross_attention(
+        self, states: torch.Tensor, prompt: Sequence[int], tokens: Sequence[int]
+    ) -> CrossAttention:
+        """Return the attention of a teacher-forced pass over ``tokens``; ``states`` has N = 1."""
+
+    def token_table(self, tokens: Sequence[int]) -> TokenTable:
+        """Describe each token."""
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """Return the plain text of ``tokens``, without special tokens."""
+
+
+class Loader(Protocol):
+    """How a family is loaded."""
+
+    def __call__(self, directory: Path, *, device: torch.device, precision: torch.dtype) -> Model:
+        """Load the weights under ``directory``; compute in ``precision`` on ``device``."""
+
+
+def n_steps(n_frames: int, subsampling: int) -> int:
+    """Return T', the encoder steps that cover ``n_frames`` frames: ceil(T / r)."""
+    return -(-n_frames // subsampling)

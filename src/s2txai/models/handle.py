@@ -1,0 +1,57 @@
+"""A model that is loaded when it is first needed, and its identity, which is known before."""
+
+import hashlib
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from s2txai.audio import file_sha256
+from s2txai.log import logger
+from s2txai.models import load_model, resolve_device, resolve_precision
+from s2txai.models.base import Model
+
+
+class ModelHandle:
+    """What a step needs to know of a model before it decides whether to run it.
+
+    Loading takes about ten seconds; a step that finds all its work in the store never loads.
+
+    Parameters
+    ----------
+    family
+        A name of :data:`s2txai.models.FAMILIES`.
+    directory
+        Holds the model's files.
+    device, precision
+        As for :func:`s2txai.models.load_model`.
+    threads
+        CPU threads of the forward passes.
+    """
+
+    def __init__(
+        self, family: str, directory: Path, *, device: str, precision: str, threads: int
+    ) -> None:
+        self._family = family
+        self._directory = Path(directory)
+        self._device = resolve_device(device)
+        self._threads = threads
+        self.precision = resolve_precision(precision, self._device)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of every file of the model, in the order of their names."""
+        digest = hashlib.sha256()
+        for path in sorted(self._directory.iterdir()):
+            if path.is_file() and not path.name.startswith("."):
+                digest.update(f"{path.name}\0{file_sha256(path)}\n".encode())
+        return digest.hexdigest()
+
+    @cached_property
+    def model(self) -> Model:
+        """The model, loaded once."""
+        torch.set_num_threads(self._threads)
+        logger.info("Loading %s on %s in %s", self._directory.name, self._device, self.precision)
+        return load_model(
+            self._family, self._directory, device=self._device, precision=self.precision
+        )

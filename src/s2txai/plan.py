@@ -1,0 +1,144 @@
+"""What a configuration asks for: which utterances go through which model and task.
+
+Light enough to run whenever Snakemake plans: nothing here imports torch.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from s2txai.audio import file_sha256
+from s2txai.config import check_task, config_errors, load_datasets, load_models, read_yaml
+from s2txai.datasets import Task, Utterance, parse_task, read_manifest, reference, select, shards
+from s2txai.errors import UserError
+from s2txai.registry import did_you_mean
+from s2txai.store import fingerprint
+
+Key = tuple[str, str, str]  # dataset, model, task
+
+
+@dataclass(frozen=True)
+class Run:
+    """One dataset through one model on one task.
+
+    Attributes
+    ----------
+    dataset, model, task
+        Names in the tree of results, and the parsed task.
+    utterances
+        Rows of the manifest that take part, in its order.
+    shards
+        Ids of the utterances of each shard.
+    """
+
+    dataset: str
+    model: str
+    task: Task
+    utterances: tuple[Utterance, ...]
+    shards: Mapping[str, list[str]]
+
+    @property
+    def key(self) -> Key:
+        """Dataset, model and task as they stand in paths."""
+        return self.dataset, self.model, self.task.name
+
+    def shard(self, name: str) -> list[Utterance]:
+        """Return the utterances of a shard."""
+        wanted = set(self.shards[name])
+        return [utterance for utterance in self.utterances if utterance.id in wanted]
+
+    def audio_sha256(self, shard: str) -> str:
+        """Return a hash of the audio of a shard.
+
+        Changed audio under the same id is work to do again; another path to it is not.
+        """
+        return fingerprint(audio=[file_sha256(utterance.path) for utterance in self.shard(shard)])
+
+    def references_sha256(self) -> str:
+        """Return a hash of the texts that hypotheses are scored against."""
+        return fingerprint(texts=[reference(one, self.task) for one in self.utterances])
+
+
+@dataclass(frozen=True)
+class Study:
+    """A configuration, checked and spelled out.
+
+    Attributes
+    ----------
+    runs
+        By dataset, model and task.
+    models, datasets
+        The entries that the runs use.
+    """
+
+    runs: Mapping[Key, Run]
+    models: Mapping[str, Mapping[str, Any]]
+    datasets: Mapping[str, Mapping[str, Any]]
+
+
+def plan(config: Mapping[str, Any], root: Path) -> Study:
+    """Check a configuration and spell out its runs.
+
+    Parameters
+    ----------
+    config
+        As Snakemake merged it from ``config/config.yaml`` and the command line.
+    root
+        The project's folder: registries are found there, and their paths are relative to it.
+
+    Raises
+    ------
+    UserError
+        One line for each mistake: an unknown key, model, dataset or utterance, an impossible task,
+        an unreadable manifest, missing audio.
+    """
+    schemas = root / "workflow" / "schemas"
+    problems = config_errors(config, read_yaml(schemas / "config.schema.yaml"), "config")
+    if problems:
+        raise UserError("\n".join(problems))
+    models = load_models(root / "config" / "models.yaml", schemas) | config.get("models", {})
+    datasets = load_datasets(root / "config" / "datasets.yaml", schemas) | config.get(
+        "datasets", {}
+    )
+    runs: dict[Key, Run] = {}
+    for request in config["runs"]:
+        for run in _runs(request, models, datasets, root, config["shard_size"]):
+            if run.key in runs:
+                raise UserError(
+                    f"config: runs ask twice for {'/'.join(run.key)}; put its utterances together."
+                )
+            runs[run.key] = run
+    used_models = {run.model: models[run.model] for run in runs.values()}
+    used_datasets = {run.dataset: datasets[run.dataset] for run in runs.values()}
+    return Study(runs, used_models, used_datasets)
+
+
+def _runs(
+    request: Mapping[str, Any],
+    models: Mapping[str, Mapping[str, Any]],
+    datasets: Mapping[str, Mapping[str, Any]],
+    root: Path,
+    shard_size: int,
+) -> list[Run]:
+    dataset = _known("dataset", request["dataset"], datasets)
+    manifest = read_manifest(root / datasets[dataset]["manifest"])
+    found = []
+    for model in request["models"]:
+        entry = models[_known("model", model, models)]
+        for name in request["tasks"]:
+            task = parse_task(name)
+            check_task(model, entry, task)
+            utterances = select(manifest, task, request.get("utterances"))
+            blocks = shards([utterance.id for utterance in utterances], shard_size)
+            found.append(Run(dataset, model, task, tuple(utterances), blocks))
+    return found
+
+
+def _known(kind: str, name: str, entries: Mapping[str, Any]) -> str:
+    if name not in entries:
+        raise UserError(
+            f"config: unknown {kind} '{name}'{did_you_mean(name, list(entries))} "
+            f"Choose one of: {', '.join(entries)}; or describe it under '{kind}s' in the config."
+        )
+    return name

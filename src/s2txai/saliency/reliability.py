@@ -1,0 +1,65 @@
+"""How much of a saliency map is signal: split halves and the ceiling of a correlation."""
+
+import numpy as np
+
+from s2txai.aggregate import HALVES, pool
+from s2txai.correlate import correlation
+from s2txai.saliency.statistics import Statistics, heatmap
+
+
+def half_correlation(
+    halves: np.ndarray, *, metric: str = "pearson", normalise: str = "token"
+) -> float:
+    """Return the mean correlation between two half-maps over the ways to deal the folds.
+
+    Parameters
+    ----------
+    halves
+        [3, 2, I, T'], as the aggregate step writes them.
+    metric, normalise
+        As for :func:`s2txai.correlate.correlation`.
+    """
+    return float(
+        np.mean([correlation(a, b, metric=metric, normalise=normalise).value for a, b in halves])
+    )
+
+
+def spearman_brown(half: float) -> float:
+    """Return the reliability of the full map from the correlation of its halves: 2r / (1 + r).
+
+    A negative correlation of halves means no signal was found; the formula has a pole at -1, so it
+    is cut off at 0.
+    """
+    return max(0.0, 2 * half / (1 + half)) if half > -1 else 0.0
+
+
+def ceiling(*reliabilities: float) -> float:
+    """Return the largest correlation that noise leaves possible: sqrt of the product.
+
+    Attention has no sampling noise, so its correlation with one map has sqrt(reliability).
+    """
+    return float(np.sqrt(np.prod(reliabilities)))
+
+
+def split_half(statistics: Statistics, pooling: str) -> float:
+    """Return the reliability of an utterance's map at encoder steps (Pearson, rows standardised).
+
+    Parameters
+    ----------
+    statistics
+        Of SPES, with its four folds.
+    pooling
+        A name of :data:`s2txai.aggregate.POOLINGS`.
+    """
+    halves = np.array(
+        [
+            [
+                pool(
+                    heatmap(statistics, folds), pooling, statistics.subsampling, statistics.n_steps
+                )
+                for folds in pair
+            ]
+            for pair in HALVES
+        ]
+    )
+    return spearman_brown(half_correlation(halves))

@@ -1,0 +1,223 @@
+"""Step 5, correlate: how far attention agrees with saliency, and how far it could."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from s2txai.artifacts import Artifact
+from s2txai.correlate import choose_rows, correlations
+from s2txai.saliency.reliability import ceiling, half_correlation, spearman_brown
+from s2txai.signature import signature
+
+# The first is the headline; the others are shown beside it.
+VARIANTS = (
+    ("pearson", "token"),
+    ("pearson", "none"),
+    ("pearson", "frame"),
+    ("spearman", "token"),
+)
+ATTENTION = ["attention", "layer", "head"]
+MEASURE = ["saliency", "metric", "normalise", "rows"]
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What the step writes, one table a file.
+
+    Attributes
+    ----------
+    utterances
+        One correlation an utterance, attention map, saliency map and variant.
+    reliability
+        Of each saliency map.
+    summary
+        Means over utterances with ceiling and corrected value.
+    mixing
+        CA-SMH minus CA-SMX.
+    """
+
+    utterances: pd.DataFrame
+    reliability: pd.DataFrame
+    summary: pd.DataFrame
+    mixing: pd.DataFrame
+
+
+def correlate(aggregated: Sequence[Artifact], *, poolings: Sequence[str], rows: str) -> Tables:
+    """Correlate every attention map with every saliency map.
+
+    Parameters
+    ----------
+    aggregated
+        ``aggregate`` artefacts of all utterances.
+    poolings
+        Names of :data:`s2txai.aggregate.POOLINGS`.
+    rows
+        ``all`` or ``text``; see :func:`s2txai.correlate.choose_rows`.
+    """
+    saliencies = [*(f"smx_{name}" for name in poolings), "smh"]
+    utterances = pd.concat(
+        [_correlate_utterance(artifact, saliencies, rows) for artifact in aggregated],
+        ignore_index=True,
+    )
+    halves = pd.concat(
+        [_halves_of_utterance(artifact, saliencies, rows) for artifact in aggregated],
+        ignore_index=True,
+    )
+    reliability = _reliability(halves)
+    summary = _summary(utterances, reliability)
+    return Tables(utterances, reliability, summary, _mixing(summary, poolings))
+
+
+def _signature(metric: str, normalise: str, rows: str, saliency: str) -> str:
+    occluded = "zero" if saliency == "smh" else "bin-mean"
+    return signature(metric=metric, normalise=normalise, rows=rows, occluded=occluded)
+
+
+def _attention_maps(artifact: Artifact) -> tuple[pd.DataFrame, np.ndarray]:
+    """Return the names of the M attention maps and the maps [M, I, T']."""
+    L, H = artifact["ca_head"].shape[:2]
+    names = [
+        ("ca_mean", None, None),
+        *(("ca_layer", layer, None) for layer in range(L)),
+        *(("ca_head", layer, head) for layer in range(L) for head in range(H)),
+    ]
+    heads = artifact["ca_head"].reshape(L * H, *artifact["ca_mean"].shape)
+    maps = np.concatenate([artifact["ca_mean"][None], artifact["ca_layer"], heads])
+    # Layer and head are whole numbers that may be absent.
+    return pd.DataFrame(names, columns=ATTENTION).astype({"layer": "Int64", "head": "Int64"}), maps
+
+
+def _correlate_utterance(
+    artifact: Artifact, saliencies: Sequence[str], rows: str
+) -> pd.DataFrame:
+    chosen = choose_rows(rows, artifact["pieces"].tolist(), artifact["roles"].tolist())
+    names, maps = _attention_maps(artifact)
+    tables = []
+    for saliency in saliencies:
+        for metric, normalise in VARIANTS:
+            found = correlations(
+                maps[:, chosen], artifact[saliency][chosen], metric=metric, normalise=normalise
+            )
+            tables.append(
+                names.assign(
+                    utterance=artifact.meta["utterance"],
+                    saliency=saliency,
+                    metric=metric,
+                    normalise=normalise,
+                    rows=rows,
+                    value=[one.value for one in found],
+                    n_rows=[one.n_rows for one in found],
+                    n_constant_rows=[one.n_constant for one in found],
+                    signature=_signature(metric, normalise, rows, saliency),
+                )
+            )
+    columns = ["utterance", *ATTENTION, *MEASURE, "value", "n_rows", "n_constant_rows", "signature"]
+    return pd.concat(tables, ignore_index=True)[columns]
+
+
+def _halves_of_utterance(
+    artifact: Artifact, saliencies: Sequence[str], rows: str
+) -> pd.DataFrame:
+    chosen = choose_rows(rows, artifact["pieces"].tolist(), artifact["roles"].tolist())
+    found = []
+    for saliency in saliencies:
+        halves = artifact[f"{saliency}_halves"][:, :, chosen]
+        n_masks = int(artifact["n_masks_smh" if saliency == "smh" else "n_masks_smx"])
+        for metric, normalise in VARIANTS:
+            half = half_correlation(halves, metric=metric, normalise=normalise)
+            found.append((saliency, metric, normalise, rows, half, n_masks))
+    return pd.DataFrame(found, columns=[*MEASURE, "half_correlation", "n_masks"])
+
+
+def _kind(saliency: str, metric: str) -> str:
+    """Return what a reliability is worth: Spearman-Brown holds for linear maps and Pearson."""
+    if metric != "pearson":
+        return "empirical"
+    return "exact" if saliency in ("smh", "smx_avg2d") else "approximate"
+
+
+def _reliability(halves: pd.DataFrame) -> pd.DataFrame:
+    table = (
+        halves.groupby(MEASURE, sort=False)
+        .agg(
+            half_correlation=("half_correlation", "mean"),
+            n_masks=("n_masks", "mean"),
+            n_utterances=("half_correlation", "count"),
+        )
+        .reset_index()
+    )
+    table["kind"] = [_kind(s, m) for s, m in zip(table["saliency"], table["metric"], strict=True)]
+    # For rank correlations the metric between half-maps is itself the ceiling we can state.
+    table["reliability"] = [
+        float("nan") if kind == "empirical" else spearman_brown(half)
+        for kind, half in zip(table["kind"], table["half_correlation"], strict=True)
+    ]
+    table["signature"] = [_signature(m, n, r, s) for s, m, n, r in table[MEASURE].to_numpy()]
+    return table
+
+
+def _summary(utterances: pd.DataFrame, reliability: pd.DataFrame) -> pd.DataFrame:
+    """Return means over utterances; utterances without a value are left out and counted."""
+    means = (
+        utterances.groupby([*ATTENTION, *MEASURE, "signature"], sort=False, dropna=False)
+        .agg(
+            rho=("value", "mean"),
+            n_utterances=("value", "count"),
+            n_undefined_utterances=("value", lambda values: int(values.isna().sum())),
+            n_rows=("n_rows", "sum"),
+            n_constant_rows=("n_constant_rows", "sum"),
+        )
+        .reset_index()
+    )
+    table = means.merge(
+        reliability[[*MEASURE, "half_correlation", "reliability", "kind"]], on=MEASURE
+    ).rename(columns={"kind": "ceiling_kind"})
+    empirical = table["ceiling_kind"] == "empirical"
+    table["ceiling"] = table["half_correlation"].where(
+        empirical, table["reliability"].map(ceiling)
+    )
+    usable = (table["ceiling_kind"] == "exact") & (table["ceiling"] > 0)
+    table["rho_corrected"] = (table["rho"] / table["ceiling"]).where(usable)
+    table["r2_corrected"] = table["rho_corrected"] ** 2
+    return table[
+        [
+            *ATTENTION,
+            *MEASURE,
+            "rho",
+            "reliability",
+            "ceiling",
+            "rho_corrected",
+            "r2_corrected",
+            "ceiling_kind",
+            "n_utterances",
+            "n_undefined_utterances",
+            "n_rows",
+            "n_constant_rows",
+            "signature",
+        ]
+    ]
+
+
+def _mixing(summary: pd.DataFrame, poolings: Sequence[str]) -> pd.DataFrame:
+    """Return delta = rho(CA, SMH) - rho(CA, SMX) for every attention map and pooling."""
+    keys = [*ATTENTION, "metric", "normalise", "rows"]
+    smh = summary[summary["saliency"] == "smh"]
+    tables = []
+    for pooling in poolings:
+        smx = summary[summary["saliency"] == f"smx_{pooling}"]
+        both = smx.merge(smh, on=keys, suffixes=("_smx", "_smh"))
+        table = both[keys].assign(
+            pooling=pooling,
+            rho_smx=both["rho_smx"],
+            rho_smh=both["rho_smh"],
+            delta=both["rho_smh"] - both["rho_smx"],
+        )
+        table["delta_relative"] = table["delta"] / table["rho_smh"]
+        corrected = both["rho_corrected_smh"] - both["rho_corrected_smx"]
+        table["delta_corrected"] = corrected
+        table["delta_relative_corrected"] = corrected / both["rho_corrected_smh"]
+        table["signature"] = both["signature_smh"]
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)

@@ -1,0 +1,98 @@
+"""Step 1, decode: hypotheses, their token table, and how good they are."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from s2txai import decoding
+from s2txai.artifacts import Artifact
+from s2txai.audio import file_sha256, read_audio
+from s2txai.datasets import Task, Utterance, reference
+from s2txai.log import Progress
+from s2txai.scoring import corpus_score, score_names
+from s2txai.signature import signature
+from s2txai.steps.shard import Workplace, keep, publish
+
+
+def decode_shard(
+    place: Workplace, utterances: Sequence[Utterance], task: Task, *, beam: int
+) -> None:
+    """Decode every utterance of a shard; see :func:`s2txai.decoding.decode`."""
+    with Progress(f"decode {task.name}", len(utterances), "utterances") as progress:
+        for utterance in utterances:
+            source = {
+                "utterance": utterance.id,
+                "model_sha256": place.model.sha256,
+                "audio_sha256": file_sha256(utterance.path),
+                "task": task.name,
+            }
+            entry = keep(
+                place, "decode", source, {"beam": beam},
+                axes=decoding.AXES, units=decoding.UNITS, compute=partial(_decode, place, utterance.path, task, beam),
+            )  # fmt: skip
+            publish(place, entry, utterance.id)
+            progress.add(1)
+
+
+def _decode(place: Workplace, path: Path, task: Task, beam: int) -> dict[str, np.ndarray]:
+    model = place.model.model
+    audio = read_audio(path, model.facts.sampling_rate)
+    return decoding.decode(model, audio, task, beam=beam)
+
+
+def score_transcripts(
+    utterances: Sequence[Utterance],
+    decoded: Sequence[Artifact],
+    task: Task,
+    *,
+    text_normalisation: str,
+    beam: int,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Compare the hypotheses of a whole dataset with the human references.
+
+    Parameters
+    ----------
+    utterances, decoded
+        Rows of the manifest and their ``decode`` artefacts, in the same order.
+    task
+        What was decoded.
+    text_normalisation
+        A name of :data:`s2txai.scoring.TEXT_NORMALISERS`.
+    beam
+        Width of the search, for the signature.
+
+    Returns
+    -------
+    transcripts, scores
+        One row an utterance, and one row a corpus score with its signature.
+    """
+    options = {"text_normalisation": text_normalisation, "language": task.target}
+    references = [reference(utterance, task) for utterance in utterances]
+    hypotheses = [str(artifact["text"]) for artifact in decoded]
+    first = score_names(task)[0]
+    transcripts = pd.DataFrame(
+        {
+            "utterance": [utterance.id for utterance in utterances],
+            "reference": references,
+            "hypothesis": hypotheses,
+            first: [
+                corpus_score(first, [human], [machine], **options)
+                for human, machine in zip(references, hypotheses, strict=True)
+            ],
+        }
+    )
+    scores = pd.DataFrame(
+        [
+            {
+                "metric": name,
+                "score": corpus_score(name, references, hypotheses, **options),
+                "n_utterances": len(references),
+                "signature": signature(metric=name, beam=beam, reference="human", **options),
+            }
+            for name in score_names(task)
+        ]
+    )
+    return transcripts, scores

@@ -1,0 +1,188 @@
+"""Step 6, deletion: decode again while a map's most salient cells are deleted."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pandas as pd
+
+from s2txai import deletion
+from s2txai.artifacts import Artifact, check_same_source, load, save
+from s2txai.datasets import Task
+from s2txai.log import Progress
+from s2txai.provenance import describe, source_of
+from s2txai.saliency.statistics import Statistics, heatmap
+from s2txai.scoring import corpus_score, score_names
+from s2txai.signature import signature
+from s2txai.steps.shard import Workplace, features_of, hypothesis_of, keep
+from s2txai.store import fingerprint
+
+AXES = {"maps": ["map"], "percents": ["percent"], "hypotheses": ["map", "percent"]}
+
+
+@dataclass(frozen=True)
+class Search:
+    """How deleted inputs are decoded.
+
+    Attributes
+    ----------
+    beam
+        Width of the beam search.
+    batch_size
+        Inputs decoded at once.
+    seed
+        Of random orders and ties.
+    """
+
+    beam: int
+    batch_size: int
+    seed: int
+
+
+def deletion_shard(
+    place: Workplace,
+    decoded: Sequence[Artifact],
+    smx: Sequence[Artifact],
+    aggregated: Sequence[Artifact],
+    *,
+    maps: Sequence[str],
+    percents: Sequence[int],
+    search: Search,
+) -> None:
+    """Decode every utterance at every percentage for every map.
+
+    Parameters
+    ----------
+    place
+        Where to work.
+    decoded, smx, aggregated
+        Artefacts of the earlier steps, in the same order.
+    maps
+        Names of :func:`s2txai.deletion.map_names`.
+    percents
+        Shares of the cells to delete, 0 and 100 among them.
+    search
+        How to decode.
+    """
+    total = len(decoded) * len(maps)
+    with Progress("deletion", total, "maps") as progress:
+        for artifacts in zip(decoded, smx, aggregated, strict=True):
+            check_same_source(*artifacts)
+            _delete_utterance(place, *artifacts, maps, percents, search, progress)
+
+
+def _delete_utterance(
+    place: Workplace,
+    decoded: Artifact,
+    smx: Artifact,
+    aggregated: Artifact,
+    maps: Sequence[str],
+    percents: Sequence[int],
+    search: Search,
+    progress: Progress,
+) -> None:
+    features, _ = features_of(decoded)
+    full = heatmap(Statistics.from_mapping(smx.arrays))  # (I, T, F)
+    ends = _hypotheses(place, decoded, np.zeros(features.shape), deletion.ENDS, search)
+    inner = [percent for percent in percents if percent not in deletion.ENDS]
+    rows = []
+    for name in maps:
+        saliency = deletion.deletion_map(
+            name, aggregated.arrays, full, int(decoded["subsampling"]), search.seed
+        )
+        found = ends | _hypotheses(place, decoded, saliency, inner, search)
+        rows.append([found[percent] for percent in percents])
+        progress.add(1)
+    utterance = decoded.meta["utterance"]
+    arrays = {
+        "maps": np.array(maps),
+        "percents": np.array(percents, dtype=np.int64),
+        "hypotheses": np.array(rows, dtype=np.str_),  # (map, percent)
+    }
+    parameters = {"beam": search.beam, "seed": search.seed}
+    meta = describe("deletion", source_of(decoded), parameters, AXES, deletion.UNITS)
+    save(place.output / f"{utterance}.npz", arrays, meta)
+
+
+def _hypotheses(
+    place: Workplace,
+    decoded: Artifact,
+    saliency: np.ndarray,
+    percents: Sequence[int],
+    search: Search,
+) -> dict[int, str]:
+    """Return the hypothesis at each percentage, from the store where it has them."""
+    n_tokens = len(decoded["tokens"])
+    parameters = {
+        "map": fingerprint(order=deletion.cell_order(saliency, search.seed).tolist()),
+        "percents": list(percents),
+        "beam": search.beam,
+        # A looping hypothesis is as wrong at twice the length as at the model's limit.
+        "max_new_tokens": 2 * n_tokens + 10,
+    }
+    prompt, _ = hypothesis_of(decoded)
+
+    def compute() -> Mapping[str, np.ndarray]:
+        texts = deletion.decode_deleted(
+            place.model.model, *features_of(decoded), prompt, saliency, percents,
+            beam=search.beam, max_new_tokens=parameters["max_new_tokens"],
+            batch_size=search.batch_size, seed=search.seed,
+        )  # fmt: skip
+        return {"percents": np.array(percents), "hypotheses": np.array(texts, dtype=np.str_)}
+
+    entry = keep(
+        place, "deletion", source_of(decoded), parameters,
+        axes=deletion.AXES, units=deletion.UNITS, compute=compute,
+    )  # fmt: skip
+    return dict(zip(percents, load(entry)["hypotheses"].tolist(), strict=True))
+
+
+def curves(
+    references: Sequence[str],
+    deleted: Sequence[Artifact],
+    task: Task,
+    *,
+    text_normalisation: str,
+    beam: int,
+) -> pd.DataFrame:
+    """Return the corpus score of every map at every percentage.
+
+    Parameters
+    ----------
+    references
+        Human texts.
+    deleted
+        ``deletion`` artefacts in the same order.
+    task
+        Chooses the scores.
+    text_normalisation
+        A name of :data:`s2txai.scoring.TEXT_NORMALISERS`.
+    beam
+        Of the search, for the signature.
+    """
+    options = {"text_normalisation": text_normalisation, "language": task.target}
+    maps, percents = deleted[0]["maps"].tolist(), deleted[0]["percents"].tolist()
+    rows = []
+    for metric in score_names(task):
+        stated = signature(metric=metric, beam=beam, reference="human", **options)
+        for m, name in enumerate(maps):
+            for column, percent in enumerate(percents):
+                hypotheses = [str(artifact["hypotheses"][m, column]) for artifact in deleted]
+                score = corpus_score(metric, references, hypotheses, **options)
+                rows.append((name, percent, metric, score, len(references), stated))
+    columns = ["map", "percent", "metric", "score", "n_utterances", "signature"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def areas(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the area under each curve of :func:`curves`, 0-100."""
+    keys = ["map", "metric", "n_utterances", "signature"]
+    found = [
+        (*key, deletion.area_under_curve(curve["percent"], curve["score"]) / 100)
+        for key, curve in table.groupby(keys, sort=False)
+    ]
+    columns = ["map", "metric", "n_utterances", "signature", "auc"]
+    return pd.DataFrame(found, columns=columns)[
+        ["map", "metric", "auc", "n_utterances", "signature"]
+    ]

@@ -1,0 +1,118 @@
+"""What the steps that run a model have in common."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from s2txai.artifacts import Artifact, save
+from s2txai.models.handle import ModelHandle
+from s2txai.provenance import describe
+from s2txai.store import Store, fingerprint, link
+from s2txai.versions import ALGORITHM_VERSIONS
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where a step of a shard does its work.
+
+    Attributes
+    ----------
+    model
+        Loaded only if something is missing from the store.
+    store
+        Finished work of earlier runs.
+    output
+        Directory that gets one ``<utterance>.npz`` for each utterance.
+    """
+
+    model: ModelHandle
+    store: Store
+    output: Path
+
+    @classmethod
+    def open(
+        cls,
+        family: str,
+        directory: Path,
+        output: Path,
+        *,
+        compute: Mapping[str, Any],
+        threads: int,
+        store: Path = Path("results/.cache"),
+    ) -> Self:
+        """Return the workplace of a job.
+
+        Parameters
+        ----------
+        family, directory
+            The model's code and files.
+        output
+            Directory of the shard's results.
+        compute
+            ``device`` and ``precision`` of the configuration.
+        threads
+            CPU threads.
+        store
+            Folder of the utterance store.
+        """
+        model = ModelHandle(
+            family,
+            directory,
+            device=compute["device"],
+            precision=compute["precision"],
+            threads=threads,
+        )
+        return cls(model, Store(store), Path(output))
+
+
+def entry_path(
+    place: Workplace, step: str, source: Mapping[str, Any], parameters: Mapping[str, Any]
+) -> Path:
+    """Return the store's place for a step's work on one utterance.
+
+    Its fingerprint holds what changes the numbers: source, parameters, precision and the version of
+    the algorithm; neither shard nor batch nor the number of masks.
+    """
+    key = fingerprint(
+        version=ALGORITHM_VERSIONS[step],
+        precision=place.model.precision,
+        source=dict(source),
+        parameters=dict(parameters),
+    )
+    return place.store.path(step, source["utterance"], key)
+
+
+def keep(
+    place: Workplace,
+    step: str,
+    source: Mapping[str, Any],
+    parameters: Mapping[str, Any],
+    *,
+    axes: Mapping[str, list[str]],
+    units: Mapping[str, str],
+    compute: Callable[[], Mapping[str, np.ndarray]],
+) -> Path:
+    """Compute a step's arrays for one utterance unless the store has them; return the entry."""
+    entry = entry_path(place, step, source, parameters)
+    if not entry.exists():
+        stated = {**parameters, "precision": place.model.precision}
+        save(entry, compute(), describe(step, source, stated, axes, units))
+    return entry
+
+
+def publish(place: Workplace, entry: Path, utterance: str) -> None:
+    """Give an entry of the store its name among the step's results."""
+    link(entry, place.output / f"{utterance}.npz")
+
+
+def features_of(decoded: Artifact) -> tuple[np.ndarray, float]:
+    """Return the input [T, F] of a ``decode`` artefact and what follows it."""
+    return decoded["features"], float(decoded["padding_value"])
+
+
+def hypothesis_of(decoded: Artifact) -> tuple[list[int], list[int]]:
+    """Return prompt and tokens of a ``decode`` artefact."""
+    return decoded["prompt"].tolist(), decoded["tokens"].tolist()

@@ -1,0 +1,39 @@
+"""Reading all artefacts of a run, and writing its tables."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from s2txai.artifacts import Artifact, load_shard
+from s2txai.plan import Run
+
+
+def load_shards(run: Run, directories: Sequence[str | Path], step: str) -> list[Artifact]:
+    """Return a step's artefacts of every utterance, in the order of ``run.utterances``.
+
+    Parameters
+    ----------
+    run
+        Knows which utterances lie in which shard.
+    directories
+        One for each shard, in their order.
+    step
+        That made them.
+    """
+    return [
+        artifact
+        for ids, directory in zip(run.shards.values(), directories, strict=True)
+        for artifact in load_shard(Path(directory), ids, step)
+    ]
+
+
+def write_table(table: pd.DataFrame, run: Run, path: Path) -> None:
+    """Write a table as CSV, each row led by dataset, model and task."""
+    led = table.copy()
+    for position, (name, value) in enumerate(
+        zip(("dataset", "model", "task"), run.key, strict=True)
+    ):
+        led.insert(position, name, value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    led.to_csv(path, index=False)

@@ -1,0 +1,26 @@
+# Step 4: every map at encoder steps: heads, layer means, all-head mean; saliency in each pooling.
+
+
+rule aggregate:
+    input:
+        decode=RUN + "/decode/{shard}",
+        attention=RUN + "/attention/{shard}",
+        smx=RUN + "/smx/{shard}",
+        smh=RUN + "/smh/{shard}",
+    output:
+        directory(RUN + "/aggregate/{shard}"),
+    log:
+        "results/logs/{dataset}/{model}/{task}/aggregate/{shard}.log",
+    benchmark:
+        "results/benchmarks/{dataset}/{model}/{task}/aggregate/{shard}.tsv"
+    params:
+        version=ALGORITHM_VERSIONS["aggregate"],
+        ids=shard_ids,
+        poolings=config["aggregate"]["poolings"],
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    message:
+        "Aggregating: {wildcards.dataset}, {wildcards.model}, {wildcards.task}, shard {wildcards.shard}"
+    script:
+        "../scripts/aggregate.py"

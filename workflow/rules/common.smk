@@ -1,0 +1,74 @@
+# What the rule files share: the checked configuration and the names of files.
+
+import os
+from pathlib import Path
+
+from s2txai.errors import UserError
+from s2txai.plan import plan
+from s2txai.versions import ALGORITHM_VERSIONS
+
+ROOT = Path(workflow.basedir)
+# Shorter in messages where Snakemake runs in the project's own folder.
+MODELS = os.path.relpath(ROOT / "resources" / "models")
+RUN = "results/{dataset}/{model}/{task}"
+
+try:
+    STUDY = plan(config, ROOT)
+except UserError as error:
+    # Sentences, not a traceback into the parser.
+    raise SystemExit(f"{error}")
+
+
+wildcard_constraints:
+    dataset="|".join(re.escape(name) for name in STUDY.datasets),
+    model="|".join(re.escape(name) for name in STUDY.models),
+    task=r"asr-\w+|st-\w+-\w+",
+    shard=r"\d{4}",
+
+
+def run_of(wildcards):
+    return STUDY.runs[wildcards.dataset, wildcards.model, wildcards.task]
+
+
+def shard_ids(wildcards):
+    return run_of(wildcards).shards[wildcards.shard]
+
+
+def all_ids(wildcards):
+    return [utterance.id for utterance in run_of(wildcards).utterances]
+
+
+def shards_of(step):
+    """Input function: every shard of a run at a step."""
+
+    def paths(wildcards):
+        prefix = RUN.format(**wildcards)
+        return [f"{prefix}/{step}/{shard}" for shard in run_of(wildcards).shards]
+
+    return paths
+
+
+def run_prefixes():
+    return [
+        RUN.format(dataset=dataset, model=model, task=task) for dataset, model, task in STUDY.runs
+    ]
+
+
+def tables(name):
+    return [f"{prefix}/{name}" for prefix in run_prefixes()]
+
+
+def shard_directories(step):
+    return [
+        f"{prefix}/{step}/{shard}"
+        for prefix, run in zip(run_prefixes(), STUDY.runs.values())
+        for shard in run.shards
+    ]
+
+
+def model_family(wildcards):
+    return STUDY.models[wildcards.model]["family"]
+
+
+def get_final_output():
+    return ["results/report/index.html"]

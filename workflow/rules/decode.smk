@@ -1,0 +1,52 @@
+# Step 1: the model's own hypothesis of every utterance, and how good it is.
+
+
+rule decode:
+    input:
+        model=MODELS + "/{model}",
+    output:
+        directory(RUN + "/decode/{shard}"),
+    log:
+        "results/logs/{dataset}/{model}/{task}/decode/{shard}.log",
+    benchmark:
+        "results/benchmarks/{dataset}/{model}/{task}/decode/{shard}.tsv"
+    params:
+        version=ALGORITHM_VERSIONS["decode"],
+        family=model_family,
+        precision=config["compute"]["precision"],
+        ids=shard_ids,
+        audio=lambda wildcards: run_of(wildcards).audio_sha256(wildcards.shard),
+        beam=config["decode"]["beam"],
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=60,
+    message:
+        "Decoding {wildcards.dataset} with {wildcards.model}, {wildcards.task}, shard {wildcards.shard}"
+    script:
+        "../scripts/decode.py"
+
+
+rule transcripts:
+    input:
+        decode=shards_of("decode"),
+    output:
+        transcripts=RUN + "/decode/transcripts.csv",
+        scores=RUN + "/decode/scores.csv",
+    log:
+        "results/logs/{dataset}/{model}/{task}/transcripts.log",
+    benchmark:
+        "results/benchmarks/{dataset}/{model}/{task}/transcripts.tsv"
+    params:
+        ids=all_ids,
+        references=lambda wildcards: run_of(wildcards).references_sha256(),
+        beam=config["decode"]["beam"],
+        text_normalisation=config["text_normalisation"],
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    message:
+        "Scoring the transcripts of {wildcards.dataset} by {wildcards.model}, {wildcards.task}"
+    script:
+        "../scripts/transcripts.py"

@@ -1,0 +1,57 @@
+# Step 3: saliency on the input (smx) and on encoder outputs (smh) by perturbation.
+
+
+rule smx:
+    input:
+        model=MODELS + "/{model}",
+        decode=RUN + "/decode/{shard}",
+    output:
+        directory(RUN + "/smx/{shard}"),
+    log:
+        "results/logs/{dataset}/{model}/{task}/smx/{shard}.log",
+    benchmark:
+        "results/benchmarks/{dataset}/{model}/{task}/smx/{shard}.tsv"
+    params:
+        version=ALGORITHM_VERSIONS["smx"],
+        family=model_family,
+        precision=config["compute"]["precision"],
+        ids=shard_ids,
+        seed=config["seed"],
+        masks=config["smx"],
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=240,
+    message:
+        "Saliency on the input: {wildcards.dataset}, {wildcards.model}, {wildcards.task}, shard {wildcards.shard}"
+    script:
+        "../scripts/smx.py"
+
+
+rule smh:
+    input:
+        model=MODELS + "/{model}",
+        decode=RUN + "/decode/{shard}",
+    output:
+        directory(RUN + "/smh/{shard}"),
+    log:
+        "results/logs/{dataset}/{model}/{task}/smh/{shard}.log",
+    benchmark:
+        "results/benchmarks/{dataset}/{model}/{task}/smh/{shard}.tsv"
+    params:
+        version=ALGORITHM_VERSIONS["smh"],
+        family=model_family,
+        precision=config["compute"]["precision"],
+        ids=shard_ids,
+        seed=config["seed"],
+        masks=config["smh"],
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=240,
+    message:
+        "Saliency on encoder outputs: {wildcards.dataset}, {wildcards.model}, {wildcards.task}, shard {wildcards.shard}"
+    script:
+        "../scripts/smh.py"

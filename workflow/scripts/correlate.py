@@ -1,0 +1,21 @@
+"""Correlate attention and saliency over one run."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from s2txai.log import logging_to
+from s2txai.plan import plan
+from s2txai.steps.correlate import correlate
+from s2txai.tables import load_shards, write_table
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+with logging_to(Path(snakemake.log[0])):
+    wildcards, params = snakemake.wildcards, snakemake.params
+    study = plan(snakemake.config, Path(snakemake.scriptdir).parents[1])
+    run = study.runs[wildcards.dataset, wildcards.model, wildcards.task]
+    aggregated = load_shards(run, snakemake.input.aggregate, "aggregate")
+    tables = correlate(aggregated, poolings=params.poolings, rows=params.rows)
+    for name in ("utterances", "reliability", "summary", "mixing"):
+        write_table(getattr(tables, name), run, Path(snakemake.output[name]))

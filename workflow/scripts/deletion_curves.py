@@ -1,0 +1,27 @@
+"""Score the deletion of one run."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from s2txai.datasets import reference
+from s2txai.log import logging_to
+from s2txai.plan import plan
+from s2txai.steps.deletion import areas, curves
+from s2txai.tables import load_shards, write_table
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+with logging_to(Path(snakemake.log[0])):
+    wildcards, params = snakemake.wildcards, snakemake.params
+    study = plan(snakemake.config, Path(snakemake.scriptdir).parents[1])
+    run = study.runs[wildcards.dataset, wildcards.model, wildcards.task]
+    table = curves(
+        [reference(utterance, run.task) for utterance in run.utterances],
+        load_shards(run, snakemake.input.deletion, "deletion"),
+        run.task,
+        text_normalisation=params.text_normalisation,
+        beam=params.beam,
+    )
+    write_table(table, run, Path(snakemake.output.curves))
+    write_table(areas(table), run, Path(snakemake.output.auc))

@@ -1,0 +1,31 @@
+"""Saliency on the input of one shard."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from s2txai.artifacts import load_shard
+from s2txai.log import logging_to
+from s2txai.steps.shard import Workplace
+from s2txai.steps.smx import smx_shard
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+with logging_to(Path(snakemake.log[0])):
+    params, compute = snakemake.params, snakemake.config["compute"]
+    place = Workplace.open(
+        params.family,
+        Path(snakemake.input.model),
+        Path(snakemake.output[0]),
+        compute=compute,
+        threads=snakemake.threads,
+    )
+    smx_shard(
+        place,
+        load_shard(Path(snakemake.input.decode), params.ids, "decode"),
+        n_segments=params.masks["n_segments"],
+        n_masks=params.masks["n_masks"],
+        p=params.masks["p"],
+        seed=params.seed,
+        batch_size=compute["batch_size"],
+    )
