@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from s2txai.registry import Registry
-from s2txai.saliency.statistics import Statistics, heatmap
+from s2txai.saliency.statistics import N_FOLDS, Statistics, heatmap
 
 Pooling = Callable[[np.ndarray], np.ndarray]
 
@@ -19,19 +19,19 @@ HALVES = (((0, 1), (2, 3)), ((0, 2), (1, 3)), ((0, 3), (1, 2)))
 @POOLINGS.register("avg2d")
 def avg2d(cells: np.ndarray) -> np.ndarray:
     """Mean over bins and frames."""
-    return cells.mean(axis=(1, 2))
+    return np.asarray(cells.mean(axis=(1, 2)))
 
 
 @POOLINGS.register("max_freq_avg_time")
 def max_freq_avg_time(cells: np.ndarray) -> np.ndarray:
     """Maximum over bins, then mean over frames."""
-    return cells.max(axis=2).mean(axis=1)
+    return np.asarray(cells.max(axis=2).mean(axis=1))
 
 
 @POOLINGS.register("max2d")
 def max2d(cells: np.ndarray) -> np.ndarray:
     """Maximum over bins and frames, the paper's best."""
-    return cells.max(axis=(1, 2))
+    return np.asarray(cells.max(axis=(1, 2)))
 
 
 def pool(saliency: np.ndarray, pooling: str, subsampling: int, n_steps: int) -> np.ndarray:
@@ -80,18 +80,21 @@ def saliency_maps(
         ``smx_<pooling>`` and ``smh`` [I, T']; ``<map>_halves`` [3, 2, I, T'], the two halves of the
         masks in each of the three ways to deal the folds, from which reliability is computed.
     """
-    maps: dict[str, np.ndarray] = {}
-    for name in poolings:
-        maps[f"smx_{name}"] = pool(heatmap(smx), name, smx.subsampling, smx.n_steps)
-    # An encoder step has one cell, so every pooling leaves it alone.
-    maps["smh"] = heatmap(smh)[:, :, 0]
-    smx_halves = [[heatmap(smx, folds) for folds in halves] for halves in HALVES]
+    maps = {f"smx_{name}": _pooled(smx, name) for name in poolings} | {"smh": _steps(smh)}
     for name in poolings:
         maps[f"smx_{name}_halves"] = np.array(
-            [[pool(half, name, smx.subsampling, smx.n_steps) for half in pair] for pair in smx_halves]
+            [[_pooled(smx, name, folds) for folds in halves] for halves in HALVES]
         )
-    maps["smh_halves"] = np.array(
-        [[heatmap(smh, folds)[:, :, 0] for folds in halves] for halves in HALVES]
-    )
+    maps["smh_halves"] = np.array([[_steps(smh, folds) for folds in halves] for halves in HALVES])
     return {name: values.astype(np.float32) for name, values in maps.items()}
 
+
+def _pooled(
+    smx: Statistics, pooling: str, folds: Sequence[int] = tuple(range(N_FOLDS))
+) -> np.ndarray:
+    return pool(heatmap(smx, folds), pooling, smx.subsampling, smx.n_steps)
+
+
+def _steps(smh: Statistics, folds: Sequence[int] = tuple(range(N_FOLDS))) -> np.ndarray:
+    # An encoder step has one cell, so there is nothing to pool.
+    return heatmap(smh, folds)[:, :, 0]

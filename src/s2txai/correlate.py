@@ -64,7 +64,9 @@ def keep(rows: np.ndarray) -> np.ndarray:
 def _standardise(rows: np.ndarray, axis: int) -> np.ndarray:
     centred = rows - rows.mean(axis=axis, keepdims=True)
     deviation = centred.std(axis=axis, keepdims=True)
-    return np.divide(centred, deviation, out=np.zeros_like(centred), where=deviation > 0)
+    return np.asarray(
+        np.divide(centred, deviation, out=np.zeros_like(centred), where=deviation > 0)
+    )
 
 
 @METRICS.register("pearson")

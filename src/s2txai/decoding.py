@@ -46,9 +46,7 @@ def decode(model: Model, audio: np.ndarray, task: Task, *, beam: int) -> dict[st
     features = model.features(audio)
     inputs = torch.from_numpy(features.values).to(model.device)[None]  # (1, T, F)
     states = model.encode(inputs, features.padding_value)
-    tokens = model.generate(
-        states, prompt, beam=beam, max_new_tokens=model.facts.max_new_tokens
-    )[0]
+    tokens = model.generate(states, prompt, beam=beam, max_new_tokens=model.facts.max_new_tokens)[0]
     table = model.token_table(tokens)
     return {
         "tokens": np.array(tokens, dtype=np.int64),
@@ -58,9 +56,9 @@ def decode(model: Model, audio: np.ndarray, task: Task, *, beam: int) -> dict[st
         "log_probs": token_log_probs(model.decode(states, prompt, tokens)[0], tokens),
         "prompt": np.array(prompt, dtype=np.int64),
         "features": features.values,
-        "padding_value": np.float32(features.padding_value),
-        "frame_shift": np.float32(model.facts.frame_shift),
-        "subsampling": np.int64(model.facts.subsampling),
+        "padding_value": np.array(features.padding_value, dtype=np.float32),
+        "frame_shift": np.array(model.facts.frame_shift, dtype=np.float32),
+        "subsampling": np.array(model.facts.subsampling, dtype=np.int64),
         "text": np.array(model.text(tokens)),
     }
 
@@ -70,4 +68,3 @@ def token_log_probs(logits: torch.Tensor, tokens: list[int]) -> np.ndarray:
     rows = torch.log_softmax(logits, dim=-1)
     chosen = rows.gather(1, torch.tensor(tokens, device=logits.device)[:, None])
     return np.asarray(chosen[:, 0].cpu().numpy())
-

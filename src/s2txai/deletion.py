@@ -95,7 +95,9 @@ def sentence_map(saliency: np.ndarray) -> np.ndarray:
     return np.asarray(paired_min_max(single_mean_std(saliency)).mean(axis=0))
 
 
-def spread_over_cells(steps: np.ndarray, n_frames: int, n_bins: int, subsampling: int) -> np.ndarray:
+def spread_over_cells(
+    steps: np.ndarray, n_frames: int, n_bins: int, subsampling: int
+) -> np.ndarray:
     """Give every cell [I, T, F] of an encoder step that step's value [I, T']."""
     frames = np.repeat(steps, subsampling, axis=1)[:, :n_frames]  # (I, T)
     return np.broadcast_to(frames[:, :, None], (*frames.shape, n_bins))

@@ -94,13 +94,14 @@ def plan(config: Mapping[str, Any], root: Path) -> Study:
         an unreadable manifest, missing audio.
     """
     schemas = root / "workflow" / "schemas"
-    problems = config_errors(config, read_yaml(schemas / "config.schema.yaml"), "config")
-    if problems:
-        raise UserError("\n".join(problems))
-    models = load_models(root / "config" / "models.yaml", schemas) | config.get("models", {})
-    datasets = load_datasets(root / "config" / "datasets.yaml", schemas) | config.get(
-        "datasets", {}
-    )
+    _check(config, schemas / "config.schema.yaml", "config")
+    inline_models, inline_datasets = config.get("models", {}), config.get("datasets", {})
+    if inline_models:
+        _check(inline_models, schemas / "models.schema.yaml", "config: models")
+    if inline_datasets:
+        _check(inline_datasets, schemas / "datasets.schema.yaml", "config: datasets")
+    models = load_models(root / "config" / "models.yaml", schemas) | inline_models
+    datasets = load_datasets(root / "config" / "datasets.yaml", schemas) | inline_datasets
     runs: dict[Key, Run] = {}
     for request in config["runs"]:
         for run in _runs(request, models, datasets, root, config["shard_size"]):
@@ -112,6 +113,12 @@ def plan(config: Mapping[str, Any], root: Path) -> Study:
     used_models = {run.model: models[run.model] for run in runs.values()}
     used_datasets = {run.dataset: datasets[run.dataset] for run in runs.values()}
     return Study(runs, used_models, used_datasets)
+
+
+def _check(content: Mapping[str, Any], schema: Path, where: str) -> None:
+    problems = config_errors(content, read_yaml(schema), where)
+    if problems:
+        raise UserError("\n".join(problems))
 
 
 def _runs(

@@ -20,7 +20,8 @@ from transformers import (
     WhisperFeatureExtractor,
     WhisperForConditionalGeneration,
 )
-from transformers.modeling_outputs import BaseModelOutput
+from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPastAndCrossAttentions
+from transformers.models.whisper.modeling_whisper import WhisperAttention
 
 from s2txai.datasets import Task
 from s2txai.errors import UserError
@@ -154,9 +155,7 @@ def transformers_state(variables: Mapping[str, np.ndarray]) -> dict[str, np.ndar
             _copy_self_attention(variables, f"{source}/self_attention", state, target)
             if part == "decoder":
                 _copy_cross_attention(variables, f"{source}/attention", state, target)
-            _copy_norm(
-                variables, f"{source}/ffn/layer_norm", state, f"{target}.final_layer_norm"
-            )
+            _copy_norm(variables, f"{source}/ffn/layer_norm", state, f"{target}.final_layer_norm")
             for index, name in enumerate(("fc1", "fc2")):
                 _copy_linear(variables, f"{source}/ffn/linear_{index}", state, f"{target}.{name}")
     return state
@@ -320,7 +319,7 @@ class WhisperModel:
         prompt: Sequence[int],
         tokens: Sequence[int],
         **options: bool,
-    ) -> "BaseModelOutput":
+    ) -> BaseModelOutputWithPastAndCrossAttentions:
         # The last token is predicted, never fed.
         inputs = torch.tensor([*prompt, *tokens[:-1]], device=self.device)
         return self._network.model.decoder(
@@ -415,7 +414,7 @@ class WhisperModel:
             self._network.set_attn_implementation(fast)
 
 
-def _value_norms(attention: torch.nn.Module, states: torch.Tensor) -> torch.Tensor:
+def _value_norms(attention: WhisperAttention, states: torch.Tensor) -> torch.Tensor:
     """Return [H, steps], the norm of each step's value vector after the output projection.
 
     The bias of the output projection belongs to no step and is left out (Kobayashi et al. 2020).
@@ -424,4 +423,5 @@ def _value_norms(attention: torch.nn.Module, states: torch.Tensor) -> torch.Tens
     values = attention.v_proj(states).unflatten(-1, (heads, -1))  # (steps, H, d)
     # (D, H * d) -> (H, d, D): the columns that a head's values meet.
     output = attention.out_proj.weight.unflatten(1, (heads, -1)).permute(1, 2, 0)
-    return torch.einsum("shd,hdo->hso", values, output).norm(dim=-1)
+    norms: torch.Tensor = torch.einsum("shd,hdo->hso", values, output).norm(dim=-1)
+    return norms

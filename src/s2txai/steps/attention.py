@@ -18,7 +18,8 @@ def attention_shard(place: Workplace, decoded: Sequence[Artifact]) -> None:
         for artifact in decoded:
             entry = keep(
                 place, "attention", source_of(artifact), {},
-                axes=attention.AXES, units=attention.UNITS, compute=partial(_extract, place, artifact),
+                axes=attention.AXES, units=attention.UNITS,
+                compute=partial(_extract, place, artifact),
             )  # fmt: skip
             publish(place, entry, artifact.meta["utterance"])
             progress.add(1)

@@ -89,9 +89,7 @@ def _attention_maps(artifact: Artifact) -> tuple[pd.DataFrame, np.ndarray]:
     return pd.DataFrame(names, columns=ATTENTION).astype({"layer": "Int64", "head": "Int64"}), maps
 
 
-def _correlate_utterance(
-    artifact: Artifact, saliencies: Sequence[str], rows: str
-) -> pd.DataFrame:
+def _correlate_utterance(artifact: Artifact, saliencies: Sequence[str], rows: str) -> pd.DataFrame:
     chosen = choose_rows(rows, artifact["pieces"].tolist(), artifact["roles"].tolist())
     names, maps = _attention_maps(artifact)
     tables = []
@@ -117,9 +115,7 @@ def _correlate_utterance(
     return pd.concat(tables, ignore_index=True)[columns]
 
 
-def _halves_of_utterance(
-    artifact: Artifact, saliencies: Sequence[str], rows: str
-) -> pd.DataFrame:
+def _halves_of_utterance(artifact: Artifact, saliencies: Sequence[str], rows: str) -> pd.DataFrame:
     chosen = choose_rows(rows, artifact["pieces"].tolist(), artifact["roles"].tolist())
     found = []
     for saliency in saliencies:
@@ -175,9 +171,7 @@ def _summary(utterances: pd.DataFrame, reliability: pd.DataFrame) -> pd.DataFram
         reliability[[*MEASURE, "half_correlation", "reliability", "kind"]], on=MEASURE
     ).rename(columns={"kind": "ceiling_kind"})
     empirical = table["ceiling_kind"] == "empirical"
-    table["ceiling"] = table["half_correlation"].where(
-        empirical, table["reliability"].map(ceiling)
-    )
+    table["ceiling"] = table["half_correlation"].where(empirical, table["reliability"].map(ceiling))
     usable = (table["ceiling_kind"] == "exact") & (table["ceiling"] > 0)
     table["rho_corrected"] = (table["rho"] / table["ceiling"]).where(usable)
     table["r2_corrected"] = table["rho_corrected"] ** 2

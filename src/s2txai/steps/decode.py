@@ -31,7 +31,8 @@ def decode_shard(
             }
             entry = keep(
                 place, "decode", source, {"beam": beam},
-                axes=decoding.AXES, units=decoding.UNITS, compute=partial(_decode, place, utterance.path, task, beam),
+                axes=decoding.AXES, units=decoding.UNITS,
+                compute=partial(_decode, place, utterance.path, task, beam),
             )  # fmt: skip
             publish(place, entry, utterance.id)
             progress.add(1)

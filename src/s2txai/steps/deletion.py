@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -113,20 +112,20 @@ def _hypotheses(
     search: Search,
 ) -> dict[int, str]:
     """Return the hypothesis at each percentage, from the store where it has them."""
-    n_tokens = len(decoded["tokens"])
+    # A looping hypothesis is as wrong at twice the length as at the model's limit.
+    max_new_tokens = 2 * len(decoded["tokens"]) + 10
     parameters = {
         "map": fingerprint(order=deletion.cell_order(saliency, search.seed).tolist()),
         "percents": list(percents),
         "beam": search.beam,
-        # A looping hypothesis is as wrong at twice the length as at the model's limit.
-        "max_new_tokens": 2 * n_tokens + 10,
+        "max_new_tokens": max_new_tokens,
     }
     prompt, _ = hypothesis_of(decoded)
 
     def compute() -> Mapping[str, np.ndarray]:
         texts = deletion.decode_deleted(
             place.model.model, *features_of(decoded), prompt, saliency, percents,
-            beam=search.beam, max_new_tokens=parameters["max_new_tokens"],
+            beam=search.beam, max_new_tokens=max_new_tokens,
             batch_size=search.batch_size, seed=search.seed,
         )  # fmt: skip
         return {"percents": np.array(percents), "hypotheses": np.array(texts, dtype=np.str_)}
