@@ -193,7 +193,7 @@ def select(
     for name in ids or ():
         if name not in by_id:
             raise UserError(
-                f"Unknown utterance '{name}'{did_you_mean(name, list(by_id))} "
+                f"Unknown utterance '{name}'{did_you_mean(name, list(by_id)) or '.'} "
                 "Choose ids of the manifest."
             )
         if by_id[name].language != task.source:

@@ -1,0 +1,156 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from s2txai.config import load_datasets
+from s2txai.datasets import Task, Utterance, parse_task, read_manifest, reference, select, shards
+from s2txai.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+HEADER = "id\tpath\tlanguage\ttranscript\ttranslation_en"
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    """A function that writes lines as a manifest beside an audio file a.wav."""
+    (tmp_path / "a.wav").write_bytes(b"")
+
+    def write(*lines):
+        path = tmp_path / "m.tsv"
+        path.write_bytes("\n".join(lines).encode())
+        return path
+
+    return write
+
+
+def test_manifest_is_read_in_order_with_paths_relative_to_it(manifest, tmp_path):
+    path = manifest(
+        "\ufeffid\tpath\tlanguage\ttranscript\ttranslation_en\ttranslation_de\tspeaker\r",
+        'b\ta.wav\tit\tha detto "sì"\u2028 \the said "yes"\t\tAnna\r',
+        "",
+        f"a\t{tmp_path / 'a.wav'}\ten\tyes\t\tja\tBob\r",
+    )
+    audio = tmp_path / "a.wav"
+    assert read_manifest(path) == [
+        Utterance("b", audio, "it", 'ha detto "sì"', {"en": 'he said "yes"'}),
+        Utterance("a", audio, "en", "yes", {"de": "ja"}),
+    ]
+
+
+ROW = "a\ta.wav\ten\tyes\t"
+
+
+@pytest.mark.parametrize(
+    ("lines", "line", "words"),
+    [
+        ([""], 1, "no column 'id'"),
+        (["id\tpath\tlanguage", ROW], 1, "no column 'transcript'"),
+        ([HEADER + "\tid", ROW + "\ta"], 1, "column 'id' occurs twice"),
+        ([HEADER + "\ttranslation_EN", ROW + "\t"], 1, "'translation_EN' must end"),
+        ([HEADER], 2, "no utterance"),
+        ([HEADER, ROW, "", ROW], 4, "already used in line 2"),
+        ([HEADER, "a\ta.wav\ten\tyes"], 2, "4 values for 5 columns"),
+        ([HEADER, "a\t\ten\tyes\t"], 2, "'path' is empty"),
+        ([HEADER, "a/b\ta.wav\ten\tyes\t"], 2, "id 'a/b' cannot name a file"),
+        ([HEADER, "a" * 101 + "\ta.wav\ten\tyes\t"], 2, "cannot name a file"),
+        ([HEADER, "a\ta.wav\tEnglish\tyes\t"], 2, "language 'English'"),
+        ([HEADER, "a\tb.wav\ten\tyes\t"], 2, "no audio file"),
+    ],
+)
+def test_faulty_manifest_is_refused_with_file_and_line(manifest, lines, line, words):
+    path = manifest(*lines)
+    with pytest.raises(UserError, match=re.escape(f"{path}, line {line}: ")) as caught:
+        read_manifest(path)
+    assert words in str(caught.value)
+
+
+def test_other_encodings_and_missing_manifests_are_refused(tmp_path):
+    path = tmp_path / "m.tsv"
+    with pytest.raises(UserError, match="cannot be read"):
+        read_manifest(path)
+    path.write_bytes(HEADER.encode() + b"\na\ta.wav\tit\tperch\xe9\t\n")
+    with pytest.raises(UserError, match=r"line 2: not UTF-8"):
+        read_manifest(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [
+        ("asr-en", Task("asr", "en", "en")),
+        ("asr-haw", Task("asr", "haw", "haw")),
+        ("st-it-en", Task("st", "it", "en")),
+    ],
+)
+def test_task_names_round_trip(name, task):
+    assert parse_task(name) == task
+    assert task.name == name
+
+
+@pytest.mark.parametrize(
+    "name", ["asr", "asr-", "asr-en-it", "st-it", "mt-it-en", "asr-EN", "st-it-it"]
+)
+def test_malformed_task_names_are_refused(name):
+    with pytest.raises(UserError, match=f"Task '{name}'"):
+        parse_task(name)
+
+
+UTTERANCES = [
+    Utterance("i1", Path("a"), "it", "uno", {"en": "one"}),
+    Utterance("e1", Path("a"), "en", "two"),
+    Utterance("i2", Path("a"), "it", "tre", {"en": "three", "de": "drei"}),
+    Utterance("f1", Path("a"), "fr", ""),
+]
+
+
+def names(utterances):
+    return [utterance.id for utterance in utterances]
+
+
+def test_selection_keeps_the_source_language_in_manifest_order():
+    assert names(select(UTTERANCES, parse_task("asr-it"))) == ["i1", "i2"]
+    assert names(select(UTTERANCES, parse_task("st-it-en"), ["i2", "i1"])) == ["i1", "i2"]
+    assert names(select(UTTERANCES, parse_task("st-it-de"), ["i2"])) == ["i2"]
+
+
+@pytest.mark.parametrize(
+    ("task", "ids", "words"),
+    [
+        ("asr-it", ["i11"], "Unknown utterance 'i11'; did you mean 'i1'?"),
+        ("asr-it", ["e1"], "is in 'en'"),
+        ("asr-es", None, "speech in: en, fr, it"),
+        ("asr-it", [], "No utterance is selected"),
+        (
+            "st-it-de",
+            None,
+            "'i1' has no reference for task st-it-de; fill in column 'translation_de'",
+        ),
+        ("asr-fr", None, "column 'transcript'"),
+    ],
+)
+def test_impossible_selections_are_refused(task, ids, words):
+    with pytest.raises(UserError, match=re.escape(words)):
+        select(UTTERANCES, parse_task(task), ids)
+
+
+def test_reference_is_transcript_or_translation():
+    assert reference(UTTERANCES[0], parse_task("asr-it")) == "uno"
+    assert reference(UTTERANCES[0], parse_task("st-it-en")) == "one"
+
+
+def test_shards_cut_the_ids_in_order():
+    assert shards(list("abcde"), 2) == {"0000": ["a", "b"], "0001": ["c", "d"], "0002": ["e"]}
+    with pytest.raises(UserError, match="at least 1"):
+        shards(["a"], 0)
+    with pytest.raises(UserError, match="at least 3"):
+        shards([str(number) for number in range(20_001)], 2)
+
+
+def test_shipped_data_sets_are_complete_and_small():
+    datasets = load_datasets(ROOT / "config" / "datasets.yaml")
+    manifests = {name: read_manifest(ROOT / entry["manifest"]) for name, entry in datasets.items()}
+    assert len(select(manifests["librivox"], parse_task("asr-en"))) == 5
+    for task in ("asr-it", "asr-es", "asr-en", "st-it-en", "st-es-en"):
+        assert len(select(manifests["prompts"], parse_task(task))) >= 3
+    files = [file for file in (ROOT / "resources" / "speech").rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) < 4e6

