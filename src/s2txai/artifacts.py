@@ -35,9 +35,6 @@ REQUIRED_META = (
 )
 SOURCE_META = ("utterance", "model_sha256", "audio_sha256", "task", "hypothesis_sha256")
 
-# The earliest date a zip can hold: the clock must not show in the bytes.
-_EPOCH = (1980, 1, 1, 0, 0, 0)
-
 
 @dataclass(frozen=True)
 class Artifact:
@@ -109,7 +106,7 @@ def save(path: Path, arrays: Mapping[str, npt.NDArray[Any]], meta: Mapping[str, 
     members = {**plain, "meta": np.array(json.dumps(described, sort_keys=True, allow_nan=False))}
     with replacing(Path(path)) as partial, zipfile.ZipFile(partial, "x") as archive:
         for name in sorted(members):
-            info = zipfile.ZipInfo(f"{name}.npy", _EPOCH)
+            info = zipfile.ZipInfo(f"{name}.npy")  # dated 1980, whatever the clock says
             info.compress_type = zipfile.ZIP_DEFLATED
             with archive.open(info, "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, members[name], allow_pickle=False)

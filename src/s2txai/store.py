@@ -52,7 +52,5 @@ def link(entry: Path, destination: Path) -> None:
     with replacing(Path(destination)) as partial:
         try:
             os.link(entry, partial)
-        except FileNotFoundError:
-            raise
         except OSError:
             shutil.copyfile(entry, partial)

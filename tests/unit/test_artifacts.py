@@ -104,6 +104,13 @@ def test_same_content_gives_same_bytes(tmp_path, monkeypatch):
     assert (tmp_path / "first.npz").read_bytes() == (tmp_path / "second.npz").read_bytes()
 
 
+def test_layout_in_memory_does_not_show_in_the_bytes(tmp_path):
+    maps = np.arange(6.0).reshape(2, 3)
+    for name, array in [("c", maps), ("fortran", np.asfortranarray(maps))]:
+        save(tmp_path / name, {"map": array}, meta({"map": ["token", "step"]}))
+    assert (tmp_path / "c").read_bytes() == (tmp_path / "fortran").read_bytes()
+
+
 def test_failed_writing_leaves_the_old_file_and_nothing_else(path, monkeypatch):
     before = path.read_bytes()
 
