@@ -85,7 +85,7 @@ def download_snapshot(repo: str, revision: str) -> Path:
 
 
 def fetch_model(
-    entry: Mapping[str, Any],
+    source: Mapping[str, Any],
     destination: Path,
     log: logging.Logger,
     *,
@@ -98,8 +98,8 @@ def fetch_model(
 
     Parameters
     ----------
-    entry
-        The model's entry in the table of models.
+    source
+        The ``source`` of the model's entry in the table of models.
     destination
         Folder to make; replaced if it exists.
     log
@@ -112,7 +112,6 @@ def fetch_model(
     UserError
         If a file cannot be had, or has another size or checksum than the entry says.
     """
-    source = entry["source"]
     destination.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".fetching-") as temporary:
         model = Path(temporary) / "model"

@@ -110,7 +110,7 @@ def plan(config: Mapping[str, Any], root: Path) -> Study:
                     f"config: runs ask twice for {'/'.join(run.key)}; put its utterances together."
                 )
             runs[run.key] = run
-    used_models = {run.model: models[run.model] for run in runs.values()}
+    used_models = {run.model: _rooted(models[run.model], root) for run in runs.values()}
     used_datasets = {run.dataset: datasets[run.dataset] for run in runs.values()}
     return Study(runs, used_models, used_datasets)
 
@@ -142,10 +142,18 @@ def _runs(
     return found
 
 
+def _rooted(entry: Mapping[str, Any], root: Path) -> Mapping[str, Any]:
+    """Return a model's entry with the folder it comes from, if any, made absolute."""
+    source = entry["source"]
+    if "path" not in source:
+        return entry
+    return {**entry, "source": {**source, "path": str(root / source["path"])}}
+
+
 def _known(kind: str, name: str, entries: Mapping[str, Any]) -> str:
     if name not in entries:
         raise UserError(
-            f"config: unknown {kind} '{name}'{did_you_mean(name, list(entries))} "
+            f"config: unknown {kind} '{name}'{did_you_mean(name, list(entries)) or '.'} "
             f"Choose one of: {', '.join(entries)}; or describe it under '{kind}s' in the config."
         )
     return name

@@ -48,7 +48,7 @@ class Registry(Generic[T]):
         if name not in self._entries:
             valid = sorted(self._entries)
             raise UserError(
-                f"Unknown {self._kind} '{name}'{did_you_mean(name, valid)} "
+                f"Unknown {self._kind} '{name}'{did_you_mean(name, valid) or '.'} "
                 f"Choose one of: {', '.join(valid)}."
             )
         return self._entries[name]

@@ -70,5 +70,14 @@ def model_family(wildcards):
     return STUDY.models[wildcards.model]["family"]
 
 
+def local_model_files(wildcards):
+    """Files of a model on this machine: changed weights are fetched, and everything after, again."""
+    source = STUDY.models[wildcards.model]["source"]
+    folder = Path(source.get("path", ""))
+    if "path" not in source or not folder.is_dir():
+        return []
+    return sorted(str(path) for path in folder.iterdir() if path.is_file())
+
+
 def get_final_output():
     return ["results/report/index.html"]

@@ -6,12 +6,14 @@ localrules:
 
 
 rule fetch_model:
+    input:
+        local_model_files,
     output:
         directory(MODELS + "/{model}"),
     log:
         "results/logs/fetch_model/{model}.log",
     params:
-        entry=lambda wildcards: STUDY.models[wildcards.model],
+        source=lambda wildcards: STUDY.models[wildcards.model]["source"],
     message:
         "Fetching the model {wildcards.model}"
     script:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 with logging_to(Path(snakemake.log[0])):
     wildcards, params = snakemake.wildcards, snakemake.params
-    study = plan(snakemake.config, Path(snakemake.scriptdir).parents[1])
+    study = plan(snakemake.config, Path(snakemake.scriptdir).resolve().parents[1])
     run = study.runs[wildcards.dataset, wildcards.model, wildcards.task]
     place = Workplace.open(
         params.family,
