@@ -184,7 +184,7 @@ def test_checksums_of_a_folder_are_checked_where_given(tmp_path, folder):
         fetch_model(source, tmp_path / "m", LOG)
 
 
-HUB = {"source": {"hub": {"repo": "a/b", "revision": "0" * 40}}}
+HUB = {"hub": {"repo": "a/b", "revision": "0" * 40}}
 
 
 def test_hub_model_is_linked_from_its_cache(tmp_path, folder):

@@ -189,4 +189,3 @@ def input_score(
         return kl_divergence(reference, logits(torch.where(cells, baseline, original)))
 
     return score
-
