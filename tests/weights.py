@@ -1,0 +1,19 @@
+"""Real weights for tests: fetched once into the place where the workflow looks for them."""
+
+import logging
+from functools import cache
+from pathlib import Path
+
+from s2txai.config import load_models
+from s2txai.fetch import fetch_model
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@cache
+def model_directory(name: str) -> Path:
+    directory = ROOT / "resources" / "models" / name
+    if not directory.exists():
+        source = load_models(ROOT / "config" / "models.yaml")[name]["source"]
+        fetch_model(source, directory, logging.getLogger(__name__))
+    return directory
