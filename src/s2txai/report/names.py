@@ -1,0 +1,57 @@
+"""What things are called where people read them."""
+
+from collections.abc import Sequence
+
+_MAPS = {
+    "ca_mean": "CA, mean of all heads",
+    "ca_last": "CA, last layer",
+    "smh": "SMH",
+    "smx_full": "SMX, full resolution",
+    "random": "random order",
+}
+
+_SCORES = {
+    "wer": "word error rate, WER (%)",
+    "wer_max": "word error rate, clipped at 100 (%)",
+    "bleu": "BLEU (0-100)",
+}
+
+
+def map_name(name: str) -> str:
+    """Return a map's name for people; ``smx_<pooling>`` becomes ``SMX <pooling>``."""
+    return _MAPS.get(name) or name.replace("smx_", "SMX ", 1)
+
+
+def score_name(metric: str) -> str:
+    """Return a score's name with its unit."""
+    return _SCORES.get(metric, metric)
+
+
+def attention_name(attention: str, layer: int | None, n_layers: int) -> str:
+    """Return the name of a choice of heads."""
+    if layer is None:
+        return "mean of all heads" if attention == "ca_mean" else attention
+    return f"layer {layer} (last)" if layer == n_layers - 1 else f"layer {layer}"
+
+
+def printable(text: str) -> str:
+    """Return text on one line, with control characters spelled out."""
+    return "".join(
+        character if character.isprintable() else repr(character)[1:-1] for character in text
+    )
+
+
+def row_labels(pieces: Sequence[str], roles: Sequence[str], words: Sequence[int]) -> list[str]:
+    """Return a label for each predicted token.
+
+    A piece that goes on with the word of the piece before it starts with ``+``; the end of the
+    sentence is ``[end]``.
+    """
+    labels = []
+    before = -1
+    for piece, role, word in zip(pieces, roles, words, strict=True):
+        text = printable(piece.strip()) or "[blank]"
+        continues = role == "text" and word == before and word >= 0
+        labels.append("[end]" if role == "eos" else f"+{text}" if continues else text)
+        before = word
+    return labels

@@ -1,0 +1,378 @@
+"""The page: one HTML file that holds its figures and recordings and needs no network."""
+
+import base64
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import soundfile
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
+
+from s2txai.artifacts import replacing
+from s2txai.audio import read_audio
+from s2txai.datasets import parse_task
+from s2txai.report import figures as draw
+from s2txai.report import tables
+from s2txai.report.names import map_name, row_labels, score_name
+from s2txai.report.runs import Run, RunFiles, UtteranceFacts, read_run
+
+N_OPEN = 5  # utterances shown at once; the rest unfolds
+N_FIGURED = 20  # utterances with figures: the page of a large data set must still open
+FEW_UTTERANCES = 20
+LOW_RELIABILITY = 0.5
+SAMPLING_RATE = 16_000  # Hz, of the recordings in the page
+
+__all__ = ["Facts", "RunFiles", "write_report"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was run, beyond what the result files say.
+
+    Attributes
+    ----------
+    config
+        The main configuration.
+    versions
+        Version by library.
+    git_commit
+        Of the project; empty where it is not known.
+    models, datasets
+        Entries of the two registries by name.
+    paper_reference
+        ``config/paper_reference.csv``.
+    """
+
+    config: Mapping[str, Any]
+    versions: Mapping[str, str]
+    git_commit: str
+    models: Mapping[str, Mapping[str, Any]]
+    datasets: Mapping[str, Mapping[str, Any]]
+    paper_reference: Path
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure in the page.
+
+    Attributes
+    ----------
+    data
+        The PNG as data URI.
+    alt
+        What it shows, for those who do not see it.
+    caption
+        How to read it.
+    files
+        Stem of the PNG and PDF in the figures directory.
+    """
+
+    data: str
+    alt: str
+    caption: str
+    files: str
+
+
+def write_report(runs: Sequence[RunFiles], output: Path, figures: Path, facts: Facts) -> None:
+    """Write the page and, beside it, its figures as PNG and PDF.
+
+    Parameters
+    ----------
+    runs
+        What to report, in this order.
+    output
+        The HTML file.
+    figures
+        Directory of the figures.
+    facts
+        What was run.
+
+    Raises
+    ------
+    UserError
+        If a table, result file or recording is missing or refused.
+    """
+    paper = tables.PaperFigures(facts.paper_reference)
+    sections = [_section(read_run(files), figures, paper) for files in runs]
+    environment = Environment(
+        loader=PackageLoader("s2txai.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("index.html.j2").render(
+        sections=sections,
+        facts=facts,
+        config=yaml.safe_dump(dict(facts.config), sort_keys=False, allow_unicode=True),
+        paper=paper.table(),
+        models=_used(facts.models, [files.model for files in runs]),
+        sources={name: _sources(entry["source"]) for name, entry in facts.models.items()},
+        datasets=_used(facts.datasets, [files.dataset for files in runs]),
+    )
+    with replacing(output) as partial:
+        partial.write_text(page, encoding="utf-8")
+
+
+def _used(entries: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: entries[name] for name in dict.fromkeys(names)}
+
+
+def _sources(source: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what a model's ``source`` says, as rows of label and value."""
+    rows = []
+    if "path" in source:
+        rows.append(("path", str(source["path"])))
+    if "hub" in source:
+        rows.append(("Hugging Face hub", f"{source['hub']['repo']} @ {source['hub']['revision']}"))
+    for package in source.get("python_packages", ()):
+        pinned = f"{package['name']}=={package['version']}"
+        rows.append(("Python package", f"{pinned} (sha256 {package['sha256']})"))
+    for name, file in source.get("files", {}).items():
+        rows.append((name, f"sha256 {file['sha256']}"))
+    return rows
+
+
+def _section(run: Run, figures: Path, paper: tables.PaperFigures) -> dict[str, Any]:
+    """Return what the template shows of one run."""
+    files = run.files
+    return {
+        "key": files.key,
+        "root": f"results/{files.dataset}/{files.model}/{files.task}/",
+        "dataset": files.dataset,
+        "model": files.model,
+        "task": files.task,
+        "language": parse_task(files.task).target,
+        "model_sha256": run.model_sha256,
+        "summary": _summary(run),
+        "scores": tables.score_table(run),
+        "transcripts": _transcripts(run),
+        "correlation": tables.correlation_table(run, paper),
+        "variants": tables.variants_table(run),
+        "mixing": tables.mixing_table(run, paper),
+        "deletion": tables.deletion_table(run, paper),
+        "sizes": tables.sizes_table(run),
+        "parameters": tables.parameters_table(run),
+        "heads_figure": _heads_figure(run, figures),
+        "deletion_figure": _deletion_figure(run, figures),
+        "padding_figure": _padding_figure(run, figures),
+        "utterances": [_utterance(run, facts, figures) for facts in run.utterances[:N_FIGURED]],
+        "n_open": N_OPEN,
+        "n_without_figure": max(0, len(run.utterances) - N_FIGURED),
+    }
+
+
+def _summary(run: Run) -> dict[str, Any]:
+    """Return the question's answer in numbers, in words, and what limits it."""
+    rows = run.headline()
+    rows = rows[rows["attention"] == "ca_mean"].set_index("saliency")
+    # Of the input maps, only the linear one has a correction; a run may leave it out.
+    smx = "smx_avg2d" if "smx_avg2d" in rows.index else str(rows.index[0])
+    score = run.tables["scores"].iloc[0]
+    return {
+        "n_utterances": len(run.utterances),
+        "n_tokens": sum(facts.n_rows for facts in run.utterances),
+        "score_name": score_name(score["metric"]),
+        "score": tables.number_text(score["score"], ".1f"),
+        "answers": [_answer(name, rows.loc[name]) for name in (smx, "smh")],
+        "warnings": _warnings(run, rows),
+    }
+
+
+def _answer(saliency: str, row: pd.Series) -> dict[str, str]:
+    """Return one correlation as the summary prints it; ``""`` stands for what is not defined."""
+    shown = {
+        name: "" if math.isnan(row[name]) else tables.number_text(row[name], ".2f")
+        for name in ("rho", "reliability", "ceiling", "rho_corrected")
+    }
+    for name, share in (("share", row["rho_corrected"]), ("variance", row["r2_corrected"])):
+        shown[name] = "" if math.isnan(share) else tables.number_text(100 * share, ".0f")
+    # More than a perfect map could reach: chance, in few utterances or masks.
+    shown["beyond"] = "yes" if row["rho_corrected"] > 1 else ""
+    return {"saliency": saliency, "name": map_name(saliency), **shown}
+
+
+def _warnings(run: Run, rows: pd.DataFrame) -> list[str]:
+    warnings = []
+    n = len(run.utterances)
+    if n < FEW_UTTERANCES:
+        utterances = "1 utterance" if n == 1 else f"{n} utterances"
+        warnings.append(
+            f"Illustrative only: {utterances}, fewer than {FEW_UTTERANCES}. The numbers describe "
+            "these recordings; they do not characterise the model."
+        )
+    unreliable = rows[rows["reliability"] < LOW_RELIABILITY]
+    if len(unreliable):
+        named = ", ".join(
+            f"{map_name(str(name))} ({tables.number_text(value, '.2f')})"
+            for name, value in unreliable["reliability"].items()
+        )
+        warnings.append(
+            f"Low reliability, under {LOW_RELIABILITY}: {named}. More than half of what varies in "
+            "these maps is sampling noise, so their numbers, corrected ones included, are "
+            "illustrative; more masks make them reliable."
+        )
+    undefined = int(rows["n_undefined_utterances"].max())
+    if undefined:
+        warnings.append(
+            f"{undefined} of {n} utterances have no defined correlation with at least one map and "
+            "are left out of its mean."
+        )
+    return warnings
+
+
+def _transcripts(run: Run) -> list[dict[str, str]]:
+    table = run.tables["transcripts"]
+    metric = table.columns[-1]
+    return [
+        {
+            "id": row["utterance"],
+            "reference": row["reference"],
+            "hypothesis": row["hypothesis"],
+            "score": tables.number_text(float(row[metric]), ".1f"),
+            "score_name": score_name(metric),
+        }
+        for row in table.to_dict("records")
+    ]
+
+
+def _picture(figure: Figure, figures: Path, files: str, alt: str, caption: str) -> Picture:
+    png = draw.save_figure(figure, figures / files)
+    return Picture(_data_uri("image/png", png), alt, caption, files)
+
+
+def _data_uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _heads_figure(run: Run, figures: Path) -> Picture:
+    rows = run.headline()
+    heads, layers, mean = {}, {}, {}
+    L, H = run.padding.shape
+    for saliency in run.saliencies:
+        chosen = rows[rows["saliency"] == saliency].sort_values(["layer", "head"])
+        kind = {name: part["rho"].to_numpy(float) for name, part in chosen.groupby("attention")}
+        heads[saliency] = kind["ca_head"].reshape(L, H)
+        layers[saliency] = kind["ca_layer"]
+        mean[saliency] = float(kind["ca_mean"][0])
+    best = "; ".join(_best_head(name, values) for name, values in heads.items())
+    return _picture(
+        draw.head_correlations(heads, layers, mean),
+        figures,
+        f"{run.files.key}_heads",
+        f"Correlation of {L} layers by {H} heads with each saliency map. {best}.",
+        "Correlation ρ of every single head with each saliency map; rows are decoder layers, the "
+        "column set apart is the mean over the layer's heads. Red: the head looks where the model "
+        "is sensitive; white: no relation; blue: it looks elsewhere. –: not defined.",
+    )
+
+
+def _best_head(saliency: str, values: np.ndarray) -> str:
+    if np.isnan(values).all():
+        return f"{map_name(saliency)}: not defined"
+    layer, head = np.unravel_index(int(np.nanargmax(values)), values.shape)
+    highest = tables.number_text(float(values[layer, head]), ".2f")
+    return f"{map_name(saliency)}: highest {highest} at layer {layer}, head {head}"
+
+
+def _deletion_figure(run: Run, figures: Path) -> Picture:
+    curves = run.tables["curves"]
+    # The clipped WER keeps loops of a lost model from setting the scale.
+    metric = "wer_max" if "wer_max" in set(curves["metric"]) else str(curves["metric"].iloc[0])
+    curves = curves[curves["metric"] == metric]
+    areas = run.tables["auc"].set_index(["metric", "map"])["auc"][metric]
+    order = [str(name) for name in areas.sort_values(ascending=metric == "bleu").index]
+    listed = ", ".join(f"{map_name(name)} {areas[name]:.1f}" for name in order)
+    faster = "falls" if metric == "bleu" else "rises"
+    return _picture(
+        draw.deletion_curves(curves, score_name(metric), order),
+        figures,
+        f"{run.files.key}_deletion",
+        f"Curves of {score_name(metric)} against deleted cells; area under each: {listed}.",
+        f"Cells of the spectrogram are deleted in the order of a map and the speech is decoded "
+        f"again. The sooner a curve {faster}, the better its map knows what the model needs. The "
+        f"dashed line deletes at random; a map near it knows nothing. The legend runs from the "
+        f"most to the least faithful map.",
+    )
+
+
+def _padding_figure(run: Run, figures: Path) -> Picture:
+    means = ", ".join(
+        f"layer {layer} {100 * value:.0f} %" for layer, value in enumerate(run.padding.mean(axis=1))
+    )
+    return _picture(
+        draw.padding_by_layer(run.padding),
+        figures,
+        f"{run.files.key}_padding",
+        f"Mean share of cross-attention on padding: {means}.",
+        "Share of cross-attention that falls on encoder steps behind the speech, mean over all "
+        "tokens. A circle is a head, a bar the mean of its layer. This mass enters no "
+        "correlation: maps are restricted to the steps that cover speech. A model without padding "
+        "shows 0 %.",
+    )
+
+
+def _utterance(run: Run, facts: UtteranceFacts, figures: Path) -> dict[str, Any]:
+    decoded = run.files.artifact("decode", facts.id)
+    aggregated = run.files.artifact("aggregate", facts.id)
+    smx = "smx_avg2d" if "smx_avg2d" in aggregated.arrays else run.saliencies[0]
+    names = ("ca_mean", smx, "smh")
+    figure = draw.utterance_maps(
+        decoded["features"],
+        {name: aggregated[name] for name in names},
+        row_labels(
+            decoded["pieces"].tolist(), decoded["roles"].tolist(), decoded["word_index"].tolist()
+        ),
+        frame_shift=float(decoded["frame_shift"]),
+        subsampling=int(decoded["subsampling"]),
+    )
+    found = _utterance_correlations(run, facts.id, (smx, "smh"))
+    listed = ", ".join(f"ρ(CA, {map_name(name)}) = {value}" for name, value in found)
+    picture = _picture(
+        figure,
+        figures,
+        f"{run.files.key}_utterance_{facts.id}",
+        f"Spectrogram of {facts.duration:.2f} s and maps of {facts.n_rows} tokens: "
+        f"{', '.join(map_name(name) for name in names)}. {listed}.",
+        "One row a predicted token, from top to bottom; a leading + continues the word above. "
+        "Bright: far above the row's own mean, which is what the headline compares. Where the "
+        "bright spots of two maps agree, attention looks where the model is sensitive.",
+    )
+    return {
+        "id": facts.id,
+        "picture": picture,
+        "correlations": listed,
+        "audio": _recording(run.files.audio[facts.id]),
+        "duration": tables.number_text(facts.duration, ".1f"),
+        "hypothesis": str(decoded["text"]),
+    }
+
+
+def _utterance_correlations(
+    run: Run, utterance: str, saliencies: Sequence[str]
+) -> list[tuple[str, str]]:
+    rows = run.tables["utterances"]
+    rows = rows[
+        (rows["utterance"] == utterance)
+        & (rows["attention"] == "ca_mean")
+        & (rows["metric"] == "pearson")
+        & (rows["normalise"] == "token")
+    ].set_index("saliency")["value"]
+    return [
+        (name, "not defined" if math.isnan(rows[name]) else tables.number_text(rows[name], ".2f"))
+        for name in saliencies
+    ]
+
+
+def _recording(path: Path) -> str:
+    buffer = io.BytesIO()
+    samples = read_audio(path, SAMPLING_RATE)
+    soundfile.write(buffer, samples, SAMPLING_RATE, format="WAV", subtype="PCM_16")
+    return _data_uri("audio/wav", buffer.getvalue())

@@ -1,0 +1,189 @@
+"""Reading back what the steps of one run wrote."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from s2txai.artifacts import Artifact, load
+from s2txai.errors import UserError
+
+TABLES = {
+    "transcripts": "decode/transcripts.csv",
+    "scores": "decode/scores.csv",
+    "utterances": "correlate/utterances.csv",
+    "summary": "correlate/summary.csv",
+    "mixing": "correlate/mixing.csv",
+    "curves": "deletion/curves.csv",
+    "auc": "deletion/auc.csv",
+}
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """Where one run lies: one data set, model and task.
+
+    Attributes
+    ----------
+    dataset, model, task
+        Their names.
+    tables
+        The run's directory, ``results/{dataset}/{model}/{task}``.
+    shards
+        Utterance ids by shard, in the order of the manifest.
+    audio
+        Recordings by utterance id.
+    """
+
+    dataset: str
+    model: str
+    task: str
+    tables: Path
+    shards: Mapping[str, Sequence[str]]
+    audio: Mapping[str, Path]
+
+    @property
+    def key(self) -> str:
+        """A name of the run for file names and links."""
+        return f"{self.dataset}_{self.model}_{self.task}"
+
+    @property
+    def ids(self) -> list[str]:
+        """All utterance ids, in the order of the manifest."""
+        return [utterance for ids in self.shards.values() for utterance in ids]
+
+    def artifact(self, step: str, utterance: str) -> Artifact:
+        """Read one result file; errors as for :func:`s2txai.artifacts.load`."""
+        shard = next(name for name, ids in self.shards.items() if utterance in ids)
+        return load(self.tables / step / shard / f"{utterance}.npz", step)
+
+
+@dataclass(frozen=True)
+class UtteranceFacts:
+    """Sizes of one utterance.
+
+    Attributes
+    ----------
+    id
+        Of the utterance.
+    duration
+        Of the speech frames, in seconds.
+    n_rows, n_frames, n_steps
+        Predicted tokens, input frames, encoder steps.
+    n_masks_smx, n_masks_smh
+        Masks behind its saliency maps.
+    """
+
+    id: str
+    duration: float
+    n_rows: int
+    n_frames: int
+    n_steps: int
+    n_masks_smx: int
+    n_masks_smh: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run, read.
+
+    Attributes
+    ----------
+    files
+        Where it lies.
+    tables
+        By the names of :data:`TABLES`.
+    utterances
+        In the order of the manifest.
+    padding
+        Share of attention on padding [L, H], mean over all tokens.
+    parameters
+        By step, as the result files state them.
+    model_sha256
+        Of the weights that were used.
+    """
+
+    files: RunFiles
+    tables: Mapping[str, pd.DataFrame]
+    utterances: Sequence[UtteranceFacts]
+    padding: np.ndarray
+    parameters: Mapping[str, Mapping[str, Any]]
+    model_sha256: str
+
+    @property
+    def saliencies(self) -> list[str]:
+        """The saliency maps, in the order of the summary."""
+        return [str(name) for name in self.tables["summary"]["saliency"].unique()]
+
+    @property
+    def n_layers(self) -> int:
+        """Decoder layers (L)."""
+        return len(self.padding)
+
+    def headline(self) -> pd.DataFrame:
+        """Return the summary of the headline: Pearson, each token's row standardised."""
+        return headline(self.tables["summary"])
+
+
+def headline(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of a table that are of the headline correlation."""
+    return table[(table["metric"] == "pearson") & (table["normalise"] == "token")]
+
+
+def read_run(files: RunFiles) -> Run:
+    """Read the tables of a run, and the sizes of its utterances.
+
+    Raises
+    ------
+    UserError
+        If a table or result file is missing or refused.
+    """
+    tables = {name: _read_table(files.tables / path) for name, path in TABLES.items()}
+    facts, padding = [], []
+    for aggregated, decoded in _pairs(files):
+        steps = aggregated["ca_mean"].shape[1]
+        facts.append(
+            UtteranceFacts(
+                id=str(decoded.meta["utterance"]),
+                duration=len(decoded["features"]) * float(decoded["frame_shift"]),
+                n_rows=len(decoded["tokens"]),
+                n_frames=len(decoded["features"]),
+                n_steps=steps,
+                n_masks_smx=int(aggregated["n_masks_smx"]),
+                n_masks_smh=int(aggregated["n_masks_smh"]),
+            )
+        )
+        padding.append(aggregated["padding_mass"])
+    return Run(
+        files=files,
+        tables=tables,
+        utterances=facts,
+        padding=np.concatenate(padding, axis=-1).mean(axis=-1),
+        parameters={
+            "decode": decoded.meta["parameters"],
+            **{step: aggregated.meta["parameters"][step] for step in ("smx", "smh")},
+        },
+        model_sha256=str(decoded.meta["model_sha256"]),
+    )
+
+
+def _pairs(files: RunFiles) -> Iterator[tuple[Artifact, Artifact]]:
+    # One utterance at a time: all heads of a large data set would not fit into memory.
+    for utterance in files.ids:
+        yield files.artifact("aggregate", utterance), files.artifact("decode", utterance)
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise UserError(f"The table {path} does not exist: run the workflow step that makes it.")
+    if path.name == "transcripts.csv":
+        # A hypothesis may be empty or read "NA"; neither is a missing value.
+        texts = dict.fromkeys(("utterance", "reference", "hypothesis"), str)
+        return pd.read_csv(path, dtype=texts, keep_default_na=False)
+    # An id may look like a number, or like a missing one ("NA").
+    table = pd.read_csv(path, converters={"utterance": str})
+    whole = {name: "Int64" for name in ("layer", "head") if name in table}
+    return table.astype(whole)

@@ -1,0 +1,451 @@
+"""Tables of the page: numbers as text, and a reason wherever there is no number."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from s2txai.errors import UserError
+from s2txai.report.names import attention_name, map_name, score_name
+from s2txai.report.runs import Run, headline
+
+LINEAR = ("smx_avg2d", "smh")
+NOT_LINEAR = "no correction for this map: noise does not average out under a maximum"
+NO_SIGNAL = "the half-maps do not agree at all, so the ceiling is 0"
+UNDEFINED = "no row of the maps varies, so there is nothing to correlate"
+
+VARIANTS = (
+    ("pearson", "token", "Pearson, rows (headline)"),
+    ("pearson", "none", "Pearson, none"),
+    ("pearson", "frame", "Pearson, columns"),
+    ("spearman", "token", "Spearman, rows"),
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell.
+
+    Attributes
+    ----------
+    text
+        What it shows.
+    note
+        Letter of a note below the table.
+    rowspan
+        Rows it covers.
+    number
+        Whether it is set as a number.
+    marked
+        Whether it stands out.
+    """
+
+    text: str
+    note: str = ""
+    rowspan: int = 1
+    number: bool = True
+    marked: bool = False
+
+
+@dataclass
+class Table:
+    """A table with its notes.
+
+    Attributes
+    ----------
+    caption
+        What it shows and how to read it.
+    header
+        Names of the columns.
+    groups
+        Rows, in groups that are set apart. The first cell of a row is its header.
+    notes
+        Reasons by letter.
+    source
+        The file with all values, below the results directory.
+    signature
+        What the numbers depend on.
+    """
+
+    caption: str
+    header: list[str]
+    groups: list[list[list[Cell]]] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)
+    source: str = ""
+    signature: str = ""
+
+    def number(
+        self, value: float, form: str = ".3f", reason: str = UNDEFINED, rowspan: int = 1
+    ) -> Cell:
+        """Return a cell with a number, or a dash with the reason why there is none."""
+        if not math.isnan(value):
+            return Cell(number_text(value, form), rowspan=rowspan)
+        return Cell("–", note=self.letter(reason), rowspan=rowspan)
+
+    def letter(self, reason: str) -> str:
+        """Return the letter of a note, adding it where it is new."""
+        for letter, known in self.notes.items():
+            if known == reason:
+                return letter
+        letter = chr(ord("a") + len(self.notes))
+        self.notes[letter] = reason
+        return letter
+
+
+def number_text(value: float, form: str = ".3f") -> str:
+    """Write a number with a true minus sign and thin spaces between thousands."""
+    return format(value, form).replace("-", "−").replace(",", "\u202f")
+
+
+def words(text: str, *, rowspan: int = 1, marked: bool = False) -> Cell:
+    """Return a cell with text."""
+    return Cell(text, number=False, rowspan=rowspan, marked=marked)
+
+
+class PaperFigures:
+    """The paper's own numbers, from ``config/paper_reference.csv``.
+
+    Raises
+    ------
+    UserError
+        If the file is missing.
+    """
+
+    VERSION = "arXiv v1"
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise UserError(f"The table {path} of the paper's figures does not exist: restore it.")
+        self.rows = pd.read_csv(path, keep_default_na=False).to_dict("records")
+
+    def cell(self, quantity: str, pooling: str = "", unit: str = "", rowspan: int = 1) -> Cell:
+        """Return the figures of the first version for a quantity; a blank where it states none."""
+        texts = [
+            _range(row) + unit
+            for row in self.rows
+            if row["version"] == self.VERSION
+            and row["quantity"] == quantity
+            and row["pooling"] == pooling
+        ]
+        return Cell(", ".join(texts), rowspan=rowspan)
+
+    def table(self) -> Table:
+        """Return everything the file states."""
+        table = Table(
+            caption="The paper's figures, as far as our source states them. Correlations have no "
+            "unit, areas are on a scale of 0 to 100, quantities in percent say so.",
+            header=["quantity", "value", "pooling", "model", "task", "version", "note"],
+            source="config/paper_reference.csv",
+        )
+        columns = ("pooling", "model", "task", "version", "note")
+        table.groups = [
+            [
+                [
+                    words(row["quantity"]),
+                    Cell(_range(row)),
+                    *(words(str(row[column])) for column in columns),
+                ]
+                for row in self.rows
+            ]
+        ]
+        return table
+
+
+def _range(row: dict[str, object]) -> str:
+    low, high = (f"{row[key]:g}" for key in ("value_low", "value_high"))
+    return low if low == high else f"{low}–{high}"
+
+
+def _layer(value: object) -> int | None:
+    return None if pd.isna(value) else int(value)  # type: ignore[call-overload]
+
+
+def _signatures(table: pd.DataFrame) -> str:
+    return "  ".join(str(signature) for signature in table["signature"].unique())
+
+
+def _why_uncorrected(row: pd.Series) -> str:
+    if row["ceiling_kind"] != "exact":
+        return NOT_LINEAR
+    return UNDEFINED if math.isnan(row["rho"]) else NO_SIGNAL
+
+
+def correlation_table(run: Run, paper: PaperFigures) -> Table:
+    """Return the headline: all-head mean and each layer's mean against each saliency map."""
+    chosen = run.headline()
+    chosen = chosen[chosen["attention"].isin(["ca_mean", "ca_layer"])]
+    table = Table(
+        caption="Correlation ρ of cross-attention with saliency, mean over utterances (Pearson, "
+        "each token's row standardised; no unit). ρ corrected = ρ / ceiling; r² corrected is its "
+        "square.",
+        header=[
+            "saliency, attention",
+            "ρ",
+            "reliability",
+            "ceiling",
+            "ρ corrected",
+            "r² corrected",
+            "rows",
+            "constant rows",
+            f"paper ({paper.VERSION})",
+        ],
+        source="correlate/summary.csv",
+        signature=_signatures(chosen),
+    )
+    for saliency in run.saliencies:
+        rows = chosen[chosen["saliency"] == saliency]
+        table.groups.append(_correlation_group(table, rows, saliency, run, paper))
+    return table
+
+
+def _correlation_group(
+    table: Table, rows: pd.DataFrame, saliency: str, run: Run, paper: PaperFigures
+) -> list[list[Cell]]:
+    group: list[list[Cell]] = []
+    n = len(rows)
+    for _, row in rows.iterrows():
+        why = _why_uncorrected(row)
+        layer = _layer(row["layer"])
+        name = attention_name(row["attention"], layer, run.n_layers)
+        first = not group
+        shared = [
+            _reliability_cell(table, row, rowspan=n),
+            table.number(row["ceiling"], rowspan=n),
+        ]
+        group.append(
+            [
+                words(
+                    f"{map_name(saliency)}: {name}",
+                    marked=layer in (None, run.n_layers - 1),
+                ),
+                table.number(row["rho"]),
+                *(shared if first else []),
+                table.number(row["rho_corrected"], reason=why),
+                table.number(row["r2_corrected"], reason=why),
+                table.number(row["n_rows"], ",.0f"),
+                table.number(row["n_constant_rows"], ",.0f"),
+                *([_paper_correlation(saliency, paper, n)] if first else []),
+            ]
+        )
+    return group
+
+
+def _reliability_cell(table: Table, row: pd.Series, rowspan: int) -> Cell:
+    cell = table.number(row["reliability"], rowspan=rowspan)
+    if row["ceiling_kind"] != "approximate" or cell.note:
+        return cell
+    note = table.letter("approximate: the formula holds for maps that are means over masks")
+    return Cell(f"≈\u202f{cell.text}", note=note, rowspan=rowspan)
+
+
+def _paper_correlation(saliency: str, paper: PaperFigures, rowspan: int) -> Cell:
+    if saliency == "smh":
+        return paper.cell("ca_smh_share_percent", unit="\u202f%", rowspan=rowspan)
+    pooling = saliency.removeprefix("smx_")
+    span = paper.cell("ca_smx_rho").text
+    best = paper.cell("ca_smx_rho_best", pooling).text
+    return Cell(f"{span}, best {best}" if best else span, rowspan=rowspan)
+
+
+def variants_table(run: Run) -> Table:
+    """Return the other normalisations and Spearman, for the all-head mean."""
+    summary = run.tables["summary"]
+    summary = summary[summary["attention"] == "ca_mean"]
+    table = Table(
+        caption="The same with other choices, mean of all heads: values standardised along each "
+        "token's row, not at all, or along each encoder step's column; and ranks within each row. "
+        "In brackets the ceiling. No unit.",
+        header=["saliency", *(label for *_, label in VARIANTS)],
+        source="correlate/summary.csv",
+        signature=_signatures(summary),
+    )
+    group = []
+    for saliency in run.saliencies:
+        cells = [words(map_name(saliency))]
+        for metric, normalise, _ in VARIANTS:
+            row = summary[
+                (summary["saliency"] == saliency)
+                & (summary["metric"] == metric)
+                & (summary["normalise"] == normalise)
+            ].iloc[0]
+            rho, ceiling = table.number(row["rho"]), table.number(row["ceiling"], ".2f")
+            cells.append(Cell(f"{rho.text} ({ceiling.text})", rho.note or ceiling.note))
+        group.append(cells)
+    table.groups = [group]
+    return table
+
+
+def mixing_table(run: Run, paper: PaperFigures) -> Table:
+    """Return CA-SMH minus CA-SMX for the all-head mean and the last layer."""
+    chosen = headline(run.tables["mixing"])
+    last = (chosen["attention"] == "ca_layer") & (chosen["layer"] == run.n_layers - 1)
+    chosen = chosen[(chosen["attention"] == "ca_mean") | last]
+    table = Table(
+        caption="Context mixing: how much better attention agrees with the saliency of encoder "
+        "outputs (SMH) than of the input (SMX). Δ = ρ(CA, SMH) − ρ(CA, SMX), no unit; in percent "
+        "of ρ(CA, SMH). SMH has fewer segments and hence less noise, so only the corrected "
+        "columns speak of mixing.",
+        header=[
+            "pooling of SMX, attention",
+            "ρ(CA, SMX)",
+            "ρ(CA, SMH)",
+            "Δ",
+            "Δ (%)",
+            "Δ corrected",
+            "Δ corrected (%)",
+            f"paper ({paper.VERSION}): Δ",
+            "Δ (%)",
+        ],
+        source="correlate/mixing.csv",
+        signature=_signatures(chosen),
+    )
+    for pooling, rows in chosen.groupby("pooling", sort=False):
+        group: list[list[Cell]] = []
+        for _, row in rows.iterrows():
+            name = attention_name(row["attention"], _layer(row["layer"]), run.n_layers)
+            why = NO_SIGNAL if f"smx_{pooling}" in LINEAR else NOT_LINEAR
+            relative, corrected = (
+                100 * row[key] for key in ("delta_relative", "delta_relative_corrected")
+            )
+            paper_cells = [
+                paper.cell("ca_smh_minus_smx_rho", rowspan=len(rows)),
+                paper.cell("ca_smh_minus_smx_percent", rowspan=len(rows)),
+            ]
+            group.append(
+                [
+                    words(f"{pooling}: {name}"),
+                    table.number(row["rho_smx"]),
+                    table.number(row["rho_smh"]),
+                    table.number(row["delta"], "+.3f"),
+                    table.number(relative, "+.1f"),
+                    table.number(row["delta_corrected"], "+.3f", why),
+                    table.number(corrected, "+.1f", why),
+                    *(paper_cells if not group else []),
+                ]
+            )
+        table.groups.append(group)
+    return table
+
+
+def deletion_table(run: Run, paper: PaperFigures) -> Table:
+    """Return the area under each deletion curve beside the paper's."""
+    auc = run.tables["auc"]
+    metrics = list(auc["metric"].unique())
+    table = Table(
+        caption="Area under the deletion curve, 0-100. For word errors a higher area means a more "
+        "faithful map, for BLEU a lower one; compare with the random order.",
+        header=[
+            "order of deletion by",
+            *(f"area of {score_name(metric)}" for metric in metrics),
+            f"paper ({paper.VERSION})",
+        ],
+        source="deletion/auc.csv",
+        signature=_signatures(auc),
+    )
+    group = []
+    for name in auc["map"].unique():
+        values = [auc[(auc["map"] == name) & (auc["metric"] == metric)] for metric in metrics]
+        group.append(
+            [
+                words(map_name(name)),
+                *(table.number(rows["auc"].iloc[0], ".1f") for rows in values),
+                _paper_area(name, paper),
+            ]
+        )
+    table.groups = [group]
+    return table
+
+
+def _paper_area(name: str, paper: PaperFigures) -> Cell:
+    if name == "ca_mean":
+        return paper.cell("deletion_auc_ca")
+    if name == "smx_full":
+        return paper.cell("deletion_auc_smx_full")
+    if name == "smx_avg2d":
+        return paper.cell("deletion_auc_smx")
+    return paper.cell("deletion_auc_smx", name.removeprefix("smx_"))
+
+
+def score_table(run: Run) -> Table:
+    """Return the corpus scores of the hypotheses."""
+    scores = run.tables["scores"]
+    table = Table(
+        caption="Scores of the model's own hypotheses against the human references, over all "
+        "utterances together.",
+        header=["score", "value", "utterances"],
+        source="decode/scores.csv",
+        signature=_signatures(scores),
+    )
+    table.groups = [
+        [
+            [
+                words(score_name(row["metric"])),
+                table.number(row["score"], ".1f"),
+                table.number(row["n_utterances"], ",.0f"),
+            ]
+            for _, row in scores.iterrows()
+        ]
+    ]
+    return table
+
+
+def sizes_table(run: Run) -> Table:
+    """Return the size of each utterance and the masks behind its maps."""
+    table = Table(
+        caption="Sizes, and the number of masks behind the saliency maps of each utterance.",
+        header=[
+            "utterance",
+            "speech (s)",
+            "frames",
+            "encoder steps",
+            "tokens",
+            "masks, SMX",
+            "masks, SMH",
+        ],
+    )
+    table.groups = [
+        [
+            [
+                words(facts.id),
+                table.number(facts.duration, ".2f"),
+                *(
+                    table.number(count, ",.0f")
+                    for count in (
+                        facts.n_frames,
+                        facts.n_steps,
+                        facts.n_rows,
+                        facts.n_masks_smx,
+                        facts.n_masks_smh,
+                    )
+                ),
+            ]
+            for facts in run.utterances
+        ]
+    ]
+    return table
+
+
+def parameters_table(run: Run) -> Table:
+    """Return what each step was told, from its result files."""
+    table = Table(
+        caption="Parameters that change the numbers, as the result files state them.",
+        header=["step", "parameters"],
+    )
+    table.groups = [
+        [
+            [words(step), words(_parameters(parameters))]
+            for step, parameters in run.parameters.items()
+        ]
+    ]
+    return table
+
+
+def _parameters(parameters: object) -> str:
+    if not isinstance(parameters, dict) or not parameters:
+        return "none"
+    return "; ".join(f"{name} = {_value(value)}" for name, value in parameters.items())
+
+
+def _value(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,237 @@
+"""A finished run without a model: files and tables as the six steps write them."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import soundfile
+
+from s2txai.aggregate import attention_maps
+from s2txai.artifacts import load, save
+from s2txai.saliency.statistics import AXES, UNITS, Statistics
+from s2txai.steps.correlate import correlate
+
+L, H, T, F = 4, 6, 331, 80
+N_ROWS = 12  # I
+STEPS = 166  # T' = ceil(T / 2)
+POOLINGS = ("avg2d", "max2d")
+MAPS = ("ca_mean", "ca_last", "smx_avg2d", "smx_max2d", "smx_full", "random")
+PIECES = [
+    *(" he", " might", " even", " have", " been", " made", " am", "iable", " himself"),
+    *("!", " <b>&", "<|endoftext|>"),
+]
+ROLES = ["text"] * 11 + ["eos"]
+WORDS = [0, 1, 2, 3, 4, 5, 6, 6, 7, 7, 8, -1]
+IDS = ("first", "second")
+HOSTILE = "<script>alert('reference')</script> & $\\frac{1}$"
+
+
+def write_run(root: Path, ids: tuple[str, ...] = IDS) -> dict[str, Path]:
+    """Write ``root/{decode,...}`` and return the recordings by utterance."""
+    audio = {}
+    for number, utterance in enumerate(ids):
+        rng = np.random.default_rng(number)
+        planted = alignment()
+        _save(root, "decode", utterance, decode_arrays(rng), _DECODE_AXES, {"beam": 5})
+        attention = attention_arrays(rng, planted)
+        _save(root, "attention", utterance, attention, _ATTENTION_AXES, {})
+        for step, statistics in (("smx", smx(rng, planted)), ("smh", smh(rng, planted))):
+            _save(root, step, utterance, statistics.arrays(), AXES, {"p": 0.5, "seed": 1})
+        aggregate = aggregate_arrays(rng, planted, attention)
+        parameters = {"smx": {"p": 0.5, "n_segments": [100, 200]}, "smh": {"p": 0.5}}
+        _save(root, "aggregate", utterance, aggregate, aggregate_axes(aggregate), parameters)
+        _save(root, "deletion", utterance, deletion_arrays(), _DELETION_AXES, {"beam": 1})
+        audio[utterance] = root / f"{utterance}.wav"
+        soundfile.write(audio[utterance], 0.1 * rng.standard_normal(int(3.3 * 16000)), 16000)
+    write_tables(root, ids)
+    return audio
+
+
+def alignment() -> np.ndarray:
+    """Return [I, T'], every token at its own moment."""
+    centres = np.linspace(8, STEPS - 10, N_ROWS)[:, None]
+    return np.exp(-0.5 * ((np.arange(STEPS)[None] - centres) / 5) ** 2)
+
+
+def decode_arrays(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    time, frequency = np.arange(T)[:, None], np.arange(F)[None]
+    voiced = np.sin(time / 9) ** 2 * np.exp(-((frequency - 20 - 8 * np.sin(time / 23)) ** 2) / 90)
+    return {
+        "tokens": np.arange(N_ROWS),
+        "pieces": np.array(PIECES),
+        "roles": np.array(ROLES),
+        "word_index": np.array(WORDS),
+        "log_probs": -np.abs(rng.standard_normal(N_ROWS)).astype(np.float32),
+        "prompt": np.array([50257, 50362]),
+        "features": (voiced + 0.1 * rng.standard_normal((T, F))).astype(np.float32),
+        "padding_value": np.float32(-1),
+        "frame_shift": np.float32(0.01),
+        "subsampling": np.int64(2),
+        "text": np.array("He might even have been made amiable himself! <b>&"),
+    }
+
+
+def attention_arrays(rng: np.random.Generator, planted: np.ndarray) -> dict[str, np.ndarray]:
+    weights = 0.05 * rng.random((L, H, N_ROWS, STEPS))
+    weights += np.linspace(0, 1, L)[:, None, None, None] * planted
+    padding = rng.uniform(0.3, 0.7, (L, H, N_ROWS))
+    weights *= (1 - padding[..., None]) / weights.sum(axis=-1, keepdims=True)
+    return {
+        "cross_attention": weights.astype(np.float32),
+        "value_norm_attention": weights.astype(np.float32),
+        "padding_mass": padding.astype(np.float32),
+    }
+
+
+def smx(rng: np.random.Generator, planted: np.ndarray) -> Statistics:
+    """Return SPES sums of a grid of 8 frames by 20 bins."""
+    rows, columns = np.arange(T)[:, None] // 8, np.arange(F)[None] // 20
+    statistics = Statistics.zeros((rows * 4 + columns)[None].astype(np.int32), N_ROWS, 2, STEPS)
+    S = statistics.occluded_count.shape[1]
+    middle = np.minimum(np.arange(S) // 4 * 4 + 2, STEPS - 1)  # the step each segment lies at
+    statistics.occluded_count[:] = 20
+    statistics.occluded_sum[:] = 20 * (
+        planted[:, middle].T
+        + 0.3 * rng.random((4, S, N_ROWS))
+        + 0.2 * (np.arange(S) % 4 == 1)[:, None]
+    )
+    statistics.n_masks[:] = 40
+    return statistics
+
+
+def smh(rng: np.random.Generator, planted: np.ndarray) -> Statistics:
+    segments = np.arange(STEPS, dtype=np.int32)[None, :, None]
+    statistics = Statistics.zeros(segments, N_ROWS, 1, STEPS)
+    statistics.occluded_count[:] = 50
+    statistics.occluded_sum[:] = 50 * (planted.T + 0.3 * rng.random((4, STEPS, N_ROWS)))
+    statistics.n_masks[:] = 100
+    return statistics
+
+
+def aggregate_arrays(
+    rng: np.random.Generator, planted: np.ndarray, attention: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    decoded = decode_arrays(rng)
+    arrays = attention_maps(attention["cross_attention"])
+    arrays["padding_mass"] = attention["padding_mass"]
+    for name, noise in (("smx_avg2d", 0.4), ("smx_max2d", 0.25), ("smh", 0.15)):
+        halves = planted + noise * rng.standard_normal((3, 2, N_ROWS, STEPS))
+        arrays[f"{name}_halves"] = halves.astype(np.float32)
+        arrays[name] = halves[0].mean(axis=0).astype(np.float32)
+    arrays["n_masks_smx"], arrays["n_masks_smh"] = np.array(160), np.array(400)
+    return arrays | {name: decoded[name] for name in ("tokens", "pieces", "roles", "word_index")}
+
+
+def aggregate_axes(arrays: dict[str, np.ndarray]) -> dict[str, list[str]]:
+    full = ["layer", "head", "token", "step"]
+    known = {
+        "ca_head": full,
+        "ca_layer": ["layer", "token", "step"],
+        "padding_mass": ["layer", "head", "token"],
+        "n_masks_smx": [],
+        "n_masks_smh": [],
+        **{name: ["token"] for name in ("tokens", "pieces", "roles", "word_index")},
+    }
+    for name in set(arrays) - set(known):
+        halves = name.endswith("_halves")
+        known[name] = ["split", "half", "token", "step"] if halves else ["token", "step"]
+    return known
+
+
+def deletion_arrays() -> dict[str, np.ndarray]:
+    return {
+        "maps": np.array(MAPS),
+        "percents": np.array([0, 50, 100]),
+        "hypotheses": np.array([["he might", "he", "\x1b[31mred"]] * len(MAPS)),
+    }
+
+
+def write_tables(root: Path, ids: tuple[str, ...]) -> None:
+    """Write the tables of decode, correlate and deletion."""
+    transcripts = pd.DataFrame(
+        {
+            "utterance": list(ids),
+            "reference": ["he might even", HOSTILE][: len(ids)] or [],
+            "hypothesis": ["NA", "He might </td><img src=x onerror=alert(1)>"][: len(ids)],
+            "wer": [100.0, 12.5][: len(ids)],
+        }
+    )
+    write_table(root / "decode" / "transcripts.csv", transcripts)
+    scores = [("wer", 112.5), ("wer_max", 100.0)]
+    table = pd.DataFrame(scores, columns=["metric", "score"])
+    write_table(
+        root / "decode" / "scores.csv",
+        table.assign(n_utterances=len(ids), signature="metric:wer|beam:5"),
+    )
+    aggregated = [load(root / "aggregate" / "0000" / f"{name}.npz") for name in ids]
+    tables = correlate(aggregated, poolings=POOLINGS, rows="all")
+    for name in ("utterances", "reliability", "summary", "mixing"):
+        write_table(root / "correlate" / f"{name}.csv", getattr(tables, name))
+    percents = range(0, 101, 10)
+    curves = pd.DataFrame(
+        [
+            (name, percent, metric, min(100.0, 8 + percent * (0.7 + 0.4 * number)))
+            for metric in ("wer", "wer_max")
+            for number, name in enumerate(MAPS)
+            for percent in percents
+        ],
+        columns=["map", "percent", "metric", "score"],
+    ).assign(n_utterances=len(ids), signature="metric:wer|beam:1")
+    write_table(root / "deletion" / "curves.csv", curves)
+    areas = [
+        (name, metric, 40.0 + 7 * number)
+        for metric in ("wer", "wer_max")
+        for number, name in enumerate(MAPS)
+    ]
+    write_table(
+        root / "deletion" / "auc.csv",
+        pd.DataFrame(areas, columns=["map", "metric", "auc"]).assign(
+            n_utterances=len(ids), signature="metric:wer|beam:1"
+        ),
+    )
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.insert(0, "dataset", "librivox")
+    table.insert(1, "model", "whisper-tiny.en")
+    table.insert(2, "task", "asr-en")
+    table.to_csv(path, index=False)
+
+
+_TOKEN = {name: ["token"] for name in ("tokens", "pieces", "roles", "word_index", "log_probs")}
+_SCALARS = {name: [] for name in ("padding_value", "frame_shift", "subsampling", "text")}
+_DECODE_AXES = _TOKEN | _SCALARS | {"prompt": ["prompt token"], "features": ["frame", "frequency"]}
+_ATTENTION_AXES = {
+    "cross_attention": ["layer", "head", "token", "step"],
+    "value_norm_attention": ["layer", "head", "token", "step"],
+    "padding_mass": ["layer", "head", "token"],
+}
+_DELETION_AXES = {"maps": ["map"], "percents": ["percent"], "hypotheses": ["map", "percent"]}
+_UNITS = {
+    "decode": {"log_probs": "nat", "frame_shift": "s"},
+    "smx": UNITS,
+    "smh": UNITS,
+    "deletion": {"percents": "% of cells"},
+}
+
+
+def _save(
+    root: Path,
+    step: str,
+    utterance: str,
+    arrays: dict[str, np.ndarray],
+    axes: dict[str, list[str]],
+    parameters: dict[str, object],
+) -> None:
+    meta = {
+        "step": step,
+        "utterance": utterance,
+        "model_sha256": "ab" * 32,
+        "audio_sha256": "cd" * 32,
+        "task": "asr-en",
+        "parameters": parameters,
+        "axes": axes,
+        "units": _UNITS.get(step, {}),
+    }
+    save(root / step / "0000" / f"{utterance}.npz", arrays, meta)
