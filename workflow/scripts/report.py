@@ -1,1 +1,35 @@
-raise SystemExit("not yet")
+"""Write the report page."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from s2txai.environment import git_commit, library_versions
+from s2txai.log import logging_to
+from s2txai.plan import plan
+from s2txai.report.page import Facts, write_report
+from s2txai.report.runs import RunFiles
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+with logging_to(Path(snakemake.log[0])):
+    root = Path(snakemake.scriptdir).resolve().parents[1]
+    study = plan(snakemake.config, root)
+    runs = [
+        RunFiles(
+            *run.key,
+            tables=Path("results", *run.key),
+            shards=run.shards,
+            audio={utterance.id: utterance.path for utterance in run.utterances},
+        )
+        for run in study.runs.values()
+    ]
+    facts = Facts(
+        config=snakemake.config,
+        versions=library_versions(),
+        git_commit=git_commit(root),
+        models=study.models,
+        datasets=study.datasets,
+        paper_reference=Path(snakemake.input.paper),
+    )
+    write_report(runs, Path(snakemake.output.page), Path(snakemake.output.figures), facts)
