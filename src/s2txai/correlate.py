@@ -111,12 +111,13 @@ def correlations(
     constant = is_constant(maps) | is_constant(other)  # (M, I)
     prepare, scale = METRICS[metric], NORMALISERS[normalise]
     ranked, other_ranked = prepare(maps), prepare(other)
+
+    def value(a: np.ndarray, rows: np.ndarray) -> float:
+        # Nothing can be standardised where no row is left.
+        return _pearson(scale(a[rows]), scale(other_ranked[rows])) if rows.any() else float("nan")
+
     return [
-        Correlation(
-            _pearson(scale(a[~left_out]), scale(other_ranked[~left_out])),
-            int((~left_out).sum()),
-            int(left_out.sum()),
-        )
+        Correlation(value(a, ~left_out), int((~left_out).sum()), int(left_out.sum()))
         for a, left_out in zip(ranked, constant, strict=True)
     ]
 
@@ -129,8 +130,6 @@ def correlation(
 
 
 def _pearson(a: np.ndarray, b: np.ndarray) -> float:
-    if a.size == 0:
-        return float("nan")
     a, b = a - a.mean(), b - b.mean()
     norm = np.sqrt((a * a).sum() * (b * b).sum())
     return float((a * b).sum() / norm) if norm > 0 else float("nan")

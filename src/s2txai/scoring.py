@@ -42,8 +42,12 @@ def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> flo
     references, hypotheses
         One text an utterance; words are split on white space.
     """
-    counts = jiwer.process_words(list(references), list(hypotheses))
-    n_words = sum(len(reference.split()) for reference in references)
+    # jiwer splits on the plain space only; tabs and no-break spaces part words as well.
+    spoken, heard = (
+        [" ".join(text.split()) for text in texts] for texts in (references, hypotheses)
+    )
+    counts = jiwer.process_words(spoken, heard)
+    n_words = sum(len(text.split()) for text in spoken)
     errors = counts.substitutions + counts.deletions + counts.insertions
     return 100 * errors / n_words if n_words else 0.0
 

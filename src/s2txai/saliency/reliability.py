@@ -28,9 +28,9 @@ def spearman_brown(half: float) -> float:
     """Return the reliability of the full map from the correlation of its halves: 2r / (1 + r).
 
     A negative correlation of halves means no signal was found; the formula has a pole at -1, so it
-    is cut off at 0.
+    is cut off at 0. NaN where nothing was measured.
     """
-    return max(0.0, 2 * half / (1 + half)) if half > -1 else 0.0
+    return 0.0 if half <= 0 else 2 * half / (1 + half)
 
 
 def ceiling(*reliabilities: float) -> float:
