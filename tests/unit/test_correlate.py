@@ -1,0 +1,345 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import pearsonr, spearmanr, zscore
+
+from s2txai.aggregate import attention_maps
+from s2txai.artifacts import Artifact
+from s2txai.correlate import choose_rows, correlation, correlations
+from s2txai.errors import UserError
+from s2txai.steps.correlate import ATTENTION, MEASURE, correlate
+
+I, STEPS = 7, 12
+
+
+def maps(*seeds, shape=(I, STEPS)):
+    return [np.random.default_rng(seed).gamma(1.0, size=shape) for seed in seeds]
+
+
+def row_mean(metric, a, b):
+    return np.mean([metric(x, y)[0] for x, y in zip(a, b, strict=True)])
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32), n_rows=st.integers(1, 9), n_steps=st.integers(3, 20))
+def test_pearson_is_the_mean_over_rows(seed, n_rows, n_steps):
+    a, b = maps(seed, seed + 1, shape=(n_rows, n_steps))
+    found = correlation(a, b)
+    assert found.value == pytest.approx(row_mean(pearsonr, a, b), abs=1e-12)
+    assert (found.n_rows, found.n_constant) == (n_rows, 0)
+
+
+def test_spearman_is_the_mean_over_rows():
+    a, b = (np.round(3 * one) for one in maps(0, 1))  # rounded, for ties
+    assert len(np.unique(a[0])) < STEPS
+    found = correlation(a, b, metric="spearman")
+    assert found.value == pytest.approx(row_mean(spearmanr, a, b), abs=1e-12)
+
+
+def test_spearman_sees_only_ranks():
+    (a,) = maps(0)
+    assert correlation(a, np.exp(5 * a), metric="spearman").value == pytest.approx(1)
+    assert correlation(a, np.exp(5 * a)).value < 0.9
+
+
+def test_without_normalisation():
+    a, b = maps(0, 1)
+    found = correlation(a, b, normalise="none")
+    assert found.value == pytest.approx(pearsonr(a.ravel(), b.ravel())[0])
+
+
+def test_standardised_by_frame():
+    a, b = maps(0, 1)
+    expected = pearsonr(zscore(a, axis=0).ravel(), zscore(b, axis=0).ravel())[0]
+    assert correlation(a, b, normalise="frame").value == pytest.approx(expected)
+
+
+def test_a_column_without_variation_counts_as_average():
+    a, b = maps(0, 1)
+    a[:, 3] = 0.25
+    za, zb = zscore(np.delete(a, 3, axis=1), axis=0), zscore(b, axis=0)
+    expected = pearsonr(np.insert(za, 3, 0, axis=1).ravel(), zb.ravel())[0]
+    assert correlation(a, b, normalise="frame").value == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("normalise", ["token", "none", "frame"])
+@pytest.mark.parametrize("metric", ["pearson", "spearman"])
+def test_constant_rows_are_left_out_and_counted(metric, normalise):
+    a, b = maps(0, 1)
+    options = {"metric": metric, "normalise": normalise}
+    expected = correlation(np.delete(a, [2, 5], 0), np.delete(b, [2, 5], 0), **options).value
+    a[2], b[5] = 0.1, 0  # in one map or the other
+    found = correlation(a, b, **options)
+    assert found.value == pytest.approx(expected, abs=1e-12)
+    assert (found.n_rows, found.n_constant) == (I - 2, 2)
+
+
+def test_rounding_does_not_make_a_row_vary():
+    a, b = maps(0, 1)
+    a[0] = 1 / STEPS * (1 + 5e-9 * np.arange(STEPS))
+    assert correlation(a, b).n_constant == 1
+
+
+@pytest.mark.parametrize("normalise", ["token", "none", "frame"])
+@pytest.mark.parametrize("metric", ["pearson", "spearman"])
+def test_all_constant_has_no_correlation(metric, normalise):
+    (a,) = maps(0)
+    found = correlation(a, np.full((I, STEPS), 0.5), metric=metric, normalise=normalise)
+    assert np.isnan(found.value)
+    assert (found.n_rows, found.n_constant) == (0, I)
+
+
+def test_scale_and_sign():
+    (a,) = maps(0)
+    scaled = a * np.arange(1, I + 1)[:, None] + np.arange(I)[:, None]
+    assert correlation(a, scaled).value == pytest.approx(1)
+    assert correlation(a, -scaled).value == pytest.approx(-1)
+    assert correlation(a, scaled, normalise="none").value < 0.9
+
+
+def test_several_maps_are_correlated_one_by_one():
+    a, b, c = maps(0, 1, 2)
+    a[1] = 1  # constant in the first map only
+    found = correlations(np.stack([a, b]), c)
+    assert found == [correlation(a, c), correlation(b, c)]
+    assert [one.n_constant for one in found] == [1, 0]
+
+
+@pytest.mark.parametrize("wrong", [{"metric": "pearsons"}, {"normalise": "tokens"}])
+def test_unknown_names(wrong):
+    a, b = maps(0, 1)
+    with pytest.raises(UserError, match=r"did you mean '(pearson|token)'"):
+        correlation(a, b, **wrong)
+
+
+def test_choose_rows():
+    pieces = ["<|en|>", " It", "'s", ",", " 5", " être", "–", "<eos>"]
+    roles = ["special", *["text"] * 6, "eos"]
+    assert choose_rows("all", pieces, roles).all()
+    chosen = choose_rows("text", pieces, roles)
+    assert np.array(pieces)[chosen].tolist() == [" It", "'s", " 5", " être"]
+
+
+# The tables of the step
+
+POOLINGS = ("avg2d", "max2d")
+L, H = 2, 3
+
+
+def noisy(rng, signal, noise, *shape):
+    return signal + noise * rng.standard_normal((*shape, *signal.shape))
+
+
+def aggregated(utterance, seed, *, n_rows=I, attention=None, smx_noise=0.5, smh_noise=0.2):
+    """Return maps that are one signal with noise: known correlations in the mean."""
+    rng = np.random.default_rng(seed)
+    signal = rng.standard_normal((n_rows, STEPS))
+    if attention is None:
+        attention = np.stack([noisy(rng, signal, h, L) for h in range(H)], axis=1)
+    arrays = {**attention_maps(attention), "padding_mass": np.zeros((L, H, n_rows))}
+    for name, noise in [("smx_avg2d", smx_noise), ("smx_max2d", smx_noise), ("smh", smh_noise)]:
+        halves = noisy(rng, signal, noise, 3, 2)
+        arrays |= {f"{name}_halves": halves, name: halves[0].mean(axis=0)}
+    arrays |= {
+        "n_masks_smx": np.array(480),
+        "n_masks_smh": np.array(1000),
+        "pieces": np.array([*[" a"] * (n_rows - 1), "<eos>"]),
+        "roles": np.array([*["text"] * (n_rows - 1), "eos"]),
+    }
+    return Artifact(arrays, {"utterance": utterance})
+
+
+def pick(table, **wanted):
+    """Return the one row with these values; None stands for a missing one."""
+    found = table
+    for name, value in wanted.items():
+        found = found[found[name].isna() if value is None else found[name] == value]
+    assert len(found) == 1, f"{len(found)} rows for {wanted}"
+    return found.iloc[0]
+
+
+HEADLINE = {"metric": "pearson", "normalise": "token"}
+MEAN = {"attention": "ca_mean", "layer": None, "head": None}
+
+
+@pytest.fixture(scope="module")
+def artifacts():
+    return [aggregated("u1", 1), aggregated("u2", 2, n_rows=5)]
+
+
+@pytest.fixture(scope="module")
+def tables(artifacts):
+    return correlate(artifacts, poolings=POOLINGS, rows="all")
+
+
+def test_utterance_table(tables, artifacts):
+    n_maps, n_saliencies, n_variants = 1 + L + L * H, 3, 4
+    assert len(tables.utterances) == 2 * n_maps * n_saliencies * n_variants
+    for artifact in artifacts:
+        for layer, head in [(0, 2), (1, 0)]:
+            row = pick(
+                tables.utterances, utterance=artifact.meta["utterance"], saliency="smx_max2d",
+                attention="ca_head", layer=layer, head=head, metric="spearman", normalise="token",
+            )  # fmt: skip
+            a, b = artifact["ca_head"][layer, head], artifact["smx_max2d"]
+            assert row["value"] == pytest.approx(row_mean(spearmanr, a, b))
+            assert row["n_rows"] == len(a)
+        row = pick(
+            tables.utterances, utterance=artifact.meta["utterance"], saliency="smh",
+            attention="ca_layer", layer=1, **HEADLINE,
+        )  # fmt: skip
+        expected = row_mean(pearsonr, artifact["ca_layer"][1], artifact["smh"])
+        assert row["value"] == pytest.approx(expected)
+        assert pd.isna(row["head"])
+
+
+def test_every_option_is_in_the_signature(tables):
+    for table in (tables.utterances, tables.summary):
+        for _, row in table.drop_duplicates(MEASURE).iterrows():
+            for name in ("metric", "normalise", "rows"):
+                assert f"{name}:{row[name]}" in row["signature"].split("|")
+
+
+def test_summary_is_the_mean_over_utterances(tables):
+    keys = [*ATTENTION, *MEASURE]
+    assert not tables.summary.duplicated(keys).any()
+    assert len(tables.summary) == len(tables.utterances) / 2
+    for _, row in tables.summary.sample(20, random_state=0).iterrows():
+        same = tables.utterances
+        for key in keys:
+            same = same[same[key].isna() if pd.isna(row[key]) else same[key] == row[key]]
+        assert row["rho"] == pytest.approx(same["value"].mean())
+        assert (row["n_utterances"], row["n_undefined_utterances"]) == (2, 0)
+        assert (row["n_rows"], row["n_constant_rows"]) == (I + 5, 0)
+
+
+def test_reliability_is_computed_as_the_headline(tables, artifacts):
+    for saliency, n_masks in [("smx_avg2d", 480), ("smh", 1000)]:
+        row = pick(tables.reliability, saliency=saliency, **HEADLINE)
+        half = np.mean(
+            [
+                [row_mean(pearsonr, a, b) for a, b in artifact[f"{saliency}_halves"]]
+                for artifact in artifacts
+            ]
+        )
+        assert row["half_correlation"] == pytest.approx(half)
+        assert row["reliability"] == pytest.approx(2 * half / (1 + half))
+        assert (row["n_masks"], row["n_utterances"]) == (n_masks, 2)
+
+
+@pytest.mark.parametrize(
+    ("saliency", "metric", "kind"),
+    [
+        ("smx_avg2d", "pearson", "exact"),
+        ("smh", "pearson", "exact"),
+        ("smx_max2d", "pearson", "approximate"),
+        ("smx_avg2d", "spearman", "empirical"),
+    ],
+)
+def test_ceiling_and_corrected_value(tables, saliency, metric, kind):
+    keys = {"saliency": saliency, "metric": metric, "normalise": "token"}
+    row, measured = pick(tables.summary, **MEAN, **keys), pick(tables.reliability, **keys)
+    assert row["ceiling_kind"] == measured["kind"] == kind
+    if kind == "empirical":
+        assert row["ceiling"] == measured["half_correlation"]
+        assert pd.isna(row["reliability"])
+    else:
+        assert row["ceiling"] == pytest.approx(np.sqrt(measured["reliability"]))
+    if kind == "exact":
+        assert row["rho_corrected"] == pytest.approx(row["rho"] / row["ceiling"])
+        assert row["r2_corrected"] == pytest.approx(row["rho_corrected"] ** 2)
+    else:
+        assert pd.isna(row["rho_corrected"])
+        assert pd.isna(row["r2_corrected"])
+
+
+def test_correction_undoes_the_noise_of_the_map():
+    """An attention head that is the signal itself: corrected to 1 whatever the noise."""
+    many = [aggregated(f"u{seed}", seed, n_rows=40, smx_noise=1.5) for seed in range(8)]
+    summary = correlate(many, poolings=POOLINGS, rows="all").summary
+    head = {"attention": "ca_head", "layer": 0, "head": 0, **HEADLINE}
+    for saliency, raw in [("smx_avg2d", 0.69), ("smh", 0.99)]:
+        row = pick(summary, saliency=saliency, **head)
+        assert row["rho"] == pytest.approx(raw, abs=0.03)
+        assert row["rho_corrected"] == pytest.approx(1, abs=0.02)
+
+
+def test_mixing(tables):
+    n_maps, n_variants = 1 + L + L * H, 4
+    assert len(tables.mixing) == n_maps * n_variants * len(POOLINGS)
+    assert not tables.mixing.duplicated([*ATTENTION, "pooling", "metric", "normalise"]).any()
+    for names in (MEAN, {"attention": "ca_head", "layer": 1, "head": 2}):
+        row = pick(tables.mixing, pooling="avg2d", **names, **HEADLINE)
+        smx, smh = (
+            pick(tables.summary, saliency=name, **names, **HEADLINE)
+            for name in ("smx_avg2d", "smh")
+        )
+        delta = smh["rho"] - smx["rho"]
+        corrected = smh["rho_corrected"] - smx["rho_corrected"]
+        assert row[["rho_smx", "rho_smh"]].tolist() == [smx["rho"], smh["rho"]]
+        assert row["delta"] == pytest.approx(delta)
+        assert row["delta_relative"] == pytest.approx(delta / smh["rho"])
+        assert row["delta_corrected"] == pytest.approx(corrected)
+        assert row["delta_relative_corrected"] == pytest.approx(corrected / smh["rho_corrected"])
+    row = pick(tables.mixing, pooling="max2d", **MEAN, **HEADLINE)
+    assert pd.isna(row["delta_corrected"])
+
+
+def test_utterances_without_a_correlation_are_left_out_and_counted():
+    flat = np.full((L, H, I, STEPS), 1 / STEPS)
+    flat[1, 0] = np.random.default_rng(0).random((I, STEPS))
+    whole, partly = aggregated("u1", 1), aggregated("u2", 2, attention=flat)
+    summary = correlate([whole, partly], poolings=POOLINGS, rows="all").summary
+    row = pick(summary, attention="ca_head", layer=0, head=1, saliency="smh", **HEADLINE)
+    assert (row["n_utterances"], row["n_undefined_utterances"]) == (1, 1)
+    assert (row["n_rows"], row["n_constant_rows"]) == (I, I)
+    assert row["rho"] == pytest.approx(row_mean(pearsonr, whole["ca_head"][0, 1], whole["smh"]))
+    row = pick(summary, attention="ca_head", layer=1, head=0, saliency="smh", **HEADLINE)
+    assert (row["n_utterances"], row["n_undefined_utterances"]) == (2, 0)
+
+
+def test_nothing_that_varies_gives_no_number():
+    flat = aggregated("u1", 1, attention=np.full((L, H, I, STEPS), 0.1))
+    for name in ("smx_avg2d", "smx_max2d", "smh"):
+        flat.arrays |= {key: np.zeros_like(flat[key]) for key in (name, f"{name}_halves")}
+    tables = correlate([flat], poolings=POOLINGS, rows="all")
+    assert (tables.summary["n_utterances"] == 0).all()
+    assert (tables.summary["n_undefined_utterances"] == 1).all()
+    assert (tables.reliability["n_utterances"] == 0).all()
+    for table, columns in [
+        (tables.summary, ["rho", "reliability", "ceiling", "rho_corrected", "r2_corrected"]),
+        (tables.reliability, ["half_correlation", "reliability"]),
+        (tables.mixing, ["rho_smx", "rho_smh", "delta", "delta_relative", "delta_corrected"]),
+    ]:
+        assert table[columns].isna().all(axis=None), table[columns]
+
+
+def test_halves_that_disagree_leave_nothing_to_correct():
+    artifact = aggregated("u1", 1)
+    halves = artifact.arrays["smh_halves"]
+    halves[:, 1] = -halves[:, 0]
+    tables = correlate([artifact], poolings=POOLINGS, rows="all")
+    row = pick(tables.summary, saliency="smh", **MEAN, **HEADLINE)
+    assert row["reliability"] == row["ceiling"] == 0
+    assert pd.isna(row["rho_corrected"])
+    assert pd.notna(row["rho"])
+
+
+def test_rows_of_text_only(artifacts):
+    tables = correlate(artifacts, poolings=POOLINGS, rows="text")
+    row = pick(tables.summary, saliency="smh", **MEAN, **HEADLINE)
+    means = [row_mean(pearsonr, one["ca_mean"][:-1], one["smh"][:-1]) for one in artifacts]
+    assert row["rho"] == pytest.approx(np.mean(means))
+    assert row["n_rows"] == I - 1 + 4
+    assert row["rows"] == "text"
+
+
+def test_layers_and_heads_are_whole_numbers_in_files(tables, tmp_path):
+    for name in ("utterances", "summary", "mixing"):
+        path = tmp_path / f"{name}.csv"
+        getattr(tables, name).to_csv(path, index=False)
+        read = pd.read_csv(path, dtype=str, keep_default_na=False)
+        assert set(read["layer"]) == {"", "0", "1"}
+        assert set(read["head"]) == {"", "0", "1", "2"}
