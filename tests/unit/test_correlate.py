@@ -303,7 +303,7 @@ def test_utterances_without_a_correlation_are_left_out_and_counted():
 def test_nothing_that_varies_gives_no_number():
     flat = aggregated("u1", 1, attention=np.full((L, H, I, STEPS), 0.1))
     for name in ("smx_avg2d", "smx_max2d", "smh"):
-        flat.arrays |= {key: np.zeros_like(flat[key]) for key in (name, f"{name}_halves")}
+        flat.arrays.update({key: np.zeros_like(flat[key]) for key in (name, f"{name}_halves")})
     tables = correlate([flat], poolings=POOLINGS, rows="all")
     assert (tables.summary["n_utterances"] == 0).all()
     assert (tables.summary["n_undefined_utterances"] == 1).all()
