@@ -45,6 +45,7 @@ def logging_to(path: Path) -> Iterator[None]:
     finally:
         for handler in (file, terminal):
             logger.removeHandler(handler)
+        logging.captureWarnings(False)
         logging.getLogger("py.warnings").removeHandler(file)
         file.close()
 
@@ -93,7 +94,8 @@ class Progress:
     def close(self) -> None:
         """End the bar and log the total."""
         self._bar.close()
-        seconds = time.monotonic() - self._started
+        # Work that is found in the store takes no time that every clock can measure.
+        seconds = max(time.monotonic() - self._started, 1e-3)
         if self._done:
             _progress_logger.info(
                 "%s: %d %s in %s (%.2f %s/s)",
