@@ -139,7 +139,7 @@ def head_correlations(
             if H <= MANY_HEADS:
                 _write_cells(panel, grid, largest, empty_column=H)
         for panel in panels[:, 0]:
-            panel.set_ylabel("decoder layer (last at the bottom)")
+            panel.set_ylabel("decoder layer")
         for panel in panels[-1]:
             panel.set_xlabel("head")
         bar = figure.colorbar(image, ax=list(used), shrink=0.8, aspect=30)
@@ -153,8 +153,7 @@ def _write_cells(panel: Axes, grid: np.ndarray, largest: float, empty_column: in
         if column == empty_column:
             continue
         colour = "white" if abs(value) > 0.6 * largest else "black"
-        text = "–" if np.isnan(value) else f"{value:.2f}".replace("-", "−")
-        panel.text(column, layer, text, ha="center", va="center", fontsize=7, color=colour)
+        panel.text(column, layer, _plain(value), ha="center", va="center", fontsize=7, color=colour)
 
 
 def deletion_curves(curves: pd.DataFrame, score: str, order: Sequence[str]) -> Figure:
@@ -240,7 +239,7 @@ def utterance_maps(
     features
         [T, F].
     maps
-        [I, T'] by name.
+        [I, T'] by title.
     labels
         Of the I rows.
     frame_shift
@@ -257,9 +256,9 @@ def utterance_maps(
         )
         image = draw_spectrogram(panels[0], features, frame_shift)
         figure.colorbar(image, ax=panels[0], aspect=10).set_label("feature value\n(model's unit)")
-        for panel, (name, values) in zip(panels[1:], maps.items(), strict=True):
+        for panel, (title, values) in zip(panels[1:], maps.items(), strict=True):
             image = draw_rows(panel, values, labels, step=frame_shift * subsampling)
-            panel.set_title(map_name(name))
+            panel.set_title(title)
         panels[0].set_xlim(0, T * frame_shift)
         for panel in panels[:-1]:
             panel.tick_params(labelbottom=True)
@@ -310,4 +309,4 @@ def draw_rows(axes: Axes, rows: np.ndarray, labels: Sequence[str], step: float) 
 
 
 def _plain(value: float) -> str:
-    return "–" if np.isnan(value) else f"{value:.2f}".replace("-", "−")
+    return "–" if np.isnan(value) else f"{value:z.2f}".replace("-", "−")

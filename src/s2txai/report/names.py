@@ -10,10 +10,11 @@ _MAPS = {
     "random": "random order",
 }
 
+# Short and full name, unit.
 _SCORES = {
-    "wer": "word error rate, WER (%)",
-    "wer_max": "word error rate, clipped at 100 (%)",
-    "bleu": "BLEU (0-100)",
+    "wer": ("WER", "word error rate, WER", "%"),
+    "wer_max": ("clipped WER", "word error rate clipped at 100, WER", "%"),
+    "bleu": ("BLEU", "BLEU", "0–100"),
 }
 
 
@@ -22,9 +23,15 @@ def map_name(name: str) -> str:
     return _MAPS.get(name) or name.replace("smx_", "SMX ", 1)
 
 
+def short_score_name(metric: str) -> str:
+    """Return a score's name without its unit."""
+    return _SCORES[metric][0]
+
+
 def score_name(metric: str) -> str:
     """Return a score's name with its unit."""
-    return _SCORES.get(metric, metric)
+    _, name, unit = _SCORES[metric]
+    return f"{name} ({unit})"
 
 
 def attention_name(attention: str, layer: int | None, n_layers: int) -> str:

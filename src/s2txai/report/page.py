@@ -151,7 +151,7 @@ def _section(run: Run, figures: Path, paper: tables.PaperFigures) -> dict[str, A
         "task": files.task,
         "language": parse_task(files.task).target,
         "model_sha256": run.model_sha256,
-        "summary": _summary(run),
+        "summary": _summary(run, paper),
         "scores": tables.score_table(run),
         "transcripts": _transcripts(run),
         "correlation": tables.correlation_table(run, paper),
@@ -169,7 +169,7 @@ def _section(run: Run, figures: Path, paper: tables.PaperFigures) -> dict[str, A
     }
 
 
-def _summary(run: Run) -> dict[str, Any]:
+def _summary(run: Run, paper: tables.PaperFigures) -> dict[str, Any]:
     """Return the question's answer in numbers, in words, and what limits it."""
     rows = run.headline()
     rows = rows[rows["attention"] == "ca_mean"].set_index("saliency")
@@ -181,7 +181,10 @@ def _summary(run: Run) -> dict[str, Any]:
         "n_tokens": sum(facts.n_rows for facts in run.utterances),
         "score_name": score_name(score["metric"]),
         "score": tables.number_text(score["score"], ".1f"),
-        "answers": [_answer(name, rows.loc[name]) for name in (smx, "smh")],
+        "answers": [
+            {**_answer(name, rows.loc[name]), "paper": paper.correlation(name).text}
+            for name in (smx, "smh")
+        ],
         "warnings": _warnings(run, rows),
     }
 
@@ -195,7 +198,7 @@ def _answer(saliency: str, row: pd.Series) -> dict[str, str]:
     for name, share in (("share", row["rho_corrected"]), ("variance", row["r2_corrected"])):
         shown[name] = "" if math.isnan(share) else tables.number_text(100 * share, ".0f")
     # More than a perfect map could reach: chance, in few utterances or masks.
-    shown["beyond"] = "yes" if row["rho_corrected"] > 1 else ""
+    shown["beyond"] = "yes" if round(row["rho_corrected"], 2) > 1 else ""
     return {"saliency": saliency, "name": map_name(saliency), **shown}
 
 
@@ -323,24 +326,26 @@ def _utterance(run: Run, facts: UtteranceFacts, figures: Path) -> dict[str, Any]
     decoded = run.files.artifact("decode", facts.id)
     aggregated = run.files.artifact("aggregate", facts.id)
     smx = "smx_avg2d" if "smx_avg2d" in aggregated.arrays else run.saliencies[0]
-    names = ("ca_mean", smx, "smh")
+    found = _utterance_correlations(run, facts.id, (smx, "smh"))
+    titles = {"ca_mean": map_name("ca_mean")} | {
+        name: f"{map_name(name)}   (ρ with CA: {value})" for name, value in found.items()
+    }
     figure = draw.utterance_maps(
         decoded["features"],
-        {name: aggregated[name] for name in names},
+        {title: aggregated[name] for name, title in titles.items()},
         row_labels(
             decoded["pieces"].tolist(), decoded["roles"].tolist(), decoded["word_index"].tolist()
         ),
         frame_shift=float(decoded["frame_shift"]),
         subsampling=int(decoded["subsampling"]),
     )
-    found = _utterance_correlations(run, facts.id, (smx, "smh"))
-    listed = ", ".join(f"ρ(CA, {map_name(name)}) = {value}" for name, value in found)
+    listed = ", ".join(f"ρ(CA, {map_name(name)}) = {value}" for name, value in found.items())
     picture = _picture(
         figure,
         figures,
         f"{run.files.key}_utterance_{facts.id}",
         f"Spectrogram of {facts.duration:.2f} s and maps of {facts.n_rows} tokens: "
-        f"{', '.join(map_name(name) for name in names)}. {listed}.",
+        f"{', '.join(map_name(name) for name in titles)}. {listed}.",
         "One row a predicted token, from top to bottom; a leading + continues the word above. "
         "Bright: far above the row's own mean, which is what the headline compares. Where the "
         "bright spots of two maps agree, attention looks where the model is sensitive.",
@@ -355,9 +360,7 @@ def _utterance(run: Run, facts: UtteranceFacts, figures: Path) -> dict[str, Any]
     }
 
 
-def _utterance_correlations(
-    run: Run, utterance: str, saliencies: Sequence[str]
-) -> list[tuple[str, str]]:
+def _utterance_correlations(run: Run, utterance: str, saliencies: Sequence[str]) -> dict[str, str]:
     rows = run.tables["utterances"]
     rows = rows[
         (rows["utterance"] == utterance)
@@ -365,10 +368,10 @@ def _utterance_correlations(
         & (rows["metric"] == "pearson")
         & (rows["normalise"] == "token")
     ].set_index("saliency")["value"]
-    return [
-        (name, "not defined" if math.isnan(rows[name]) else tables.number_text(rows[name], ".2f"))
+    return {
+        name: "not defined" if math.isnan(rows[name]) else tables.number_text(rows[name], ".2f")
         for name in saliencies
-    ]
+    }
 
 
 def _recording(path: Path) -> str:

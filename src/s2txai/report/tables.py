@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from s2txai.errors import UserError
-from s2txai.report.names import attention_name, map_name, score_name
+from s2txai.report.names import attention_name, map_name, score_name, short_score_name
 from s2txai.report.runs import Run, headline
 
 LINEAR = ("smx_avg2d", "smh")
@@ -94,8 +94,12 @@ class Table:
 
 
 def number_text(value: float, form: str = ".3f") -> str:
-    """Write a number with a true minus sign and thin spaces between thousands."""
-    return format(value, form).replace("-", "−").replace(",", "\u202f")
+    """Write a number with a true minus sign, never before zero, and thin spaces in thousands."""
+    return (
+        format(value, f"z{form}" if form[0] != "+" else f"+z{form[1:]}")
+        .replace("-", "−")
+        .replace(",", "\u202f")
+    )
 
 
 def words(text: str, *, rowspan: int = 1, marked: bool = False) -> Cell:
@@ -130,6 +134,14 @@ class PaperFigures:
         ]
         return Cell(", ".join(texts), rowspan=rowspan)
 
+    def correlation(self, saliency: str, rowspan: int = 1) -> Cell:
+        """Return what stands beside the correlation with a saliency map."""
+        if saliency == "smh":
+            return self.cell("ca_smh_share_percent", unit="\u202f%", rowspan=rowspan)
+        span = self.cell("ca_smx_rho").text
+        best = self.cell("ca_smx_rho_best", saliency.removeprefix("smx_")).text
+        return Cell(f"{span}, best {best}" if best else span, rowspan=rowspan)
+
     def table(self) -> Table:
         """Return everything the file states."""
         table = Table(
@@ -162,7 +174,14 @@ def _layer(value: object) -> int | None:
 
 
 def _signatures(table: pd.DataFrame) -> str:
-    return "  ".join(str(signature) for signature in table["signature"].unique())
+    """Return the signatures of all rows as one, listing the values where they differ."""
+    values: dict[str, list[str]] = {}
+    for signature in table["signature"].unique():
+        for fact in str(signature).split("|"):
+            name, _, value = fact.partition(":")
+            if value not in values.setdefault(name, []):
+                values[name].append(value)
+    return "|".join(f"{name}:{','.join(found)}" for name, found in values.items())
 
 
 def _why_uncorrected(row: pd.Series) -> str:
@@ -178,9 +197,10 @@ def correlation_table(run: Run, paper: PaperFigures) -> Table:
     table = Table(
         caption="Correlation ρ of cross-attention with saliency, mean over utterances (Pearson, "
         "each token's row standardised; no unit). ρ corrected = ρ / ceiling; r² corrected is its "
-        "square.",
+        f"square. Paper: {paper.VERSION}, which reads ρ with SMH as a share in percent.",
         header=[
-            "saliency, attention",
+            "saliency",
+            "attention",
             "ρ",
             "reliability",
             "ceiling",
@@ -188,7 +208,7 @@ def correlation_table(run: Run, paper: PaperFigures) -> Table:
             "r² corrected",
             "rows",
             "constant rows",
-            f"paper ({paper.VERSION})",
+            "paper",
         ],
         source="correlate/summary.csv",
         signature=_signatures(chosen),
@@ -215,17 +235,15 @@ def _correlation_group(
         ]
         group.append(
             [
-                words(
-                    f"{map_name(saliency)}: {name}",
-                    marked=layer in (None, run.n_layers - 1),
-                ),
+                *([words(map_name(saliency), rowspan=n)] if first else []),
+                words(name, marked=layer in (None, run.n_layers - 1)),
                 table.number(row["rho"]),
                 *(shared if first else []),
                 table.number(row["rho_corrected"], reason=why),
                 table.number(row["r2_corrected"], reason=why),
                 table.number(row["n_rows"], ",.0f"),
                 table.number(row["n_constant_rows"], ",.0f"),
-                *([_paper_correlation(saliency, paper, n)] if first else []),
+                *([paper.correlation(saliency, n)] if first else []),
             ]
         )
     return group
@@ -237,15 +255,6 @@ def _reliability_cell(table: Table, row: pd.Series, rowspan: int) -> Cell:
         return cell
     note = table.letter("approximate: the formula holds for maps that are means over masks")
     return Cell(f"≈\u202f{cell.text}", note=note, rowspan=rowspan)
-
-
-def _paper_correlation(saliency: str, paper: PaperFigures, rowspan: int) -> Cell:
-    if saliency == "smh":
-        return paper.cell("ca_smh_share_percent", unit="\u202f%", rowspan=rowspan)
-    pooling = saliency.removeprefix("smx_")
-    span = paper.cell("ca_smx_rho").text
-    best = paper.cell("ca_smx_rho_best", pooling).text
-    return Cell(f"{span}, best {best}" if best else span, rowspan=rowspan)
 
 
 def variants_table(run: Run) -> Table:
@@ -285,17 +294,18 @@ def mixing_table(run: Run, paper: PaperFigures) -> Table:
         caption="Context mixing: how much better attention agrees with the saliency of encoder "
         "outputs (SMH) than of the input (SMX). Δ = ρ(CA, SMH) − ρ(CA, SMX), no unit; in percent "
         "of ρ(CA, SMH). SMH has fewer segments and hence less noise, so only the corrected "
-        "columns speak of mixing.",
+        f"columns speak of mixing. Paper: {paper.VERSION}.",
         header=[
-            "pooling of SMX, attention",
+            "pooling of SMX",
+            "attention",
             "ρ(CA, SMX)",
             "ρ(CA, SMH)",
             "Δ",
             "Δ (%)",
             "Δ corrected",
             "Δ corrected (%)",
-            f"paper ({paper.VERSION}): Δ",
-            "Δ (%)",
+            "paper: Δ",
+            "paper: Δ (%)",
         ],
         source="correlate/mixing.csv",
         signature=_signatures(chosen),
@@ -314,7 +324,8 @@ def mixing_table(run: Run, paper: PaperFigures) -> Table:
             ]
             group.append(
                 [
-                    words(f"{pooling}: {name}"),
+                    *([words(str(pooling), rowspan=len(rows))] if not group else []),
+                    words(name),
                     table.number(row["rho_smx"]),
                     table.number(row["rho_smh"]),
                     table.number(row["delta"], "+.3f"),
@@ -337,7 +348,7 @@ def deletion_table(run: Run, paper: PaperFigures) -> Table:
         "faithful map, for BLEU a lower one; compare with the random order.",
         header=[
             "order of deletion by",
-            *(f"area of {score_name(metric)}" for metric in metrics),
+            *(f"area, {short_score_name(metric)}" for metric in metrics),
             f"paper ({paper.VERSION})",
         ],
         source="deletion/auc.csv",

@@ -1,0 +1,240 @@
+"""The page and its figures, on a finished run made without a model."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from s2txai.errors import UserError
+from s2txai.report.figures import head_correlations, render_png
+from s2txai.report.names import row_labels
+from s2txai.report.page import Facts, RunFiles, write_report
+from s2txai.report.runs import read_run
+from s2txai.report.tables import (
+    PaperFigures,
+    correlation_table,
+    deletion_table,
+    mixing_table,
+    number_text,
+)
+from tests.synthetic_results import HOSTILE, IDS, write_run
+
+PAPER = Path(__file__).parents[2] / "config" / "paper_reference.csv"
+FACTS = Facts(
+    config={"seed": 1},
+    versions={"torch": "2.11.0"},
+    git_commit="0123abc",
+    models={
+        "whisper-tiny.en": {
+            "family": "whisper",
+            "description": "Tiny.",
+            "licence": "MIT",
+            "source": {"hub": {"repo": "openai/whisper-tiny.en", "revision": "f" * 40}},
+        }
+    },
+    datasets={
+        "librivox": {"manifest": "librivox.tsv", "description": "Read.", "licence": "none <&>"}
+    },
+    paper_reference=PAPER,
+)
+
+
+class Page(HTMLParser):
+    """The tags, their attributes and the text of a page."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def having(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> RunFiles:
+    root = tmp_path_factory.mktemp("results") / "librivox" / "whisper-tiny.en" / "asr-en"
+    audio = write_run(root)
+    return RunFiles("librivox", "whisper-tiny.en", "asr-en", root, {"0000": list(IDS)}, audio)
+
+
+@pytest.fixture(scope="module")
+def report(files: RunFiles, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    write_report([files], folder / "index.html", folder / "figures", FACTS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(report: Path) -> Page:
+    return Page((report / "index.html").read_text(encoding="utf-8"))
+
+
+def test_hostile_transcript_is_text(page: Page) -> None:
+    assert HOSTILE in page.text
+    assert "He might </td><img src=x onerror=alert(1)>" in page.text
+    assert "none <&>" in page.text
+    assert not page.having("script")
+    assert all("onerror" not in attributes for _, attributes in page.tags)
+
+
+def test_page_needs_nothing_else(page: Page) -> None:
+    for tag, attributes in page.tags:
+        for name in ("src", "href"):
+            value = attributes.get(name) or "data:"
+            assert value.startswith(("data:", "#")), f"<{tag} {name}={value[:40]}>"
+    assert not page.having("link")
+    targets = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
+    assert {link["href"][1:] for link in page.having("a")} <= targets
+
+
+def test_every_picture_is_described_and_every_recording_embedded(page: Page) -> None:
+    pictures = page.having("img")
+    assert len(pictures) == 3 + len(IDS)
+    assert all(len(picture["alt"] or "") > 40 for picture in pictures)
+    assert len({picture["alt"] for picture in pictures}) == len(pictures)
+    recordings = [audio["src"] or "" for audio in page.having("audio")]
+    # RIFF, as base64
+    assert all(source.startswith("data:audio/wav;base64,UklGR") for source in recordings)
+    assert len(recordings) == len(IDS)
+
+
+def test_missing_numbers_give_a_reason(page: Page) -> None:
+    assert not re.search(r"\bnan\b", page.text, flags=re.IGNORECASE)
+    assert "noise does not average out under a maximum" in page.text
+
+
+def test_summary_warns_of_few_utterances_and_low_reliability(page: Page) -> None:
+    assert "Illustrative only: 2 utterances, fewer than 20" in page.text
+    assert "Low reliability, under 0.5: SMX avg2d" in page.text
+    assert "SMH (" not in page.text.split("Low reliability")[1].split("More than half")[0]
+
+
+def test_what_was_run_is_stated(page: Page) -> None:
+    for fact in ("0123abc", "2.11.0", "openai/whisper-tiny.en", "ab" * 32, "n_segments = 100, 200"):
+        assert fact in page.text
+
+
+def test_empty_looking_hypothesis_survives(files: RunFiles) -> None:
+    assert read_run(files).tables["transcripts"]["hypothesis"][0] == "NA"
+
+
+def test_figures_are_png_and_pdf_without_dates(files: RunFiles, report: Path) -> None:
+    figures = sorted(path.name for path in (report / "figures").iterdir())
+    stems = [f"librivox_whisper-tiny.en_asr-en_{name}" for name in (
+        "deletion", "heads", "padding", "utterance_first", "utterance_second"
+    )]  # fmt: skip
+    assert figures == sorted(f"{stem}.{kind}" for stem in stems for kind in ("pdf", "png"))
+    for path in (report / "figures").iterdir():
+        assert not re.search(rb"CreationDate|Matplotlib", path.read_bytes()), path.name
+
+
+def test_same_results_give_the_same_bytes(
+    files: RunFiles, report: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1")
+    write_report([files], tmp_path / "index.html", tmp_path / "figures", FACTS)
+    for path in (tmp_path / "index.html", *(tmp_path / "figures").iterdir()):
+        assert path.read_bytes() == (report / path.relative_to(tmp_path)).read_bytes(), path.name
+
+
+def test_correlation_table_holds_the_headline(files: RunFiles) -> None:
+    run = read_run(files)
+    table = correlation_table(run, PaperFigures(PAPER))
+    summary = run.headline().set_index(["saliency", "attention"])
+    group = table.groups[0]
+    assert group[0][1].text == "mean of all heads"
+    expected = summary.loc[("smx_avg2d", "ca_mean")]
+    texts = [cell.text for cell in group[0]]
+    assert texts[0] == "SMX avg2d"
+    assert texts[2] == number_text(expected["rho"])
+    assert texts[5] == number_text(expected["rho"] / np.sqrt(expected["reliability"]))
+    assert texts[7] == str(expected["n_rows"])
+    assert texts[-1] == "0.45–0.55"
+    assert group[-1][0].text == "layer 3 (last)"
+    assert group[-1][0].marked
+    assert not group[-2][0].marked
+
+
+def test_maximum_pooling_has_no_corrected_value(files: RunFiles) -> None:
+    table = correlation_table(read_run(files), PaperFigures(PAPER))
+    row = table.groups[1][0]
+    assert row[0].text == "SMX max2d"
+    assert row[3].text.startswith("≈")
+    assert row[5].text == "–"
+    assert "maximum" in table.notes[row[5].note]
+    assert row[-1].text == "0.45–0.55, best 0.582"
+
+
+def test_paper_stands_beside_mixing_and_deletion(files: RunFiles) -> None:
+    run, paper = read_run(files), PaperFigures(PAPER)
+    mixing = mixing_table(run, paper).groups[0][0]
+    assert [cell.text for cell in mixing[-2:]] == ["0.03–0.18", "6.6–16.7"]
+    beside = {row[0].text: row[-1].text for row in deletion_table(run, paper).groups[0]}
+    assert beside == {
+        "CA, mean of all heads": "41.2",
+        "CA, last layer": "",
+        "SMX avg2d": "52.9",
+        "SMX max2d": "57.04",
+        "SMX, full resolution": "91.3",
+        "random order": "",
+    }
+
+
+def test_paper_reference_labels_its_versions() -> None:
+    table = pd.read_csv(PAPER)
+    assert list(table) == [
+        "quantity", "value_low", "value_high", "pooling", "model", "task", "table", "version",
+        "note",
+    ]  # fmt: skip
+    assert set(table["version"]) == {"arXiv v1", "Interspeech 2026"}
+    assert (table["value_low"] <= table["value_high"]).all()
+
+
+def test_undefined_correlation_is_a_dash_with_its_reason(files: RunFiles, tmp_path: Path) -> None:
+    run = read_run(files)
+    summary = run.tables["summary"].copy()
+    summary.loc[summary["saliency"] == "smh", ["rho", "rho_corrected", "r2_corrected"]] = np.nan
+    run.tables["summary"] = summary  # type: ignore[index]
+    table = correlation_table(run, PaperFigures(PAPER))
+    cell = table.groups[-1][0][2]
+    assert cell.text == "–"
+    assert "no row of the maps varies" in table.notes[cell.note]
+
+
+def test_heads_figure_survives_undefined_values() -> None:
+    heads = {"smh": np.full((2, 20), np.nan)}
+    render_png(head_correlations(heads, {"smh": np.full(2, np.nan)}, {"smh": float("nan")}))
+
+
+def test_missing_table_is_a_sentence(files: RunFiles, tmp_path: Path) -> None:
+    lost = RunFiles("d", "m", "asr-en", tmp_path, files.shards, files.audio)
+    with pytest.raises(UserError, match=r"transcripts\.csv does not exist"):
+        read_run(lost)
+
+
+def test_row_labels_mark_continued_words_and_escape_controls() -> None:
+    labels = row_labels(
+        [" am", "iable", "\x1b[2J", " ", "<|endoftext|>"],
+        ["text", "text", "text", "text", "eos"],
+        [0, 0, 1, 2, -1],
+    )
+    assert labels == ["am", "+iable", "\\x1b[2J", "[blank]", "[end]"]
+
+
+@pytest.mark.parametrize(
+    ("value", "form", "text"),
+    [(-0.0004, ".3f", "0.000"), (-0.5, ".2f", "−0.50"), (12345.0, ",.0f", "12\u202f345")],
+)
+def test_number_text(value: float, form: str, text: str) -> None:
+    assert number_text(value, form) == text
