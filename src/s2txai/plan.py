@@ -13,6 +13,7 @@ from s2txai.config import check_task, config_errors, load_datasets, load_models,
 from s2txai.datasets import Task, Utterance, parse_task, read_manifest, reference, select, shards
 from s2txai.errors import UserError
 from s2txai.registry import did_you_mean
+from s2txai.saliency.statistics import N_FOLDS
 from s2txai.store import fingerprint
 
 Key = tuple[str, str, str]  # dataset, model, task
@@ -95,6 +96,7 @@ def plan(config: Mapping[str, Any], root: Path) -> Study:
     """
     schemas = root / "workflow" / "schemas"
     _check(config, schemas / "config.schema.yaml", "config")
+    _check_masks(config["smx"])
     inline_models, inline_datasets = config.get("models", {}), config.get("datasets", {})
     if inline_models:
         _check(inline_models, schemas / "models.schema.yaml", "config: models")
@@ -119,6 +121,15 @@ def _check(content: Mapping[str, Any], schema: Path, where: str) -> None:
     problems = config_errors(content, read_yaml(schema), where)
     if problems:
         raise UserError("\n".join(problems))
+
+
+def _check_masks(smx: Mapping[str, Any]) -> None:
+    levels = len(smx["n_segments"])
+    if smx["n_masks"] < N_FOLDS * levels:
+        raise UserError(
+            f"config: 'smx.n_masks' must be at least {N_FOLDS * levels}, not {smx['n_masks']}, for "
+            f"{levels} levels of 'smx.n_segments': reliability needs {N_FOLDS} masks of each."
+        )
 
 
 def _runs(
