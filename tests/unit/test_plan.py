@@ -1,0 +1,330 @@
+"""From a configuration to runs, or to one sentence a mistake."""
+
+import copy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from s2txai.config import read_yaml
+from s2txai.errors import UserError
+from s2txai.plan import plan
+
+ROOT = Path(__file__).resolve().parents[2]
+DEFAULT = read_yaml(ROOT / "config" / "config.yaml")
+
+MODELS = """
+english:
+  family: whisper
+  description: English only.
+  licence: MIT
+  languages: [en]
+  translation_targets: []
+  source: {path: models/english}
+many:
+  family: whisper
+  description: Many languages.
+  licence: MIT
+  languages: [en, it]
+  translation_targets: [en]
+  source: {path: /elsewhere/many}
+"""
+DATASETS = """
+talks:
+  manifest: talks/manifest.tsv
+  description: Two languages.
+  licence: CC0
+"""
+ROWS = [
+    ("en-1", "en-1.wav", "en", "first", ""),
+    ("it-1", "it-1.wav", "it", "secondo", "second"),
+    ("en-2", "sub/en-2.wav", "en", "third", ""),
+    ("en-3", "en-3.wav", "en", "fourth", ""),
+]
+
+
+def write_wav(path, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.random.default_rng(seed).uniform(-0.5, 0.5, 1600), 16000)
+
+
+def write_manifest(path, rows=ROWS):
+    header = ("id", "path", "language", "transcript", "translation_en")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join("\t".join(row) + "\n" for row in (header, *rows)), "utf-8")
+    for number, row in enumerate(rows):
+        write_wav(path.parent / row[1], number)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A project of its own, with the real schemas."""
+    shutil.copytree(ROOT / "workflow" / "schemas", tmp_path / "workflow" / "schemas")
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "models.yaml").write_text(MODELS)
+    (tmp_path / "config" / "datasets.yaml").write_text(DATASETS)
+    write_manifest(tmp_path / "talks" / "manifest.tsv")
+    return tmp_path
+
+
+@pytest.fixture
+def config():
+    found = copy.deepcopy(DEFAULT)
+    found["runs"] = [{"dataset": "talks", "models": ["english", "many"], "tasks": ["asr-en"]}]
+    found["shard_size"] = 2
+    return found
+
+
+def complaint(config, root):
+    with pytest.raises(UserError) as caught:
+        plan(config, root)
+    return str(caught.value)
+
+
+def test_runs_and_shards(config, root):
+    config["runs"].append({"dataset": "talks", "models": ["many"], "tasks": ["st-it-en", "asr-it"]})
+    study = plan(config, root)
+    assert list(study.runs) == [
+        ("talks", "english", "asr-en"),
+        ("talks", "many", "asr-en"),
+        ("talks", "many", "st-it-en"),
+        ("talks", "many", "asr-it"),
+    ]
+    run = study.runs["talks", "many", "asr-en"]
+    assert run.key == ("talks", "many", "asr-en")
+    assert run.shards == {"0000": ["en-1", "en-2"], "0001": ["en-3"]}
+    assert [one.id for one in run.utterances] == ["en-1", "en-2", "en-3"]
+    assert [one.id for one in run.shard("0001")] == ["en-3"]
+    assert [one.path.name for one in run.shard("0000")] == ["en-1.wav", "en-2.wav"]
+
+
+def test_only_what_is_used_is_in_the_study(config, root):
+    config["runs"][0]["models"] = ["english"]
+    study = plan(config, root)
+    assert list(study.models) == ["english"]
+    assert list(study.datasets) == ["talks"]
+
+
+def test_folders_of_models_are_relative_to_the_project(config, root):
+    models = plan(config, root).models
+    assert models["english"]["source"]["path"] == str(root / "models" / "english")
+    assert models["many"]["source"]["path"] == "/elsewhere/many"
+
+
+def test_selected_utterances_keep_the_order_of_the_manifest(config, root):
+    config["runs"][0]["utterances"] = ["en-3", "en-1"]
+    run = plan(config, root).runs["talks", "many", "asr-en"]
+    assert run.shards == {"0000": ["en-1", "en-3"]}
+
+
+def test_the_project_s_own_configuration():
+    study = plan(DEFAULT, ROOT)
+    (run,) = study.runs.values()
+    assert run.key == ("librivox", "whisper-tiny.en", "asr-en")
+    assert run.shards == {"0000": ["sns-0880", "sns-0930"]}
+
+
+# Mistakes
+
+
+def test_unknown_keys(config, root):
+    config["smx"]["n_mask"] = config["smx"].pop("n_masks")
+    sentences = complaint(config, root).splitlines()
+    assert len(sentences) == 2
+    for start in (
+        "config: unknown key 'smx.n_mask'; did you mean 'n_masks'?",
+        "config: 'smx.n_masks' is missing",
+    ):
+        assert any(sentence.startswith(start) for sentence in sentences), sentences
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            {"dataset": "talk"},
+            "config: unknown dataset 'talk'; did you mean 'talks'? Choose one of: talks; or "
+            "describe it under 'datasets' in the config.",
+        ),
+        (
+            {"models": ["many", "gpt"]},
+            "config: unknown model 'gpt'. Choose one of: english, many; or describe it under "
+            "'models' in the config.",
+        ),
+        (
+            {"models": ["englsh"]},
+            "config: unknown model 'englsh'; did you mean 'english'? Choose one of: english, many; "
+            "or describe it under 'models' in the config.",
+        ),
+        (
+            {"models": ["many", "english"], "tasks": ["asr-en", "st-it-en"]},
+            "Model 'english' cannot perform task st-it-en, since it does not know the language "
+            "'it'; choose another model, or one of its languages: en.",
+        ),
+        (
+            {"models": ["many"], "tasks": ["st-en-it"]},
+            "Model 'many' cannot perform task st-en-it, since it translates into en; choose "
+            "another model or task.",
+        ),
+        (
+            {"tasks": ["asr"]},
+            "Task 'asr' is not of the form asr-<language> or st-<source>-<target>: write for "
+            "example asr-en or st-it-en.",
+        ),
+        (
+            {"utterances": ["en-1", "en-22"]},
+            "Unknown utterance 'en-22'; did you mean 'en-2'? Choose ids of the manifest.",
+        ),
+    ],
+)
+def test_impossible_runs(config, root, change, sentence):
+    config["runs"][0] |= change
+    assert complaint(config, root) == sentence
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"shard_size": 0}, "config: 'shard_size' must be at least 1, not 0."),
+        ({"shard_size": True}, "config: 'shard_size' must be a whole number (at least 1), not"),
+        ({"text_normalisation": "whispr"}, "config: 'text_normalisation' must be one of 'whisper'"),
+        ({"runs": []}, "config: 'runs' must"),
+        ({"smh": {"n_masks": 100, "p": 1}}, "config: 'smh.p' must be more than 0 and less than 1"),
+    ],
+)
+def test_impossible_values(config, root, change, sentence):
+    found = complaint(config | change, root)
+    assert found.startswith(sentence)
+    assert len(found.splitlines()) == 1
+
+
+def test_the_same_run_twice(config, root):
+    config["runs"].append({"dataset": "talks", "models": ["many"], "tasks": ["asr-it", "asr-en"]})
+    expected = "config: runs ask twice for talks/many/asr-en; put its utterances together."
+    assert complaint(config, root) == expected
+
+
+@pytest.mark.parametrize("step", ["smx", "smh"])
+def test_too_few_masks(config, root, step):
+    config[step]["n_masks"] = 8
+    found = complaint(config, root)
+    assert found.startswith(f"config: '{step}.n_masks' must be at least 16, not 8")
+    assert len(found.splitlines()) == 1
+
+
+def test_too_few_masks_for_the_levels(config, root):
+    config["smx"] |= {"n_masks": 16, "n_segments": [10, 20, 30, 40, 50]}
+    expected = (
+        "config: 'smx.n_masks' must be at least 20, not 16, for 5 levels of 'smx.n_segments': "
+        "reliability needs 4 masks of each."
+    )
+    assert complaint(config, root) == expected
+    config["smx"]["n_masks"] = 20
+    plan(config, root)
+
+
+def test_all_mistakes_of_form_are_told_at_once(config, root):
+    config["decode"]["beam"] = 0
+    config["aggregate"]["poolings"] = ["avg2d", "min2d"]
+    del config["seed"]
+    sentences = complaint(config, root).splitlines()
+    assert len(sentences) == 3
+    for key in ("decode.beam", "aggregate.poolings[1]", "seed"):
+        assert sum(f"'{key}'" in sentence for sentence in sentences) == 1, sentences
+
+
+def test_missing_audio(config, root):
+    (root / "talks" / "en-3.wav").unlink()
+    found = complaint(config, root)
+    assert f"{root / 'talks' / 'manifest.tsv'}, line 5: no audio file" in found
+
+
+# Models and data sets described in the configuration itself
+
+
+def test_inline_entries(config, root):
+    write_manifest(root / "mine" / "list.tsv", ROWS[:1])
+    config["datasets"] = {
+        "mine": {"manifest": "mine/list.tsv", "description": "Mine.", "licence": "none"}
+    }
+    entry = dict(read_yaml(root / "config" / "models.yaml")["english"])
+    config["models"] = {"tuned": entry | {"source": {"path": "models/tuned"}}}
+    config["runs"] = [{"dataset": "mine", "models": ["tuned", "many"], "tasks": ["asr-en"]}]
+    study = plan(config, root)
+    assert [run.model for run in study.runs.values()] == ["tuned", "many"]
+    assert study.runs["mine", "tuned", "asr-en"].shards == {"0000": ["en-1"]}
+    assert study.models["tuned"]["source"]["path"] == str(root / "models" / "tuned")
+    assert study.datasets["mine"]["manifest"] == "mine/list.tsv"
+
+
+def test_inline_entries_are_checked_like_those_of_the_tables(config, root):
+    config["datasets"] = {"mine": {"manifest": "x.tsv", "describtion": "Mine.", "licence": "none"}}
+    found = complaint(config, root)
+    assert found.splitlines()[0].startswith("config: datasets: ")
+    assert "did you mean 'description'?" in found
+    assert "mine" in found
+    del config["datasets"]
+    config["models"] = {"tuned": {"family": "whisper"}}
+    sentences = complaint(config, root).splitlines()
+    assert all(sentence.startswith("config: models: ") for sentence in sentences)
+    assert len(sentences) == 5  # description, licence, languages, translation_targets, source
+
+
+def test_tables_of_the_project_are_checked(config, root):
+    (root / "config" / "models.yaml").write_text("english:\n  family: whisper\n")
+    assert str(root / "config" / "models.yaml") in complaint(config, root)
+
+
+# Hashes that decide what is done again
+
+
+def audio_hash(config, root, shard="0000"):
+    return plan(config, root).runs["talks", "many", "asr-en"].audio_sha256(shard)
+
+
+def test_audio_hash_follows_the_audio(config, root):
+    before, other_shard = audio_hash(config, root), audio_hash(config, root, "0001")
+    write_wav(root / "talks" / "sub" / "en-2.wav", seed=77)
+    assert audio_hash(config, root) != before
+    assert audio_hash(config, root, "0001") == other_shard
+
+
+def test_audio_hash_ignores_paths_and_texts(config, root):
+    before = audio_hash(config, root)
+    (root / "talks" / "moved.wav").write_bytes((root / "talks" / "en-1.wav").read_bytes())
+    manifest = root / "talks" / "manifest.tsv"
+    row = "\ten-1.wav\ten\tfirst\t"
+    assert row in manifest.read_text()
+    manifest.write_text(manifest.read_text().replace(row, "\tmoved.wav\ten\tother words\t"))
+    assert audio_hash(config, root) == before
+
+
+def test_reference_hash_follows_the_texts_of_the_task(config, root):
+    config["runs"] = [{"dataset": "talks", "models": ["many"], "tasks": ["st-it-en", "asr-it"]}]
+
+    def hashes():
+        return [run.references_sha256() for run in plan(config, root).runs.values()]
+
+    before = hashes()
+    manifest = root / "talks" / "manifest.tsv"
+    manifest.write_text(manifest.read_text().replace("\tsecond\n", "\tanother\n"))
+    after = hashes()
+    assert after[0] != before[0]  # the translation
+    assert after[1] == before[1]  # the transcript
+
+
+def test_planning_needs_no_torch():
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from s2txai.plan import plan; from s2txai.config import read_yaml\n"
+        "root = Path(sys.argv[1]); plan(read_yaml(root / 'config' / 'config.yaml'), root)\n"
+        "print(*(name for name in ('torch', 'transformers', 'snakemake') if name in sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(ROOT)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == ""

@@ -1,0 +1,404 @@
+"""The six steps in process: words, attention and saliency of the toy model are known."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from s2txai.artifacts import check_same_source, load_shard
+from s2txai.datasets import parse_task, read_manifest, select, shards
+from s2txai.deletion import map_names
+from s2txai.errors import UserError
+from s2txai.plan import Run
+from s2txai.saliency.statistics import Statistics
+from s2txai.steps.aggregate import aggregate_shard
+from s2txai.steps.attention import attention_shard
+from s2txai.steps.correlate import correlate
+from s2txai.steps.decode import decode_shard, score_transcripts
+from s2txai.steps.deletion import Search, areas, curves, deletion_shard
+from s2txai.steps.shard import Workplace
+from s2txai.steps.smh import smh_shard
+from s2txai.steps.smx import smx_shard
+from s2txai.store import Store
+from s2txai.tables import load_shards, write_table
+from tests.toy import (
+    EOS,
+    MISPLACED,
+    PLANTED,
+    PROMPT,
+    SUBSAMPLING,
+    WORD_STEPS,
+    Handle,
+    WordModel,
+    step_of,
+    write_speech,
+)
+
+TASK = parse_task("asr-en")
+TEXTS = {"five": "north east south west east", "four": "west south north east"}
+POOLINGS = ("avg2d", "max2d")
+SMX = {"n_segments": [400, 800], "n_masks": 600, "p": 0.5, "seed": 1, "batch_size": 32}
+SMH = {"n_masks": 600, "p": 0.5, "seed": 1, "batch_size": 64}
+PERCENTS = list(range(0, 101, 10))
+SEARCH = Search(beam=1, batch_size=4, seed=1)
+
+
+def write_corpus(root: Path):
+    lines = ["id\tpath\tlanguage\ttranscript"]
+    for number, (name, text) in enumerate(TEXTS.items()):
+        write_speech(root / f"{name}.wav", text, seed=number)
+        lines.append(f"{name}\t{name}.wav\ten\t{text}")
+    (root / "manifest.tsv").write_text("\n".join(lines))
+    return select(read_manifest(root / "manifest.tsv"), TASK)
+
+
+class Study:
+    """Runs steps on one shard and reads their results, as the workflow's scripts do."""
+
+    def __init__(self, root, utterances, model, name="results"):
+        self.utterances = utterances
+        self.ids = [utterance.id for utterance in utterances]
+        self.handle = Handle(model)
+        self._store, self._results = Store(root / "store"), root / name
+
+    def place(self, step):
+        return Workplace(model=self.handle, store=self._store, output=self._results / step / "0000")
+
+    def read(self, step):
+        return load_shard(self._results / step / "0000", self.ids, step)
+
+    def decode(self, beam=5):
+        decode_shard(self.place("decode"), self.utterances, TASK, beam=beam)
+
+    def attention(self):
+        attention_shard(self.place("attention"), self.read("decode"))
+
+    def smx(self, **changes):
+        smx_shard(self.place("smx"), self.read("decode"), **(SMX | changes))
+
+    def smh(self, **changes):
+        smh_shard(self.place("smh"), self.read("decode"), **(SMH | changes))
+
+    def aggregate(self, poolings=POOLINGS):
+        earlier = [self.read(step) for step in ("decode", "attention", "smx", "smh")]
+        aggregate_shard(self._results / "aggregate" / "0000", *earlier, poolings=poolings)
+
+    def deletion(self, maps=map_names(POOLINGS)):  # noqa: B008
+        earlier = [self.read(step) for step in ("decode", "smx", "aggregate")]
+        deletion_shard(
+            self.place("deletion"), *earlier, maps=maps, percents=PERCENTS, search=SEARCH
+        )
+
+    def everything(self):
+        for step in (self.decode, self.attention, self.smx, self.smh, self.aggregate):
+            step()
+        self.deletion()
+
+    def correlate(self):
+        return correlate(self.read("aggregate"), poolings=POOLINGS, rows="all")
+
+    def curves(self):
+        references = [utterance.transcript for utterance in self.utterances]
+        return curves(references, self.read("deletion"), TASK, text_normalisation="whisper", beam=1)
+
+    def files(self):
+        return {
+            path.relative_to(self._results): path.read_bytes()
+            for path in sorted(self._results.rglob("*.npz"))
+        }
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """All steps, once. Tests that run more steps work on a copy of the store."""
+    root = tmp_path_factory.mktemp("finished")
+    study = Study(root, write_corpus(root), WordModel())
+    study.everything()
+    return SimpleNamespace(root=root, study=study)
+
+
+@pytest.fixture
+def study(tmp_path):
+    return Study(tmp_path, write_corpus(tmp_path), WordModel())
+
+
+def again(finished, name, model=None):
+    """Return the same study with an empty results folder and the filled store."""
+    return Study(finished.root, finished.study.utterances, model, name)
+
+
+def pick(table, **wanted):
+    found = table
+    for name, value in wanted.items():
+        found = found[found[name] == value]
+    assert len(found) == 1
+    return found.iloc[0]
+
+
+def test_decoding(finished):
+    for artifact, (name, text) in zip(finished.study.read("decode"), TEXTS.items(), strict=True):
+        words, n_words = text.split(), len(text.split())
+        assert str(artifact["text"]) == text
+        assert artifact["pieces"].tolist() == [*(f" {word}" for word in words), "<eos>"]
+        assert artifact["roles"].tolist() == ["text"] * n_words + ["eos"]
+        assert artifact["word_index"].tolist() == [*range(n_words), -1]
+        assert artifact["tokens"][-1] == EOS
+        assert artifact["prompt"].tolist() == PROMPT
+        assert artifact["features"].shape == (n_words * WORD_STEPS * SUBSAMPLING, 4)
+        assert (artifact["log_probs"] < 0).all()
+        assert (artifact["log_probs"] > -0.2).all()
+        assert artifact.meta["utterance"] == name
+        assert artifact.meta["parameters"] == {"beam": 5, "precision": "float32"}
+
+
+def test_transcripts(finished):
+    study = finished.study
+    utterances = [replace(one, transcript=f"{one.transcript} end") for one in study.utterances]
+    transcripts, scores = score_transcripts(
+        utterances, study.read("decode"), TASK, text_normalisation="whisper", beam=5
+    )
+    assert transcripts["utterance"].tolist() == list(TEXTS)
+    assert transcripts["hypothesis"].tolist() == list(TEXTS.values())
+    assert transcripts["wer"].tolist() == pytest.approx([100 / 6, 100 / 5])
+    row = pick(scores, metric="wer")
+    assert row["score"] == pytest.approx(200 / 11)  # of the corpus, not the mean
+    assert row["n_utterances"] == 2
+    assert "beam:5" in row["signature"]
+    assert "text_normalisation:whisper" in row["signature"]
+
+
+def test_attention(finished):
+    for artifact, text in zip(finished.study.read("attention"), TEXTS.values(), strict=True):
+        n_words = len(text.split())
+        weights = artifact["cross_attention"]
+        assert weights.shape == (1, 2, n_words + 1, n_words * WORD_STEPS)
+        np.testing.assert_allclose(weights.sum(-1) + artifact["padding_mass"], 1, rtol=1e-6)
+        np.testing.assert_allclose(artifact["padding_mass"], 0.1, rtol=1e-6)
+        best = weights[0, PLANTED, :n_words].argmax(axis=-1)
+        assert best.tolist() == [step_of(row) for row in range(n_words)]
+        np.testing.assert_allclose(artifact["value_norm_attention"], 2 * weights)
+
+
+def test_masks_are_all_counted(finished):
+    for step in ("smx", "smh"):
+        for artifact in finished.study.read(step):
+            assert artifact["n_masks"].sum() == 600
+
+
+def test_planted_attention_is_recovered(finished):
+    summary = finished.study.correlate().summary
+    headline = summary[(summary["metric"] == "pearson") & (summary["normalise"] == "token")]
+    heads = headline[headline["attention"] == "ca_head"]
+    assert pick(heads, head=PLANTED, saliency="smh")["rho"] > 0.95
+    assert pick(heads, head=PLANTED, saliency="smx_avg2d")["rho"] > 0.5
+    for saliency in ("smh", "smx_avg2d", "smx_max2d"):
+        assert abs(pick(heads, head=MISPLACED, saliency=saliency)["rho"]) < 0.15
+    # The end of sentence depends on no input, so its row cannot be correlated.
+    assert set(headline["n_constant_rows"]) == {2}
+    assert set(headline["n_rows"]) == {5 + 4}
+
+
+def test_corrected_correlation_of_the_planted_head_is_one(finished):
+    summary = finished.study.correlate().summary
+    row = pick(
+        summary, attention="ca_head", head=PLANTED, saliency="smh", metric="pearson",
+        normalise="token",
+    )  # fmt: skip
+    assert row["rho"] < row["rho_corrected"]
+    assert row["rho_corrected"] == pytest.approx(1, abs=0.02)
+
+
+def test_aggregate_holds_what_correlate_needs(finished):
+    for artifact, smh in zip(
+        finished.study.read("aggregate"), finished.study.read("smh"), strict=True
+    ):
+        n_rows, steps = artifact["smh"].shape
+        assert artifact["smx_max2d_halves"].shape == (3, 2, n_rows, steps)
+        assert artifact["ca_mean"].shape == (n_rows, steps)
+        total = smh["occluded_sum"].sum(axis=0) / smh["occluded_count"].sum(axis=0)[:, None]
+        np.testing.assert_allclose(artifact["smh"], total.T, rtol=1e-6)
+        assert artifact["n_masks_smx"] == 600
+        assert artifact.meta["parameters"]["smx"]["n_segments"] == [400, 800]
+
+
+def test_deletion_ends_are_the_same_for_every_map(finished):
+    for artifact, text in zip(finished.study.read("deletion"), TEXTS.values(), strict=True):
+        assert artifact["maps"].tolist() == list(map_names(POOLINGS))
+        assert artifact["percents"].tolist() == PERCENTS
+        hypotheses = artifact["hypotheses"]
+        assert hypotheses.shape == (6, 11)
+        assert set(hypotheses[:, 0]) == {text}
+        assert len(set(hypotheses[:, -1])) == 1
+        assert hypotheses[0, -1] != text
+
+
+def test_curves_and_areas(finished):
+    table = finished.study.curves()
+    assert len(table) == 2 * 6 * 11
+    assert not table.duplicated(["map", "percent", "metric"]).any()
+    assert (table[table["percent"] == 0]["score"] == 0).all()
+    wer = table[table["metric"] == "wer"].pivot(index="map", columns="percent", values="score")
+    assert wer[100].nunique() == 1
+    found = areas(table)
+    assert len(found) == 2 * 6
+    for name in map_names(POOLINGS):
+        expected = np.trapezoid(wer.loc[name], PERCENTS) / 100
+        assert pick(found, map=name, metric="wer")["auc"] == pytest.approx(expected)
+    # What knows where the words are deletes them sooner than what does not.
+    auc = found[found["metric"] == "wer"].set_index("map")["auc"]
+    assert auc["smx_full"] > auc["random"] + 10
+    assert auc["ca_mean"] > auc["random"]
+
+
+def test_sources_are_stated_and_checked(finished):
+    steps = ("decode", "attention", "smx", "smh", "aggregate", "deletion")
+    first, second = zip(*(finished.study.read(step) for step in steps), strict=True)
+    check_same_source(*first)
+    check_same_source(*second)
+    assert first[1].meta["hypothesis_sha256"] != second[1].meta["hypothesis_sha256"]
+    with pytest.raises(UserError, match="utterance differs"):
+        check_same_source(first[0], second[1])
+
+
+def test_mixed_hypotheses_are_refused(finished, tmp_path):
+    decoded, attention, smx, smh = (
+        finished.study.read(step) for step in ("decode", "attention", "smx", "smh")
+    )
+    other = [replace(one, meta=one.meta | {"hypothesis_sha256": "0" * 64}) for one in smh]
+    with pytest.raises(UserError, match="hypothesis_sha256 differs"):
+        aggregate_shard(tmp_path, decoded, attention, smx, other, poolings=POOLINGS)
+
+
+def test_a_second_run_never_loads_the_model(finished):
+    second = again(finished, "second", model=None)
+    second.everything()
+    assert second.files() == finished.study.files()
+    assert len(second.files()) == 6 * 2
+
+
+def test_other_batches_change_no_mask(finished, tmp_path):
+    other = Study(tmp_path, finished.study.utterances, WordModel())
+    other.decode()
+    other.smx(batch_size=7)
+    other.smh(batch_size=5)
+    for step in ("smx", "smh"):
+        for one, same in zip(other.read(step), finished.study.read(step), strict=True):
+            for name in Statistics.from_mapping(one.arrays).arrays():
+                np.testing.assert_allclose(one[name], same[name], rtol=1e-12, atol=1e-12)
+
+
+def test_more_masks_run_only_what_is_missing(study):
+    study.decode()
+    model = study.handle.model
+    study.smx(n_masks=128)
+    model.calls.clear()
+    study.smx(n_masks=256)
+    # Each of the two utterances: 128 more, and the unperturbed input.
+    assert model.calls["encode"] == 2 * (128 + 1)
+    extended = study.files()
+    fresh = Study(study._results.parent / "fresh", study.utterances, WordModel())
+    fresh.decode()
+    fresh.smx(n_masks=256)
+    assert fresh.files() == extended
+
+
+def test_a_killed_step_continues_at_its_last_block(study):
+    study.decode()
+    model, decode = study.handle.model, WordModel.decode
+    passes = 0
+
+    def killed(states, prompt, tokens):
+        nonlocal passes
+        passes += 1
+        if passes == 9:
+            raise KeyboardInterrupt
+        return decode(model, states, prompt, tokens)
+
+    model.decode = killed
+    with pytest.raises(KeyboardInterrupt):
+        study.smh()
+    del model.decode
+    model.calls.clear()
+    study.smh()
+    # 9 passes of 64 masks: one for the unperturbed input, 7 done, one killed.
+    assert model.calls["decode"] == (600 - 7 * 64 + 1) + (600 + 1)
+    whole = Study(study._results.parent / "whole", study.utterances, WordModel())
+    whole.decode()
+    whole.smh()
+    assert whole.files() == study.files()
+
+
+@pytest.mark.parametrize(
+    ("step", "change"),
+    [
+        ("smx", {"seed": 2}),
+        ("smx", {"p": 0.4}),
+        ("smx", {"n_segments": [400]}),
+        ("smh", {"seed": 2}),
+        ("smh", {"p": 0.4}),
+    ],
+)
+def test_other_parameters_are_other_work(finished, tmp_path, step, change):
+    other = Study(tmp_path, finished.study.utterances, WordModel())
+    other._store = finished.study._store
+    other.decode()
+    other.handle = Handle(None)
+    getattr(other, step)()
+    with pytest.raises(AssertionError, match="the model was loaded"):
+        getattr(other, step)(**change)
+
+
+def test_other_weights_audio_or_precision_are_other_work(finished):
+    for changed in ("sha256", "precision"):
+        other = again(finished, f"other-{changed}")
+        setattr(other.handle, changed, "other")
+        with pytest.raises(AssertionError, match="the model was loaded"):
+            other.decode()
+
+
+def test_changed_audio_under_the_same_name_is_decoded_again(study):
+    study.decode()
+    write_speech(study.utterances[0].path, "south south north east", seed=5)
+    study.decode()
+    assert [str(one["text"]) for one in study.read("decode")] == [
+        "south south north east",
+        TEXTS["four"],
+    ]
+
+
+def test_one_more_map_decodes_only_that_map(study):
+    for step in (study.decode, study.attention, study.smx, study.smh, study.aggregate):
+        step()
+    model = study.handle.model
+    study.deletion(maps=("ca_mean", "random"))
+    before = study.read("deletion")
+    model.calls.clear()
+    study.deletion(maps=("ca_mean", "smx_full", "random"))
+    inner = len(PERCENTS) - 2  # both ends are known
+    assert model.calls["generate"] == 2 * inner
+    for old, new in zip(before, study.read("deletion"), strict=True):
+        assert new["maps"].tolist() == ["ca_mean", "smx_full", "random"]
+        np.testing.assert_array_equal(new["hypotheses"][[0, 2]], old["hypotheses"])
+
+
+def test_another_pooling_needs_no_model(finished):
+    other = again(finished, "pooling")
+    for step in (other.decode, other.attention, other.smx, other.smh):
+        step()
+    other.aggregate(poolings=("max_freq_avg_time",))
+    assert all("smx_max_freq_avg_time" in one.arrays for one in other.read("aggregate"))
+
+
+def test_tables_of_a_run(finished, tmp_path):
+    study = finished.study
+    run = Run("toys", "words", TASK, tuple(study.utterances), shards(study.ids, 8))
+    artifacts = load_shards(run, [study._results / "decode" / "0000"], "decode")
+    assert [one.meta["utterance"] for one in artifacts] == study.ids
+    write_table(study.correlate().summary, run, tmp_path / "new" / "summary.csv")
+    read = pd.read_csv(tmp_path / "new" / "summary.csv")
+    assert list(read.columns[:3]) == ["dataset", "model", "task"]
+    assert set(read["dataset"]) == {"toys"}
+    assert set(read["task"]) == {"asr-en"}
