@@ -26,7 +26,9 @@ IDS = ("first", "second")
 HOSTILE = "<script>alert('reference')</script> & $\\frac{1}$"
 
 
-def write_run(root: Path, ids: tuple[str, ...] = IDS) -> dict[str, Path]:
+def write_run(
+    root: Path, ids: tuple[str, ...] = IDS, scores: tuple[str, ...] = ("wer", "wer_max")
+) -> dict[str, Path]:
     """Write ``root/{decode,...}`` and return the recordings by utterance."""
     audio = {}
     for number, utterance in enumerate(ids):
@@ -43,7 +45,7 @@ def write_run(root: Path, ids: tuple[str, ...] = IDS) -> dict[str, Path]:
         _save(root, "deletion", utterance, deletion_arrays(), _DELETION_AXES, {"beam": 1})
         audio[utterance] = root / f"{utterance}.wav"
         soundfile.write(audio[utterance], 0.1 * rng.standard_normal(int(3.3 * 16000)), 16000)
-    write_tables(root, ids)
+    write_tables(root, ids, scores)
     return audio
 
 
@@ -146,19 +148,18 @@ def deletion_arrays() -> dict[str, np.ndarray]:
     }
 
 
-def write_tables(root: Path, ids: tuple[str, ...]) -> None:
+def write_tables(root: Path, ids: tuple[str, ...], metrics: tuple[str, ...]) -> None:
     """Write the tables of decode, correlate and deletion."""
     transcripts = pd.DataFrame(
         {
             "utterance": list(ids),
-            "reference": ["he might even", HOSTILE][: len(ids)] or [],
+            "reference": ["he might even", HOSTILE][: len(ids)],
             "hypothesis": ["NA", "He might </td><img src=x onerror=alert(1)>"][: len(ids)],
-            "wer": [100.0, 12.5][: len(ids)],
+            metrics[0]: [100.0, 12.5][: len(ids)],
         }
     )
     write_table(root / "decode" / "transcripts.csv", transcripts)
-    scores = [("wer", 112.5), ("wer_max", 100.0)]
-    table = pd.DataFrame(scores, columns=["metric", "score"])
+    table = pd.DataFrame({"metric": list(metrics), "score": [112.5, 100.0][: len(metrics)]})
     write_table(
         root / "decode" / "scores.csv",
         table.assign(n_utterances=len(ids), signature="metric:wer|beam:5"),
@@ -171,7 +172,7 @@ def write_tables(root: Path, ids: tuple[str, ...]) -> None:
     curves = pd.DataFrame(
         [
             (name, percent, metric, min(100.0, 8 + percent * (0.7 + 0.4 * number)))
-            for metric in ("wer", "wer_max")
+            for metric in metrics
             for number, name in enumerate(MAPS)
             for percent in percents
         ],
@@ -179,9 +180,7 @@ def write_tables(root: Path, ids: tuple[str, ...]) -> None:
     ).assign(n_utterances=len(ids), signature="metric:wer|beam:1")
     write_table(root / "deletion" / "curves.csv", curves)
     areas = [
-        (name, metric, 40.0 + 7 * number)
-        for metric in ("wer", "wer_max")
-        for number, name in enumerate(MAPS)
+        (name, metric, 40.0 + 7 * number) for metric in metrics for number, name in enumerate(MAPS)
     ]
     write_table(
         root / "deletion" / "auc.csv",

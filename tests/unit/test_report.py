@@ -1,6 +1,7 @@
 """The page and its figures, on a finished run made without a model."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -153,13 +154,13 @@ def test_correlation_table_holds_the_headline(files: RunFiles) -> None:
     table = correlation_table(run, PaperFigures(PAPER))
     summary = run.headline().set_index(["saliency", "attention"])
     group = table.groups[0]
-    assert group[0][1].text == "mean of all heads"
     expected = summary.loc[("smx_avg2d", "ca_mean")]
     texts = [cell.text for cell in group[0]]
-    assert texts[0] == "SMX avg2d"
-    assert texts[2] == number_text(expected["rho"])
-    assert texts[5] == number_text(expected["rho"] / np.sqrt(expected["reliability"]))
-    assert texts[7] == str(expected["n_rows"])
+    assert table.titles[0] == "SMX avg2d"
+    assert texts[0] == "mean of all heads"
+    assert texts[1] == number_text(expected["rho"])
+    assert texts[4] == number_text(expected["rho"] / np.sqrt(expected["reliability"]))
+    assert texts[6] == str(expected["n_rows"])
     assert texts[-1] == "0.45–0.55"
     assert group[-1][0].text == "layer 3 (last)"
     assert group[-1][0].marked
@@ -169,10 +170,10 @@ def test_correlation_table_holds_the_headline(files: RunFiles) -> None:
 def test_maximum_pooling_has_no_corrected_value(files: RunFiles) -> None:
     table = correlation_table(read_run(files), PaperFigures(PAPER))
     row = table.groups[1][0]
-    assert row[0].text == "SMX max2d"
-    assert row[3].text.startswith("≈")
-    assert row[5].text == "–"
-    assert "maximum" in table.notes[row[5].note]
+    assert table.titles[1] == "SMX max2d"
+    assert row[2].text.startswith("≈")
+    assert row[4].text == "–"
+    assert "maximum" in table.notes[row[4].note]
     assert row[-1].text == "0.45–0.55, best 0.582"
 
 
@@ -207,9 +208,21 @@ def test_undefined_correlation_is_a_dash_with_its_reason(files: RunFiles, tmp_pa
     summary.loc[summary["saliency"] == "smh", ["rho", "rho_corrected", "r2_corrected"]] = np.nan
     run.tables["summary"] = summary  # type: ignore[index]
     table = correlation_table(run, PaperFigures(PAPER))
-    cell = table.groups[-1][0][2]
+    cell = table.groups[-1][0][1]
     assert cell.text == "–"
     assert "no row of the maps varies" in table.notes[cell.note]
+
+
+def test_translation_is_scored_by_bleu(tmp_path: Path) -> None:
+    root = tmp_path / "results"
+    audio = write_run(root, ids=IDS[:1], scores=("bleu",))
+    files = RunFiles("prompts", "whisper-tiny.en", "st-it-en", root, {"0000": IDS[:1]}, audio)
+    facts = replace(FACTS, datasets={"prompts": FACTS.datasets["librivox"]})
+    write_report([files], tmp_path / "index.html", tmp_path / "figures", facts)
+    text = Page((tmp_path / "index.html").read_text(encoding="utf-8")).text
+    assert "BLEU (0–100)" in text
+    assert "The sooner a curve falls" in text
+    assert "1 utterance, fewer than 20" in text
 
 
 def test_heads_figure_survives_undefined_values() -> None:

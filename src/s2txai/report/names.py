@@ -28,10 +28,10 @@ def short_score_name(metric: str) -> str:
     return _SCORES[metric][0]
 
 
-def score_name(metric: str) -> str:
-    """Return a score's name with its unit."""
-    _, name, unit = _SCORES[metric]
-    return f"{name} ({unit})"
+def score_name(metric: str, *, short: bool = False) -> str:
+    """Return a score's name, full or short, with its unit."""
+    abbreviation, name, unit = _SCORES[metric]
+    return f"{abbreviation if short else name} ({unit})"
 
 
 def attention_name(attention: str, layer: int | None, n_layers: int) -> str:

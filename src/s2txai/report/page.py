@@ -171,8 +171,10 @@ def _section(run: Run, figures: Path, paper: tables.PaperFigures) -> dict[str, A
 
 def _summary(run: Run, paper: tables.PaperFigures) -> dict[str, Any]:
     """Return the question's answer in numbers, in words, and what limits it."""
-    rows = run.headline()
-    rows = rows[rows["attention"] == "ca_mean"].set_index("saliency")
+    headline = run.headline()
+    rows = headline[headline["attention"] == "ca_mean"].set_index("saliency")
+    last = headline[(headline["attention"] == "ca_layer") & (headline["layer"] == run.n_layers - 1)]
+    last_rho = last.set_index("saliency")["rho"]
     # Of the input maps, only the linear one has a correction; a run may leave it out.
     smx = "smx_avg2d" if "smx_avg2d" in rows.index else str(rows.index[0])
     score = run.tables["scores"].iloc[0]
@@ -182,7 +184,11 @@ def _summary(run: Run, paper: tables.PaperFigures) -> dict[str, Any]:
         "score_name": score_name(score["metric"]),
         "score": tables.number_text(score["score"], ".1f"),
         "answers": [
-            {**_answer(name, rows.loc[name]), "paper": paper.correlation(name).text}
+            {
+                **_answer(name, rows.loc[name]),
+                "last": _rounded(last_rho[name]),
+                "paper": paper.correlation(name).text,
+            }
             for name in (smx, "smh")
         ],
         "warnings": _warnings(run, rows),
@@ -192,14 +198,17 @@ def _summary(run: Run, paper: tables.PaperFigures) -> dict[str, Any]:
 def _answer(saliency: str, row: pd.Series) -> dict[str, str]:
     """Return one correlation as the summary prints it; ``""`` stands for what is not defined."""
     shown = {
-        name: "" if math.isnan(row[name]) else tables.number_text(row[name], ".2f")
-        for name in ("rho", "reliability", "ceiling", "rho_corrected")
+        name: _rounded(row[name]) for name in ("rho", "reliability", "ceiling", "rho_corrected")
     }
     for name, share in (("share", row["rho_corrected"]), ("variance", row["r2_corrected"])):
-        shown[name] = "" if math.isnan(share) else tables.number_text(100 * share, ".0f")
+        shown[name] = _rounded(100 * share, ".0f")
     # More than a perfect map could reach: chance, in few utterances or masks.
     shown["beyond"] = "yes" if round(row["rho_corrected"], 2) > 1 else ""
     return {"saliency": saliency, "name": map_name(saliency), **shown}
+
+
+def _rounded(value: float, form: str = ".2f") -> str:
+    return "" if math.isnan(value) else tables.number_text(value, form)
 
 
 def _warnings(run: Run, rows: pd.DataFrame) -> list[str]:
@@ -211,10 +220,11 @@ def _warnings(run: Run, rows: pd.DataFrame) -> list[str]:
             f"Illustrative only: {utterances}, fewer than {FEW_UTTERANCES}. The numbers describe "
             "these recordings; they do not characterise the model."
         )
-    unreliable = rows[rows["reliability"] < LOW_RELIABILITY]
+    # An undefined reliability is no better than a low one.
+    unreliable = rows[~(rows["reliability"] >= LOW_RELIABILITY)]
     if len(unreliable):
         named = ", ".join(
-            f"{map_name(str(name))} ({tables.number_text(value, '.2f')})"
+            f"{map_name(str(name))} ({_rounded(value) or 'not defined'})"
             for name, value in unreliable["reliability"].items()
         )
         warnings.append(
@@ -240,7 +250,7 @@ def _transcripts(run: Run) -> list[dict[str, str]]:
             "reference": row["reference"],
             "hypothesis": row["hypothesis"],
             "score": tables.number_text(float(row[metric]), ".1f"),
-            "score_name": score_name(metric),
+            "score_name": score_name(metric, short=True),
         }
         for row in table.to_dict("records")
     ]
@@ -368,10 +378,7 @@ def _utterance_correlations(run: Run, utterance: str, saliencies: Sequence[str])
         & (rows["metric"] == "pearson")
         & (rows["normalise"] == "token")
     ].set_index("saliency")["value"]
-    return {
-        name: "not defined" if math.isnan(rows[name]) else tables.number_text(rows[name], ".2f")
-        for name in saliencies
-    }
+    return {name: _rounded(rows[name]) or "not defined" for name in saliencies}
 
 
 def _recording(path: Path) -> str:

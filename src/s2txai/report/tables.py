@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from s2txai.errors import UserError
-from s2txai.report.names import attention_name, map_name, score_name, short_score_name
+from s2txai.report.names import attention_name, map_name, score_name
 from s2txai.report.runs import Run, headline
 
 LINEAR = ("smx_avg2d", "smh")
@@ -60,6 +60,8 @@ class Table:
         Names of the columns.
     groups
         Rows, in groups that are set apart. The first cell of a row is its header.
+    titles
+        Of the groups; empty where they have none.
     notes
         Reasons by letter.
     source
@@ -71,6 +73,7 @@ class Table:
     caption: str
     header: list[str]
     groups: list[list[list[Cell]]] = field(default_factory=list)
+    titles: list[str] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
     source: str = ""
     signature: str = ""
@@ -102,9 +105,9 @@ def number_text(value: float, form: str = ".3f") -> str:
     )
 
 
-def words(text: str, *, rowspan: int = 1, marked: bool = False) -> Cell:
+def words(text: str, *, marked: bool = False) -> Cell:
     """Return a cell with text."""
-    return Cell(text, number=False, rowspan=rowspan, marked=marked)
+    return Cell(text, number=False, marked=marked)
 
 
 class PaperFigures:
@@ -199,7 +202,6 @@ def correlation_table(run: Run, paper: PaperFigures) -> Table:
         "each token's row standardised; no unit). ρ corrected = ρ / ceiling; r² corrected is its "
         f"square. Paper: {paper.VERSION}, which reads ρ with SMH as a share in percent.",
         header=[
-            "saliency",
             "attention",
             "ρ",
             "reliability",
@@ -215,6 +217,7 @@ def correlation_table(run: Run, paper: PaperFigures) -> Table:
     )
     for saliency in run.saliencies:
         rows = chosen[chosen["saliency"] == saliency]
+        table.titles.append(map_name(saliency))
         table.groups.append(_correlation_group(table, rows, saliency, run, paper))
     return table
 
@@ -235,7 +238,6 @@ def _correlation_group(
         ]
         group.append(
             [
-                *([words(map_name(saliency), rowspan=n)] if first else []),
                 words(name, marked=layer in (None, run.n_layers - 1)),
                 table.number(row["rho"]),
                 *(shared if first else []),
@@ -296,7 +298,6 @@ def mixing_table(run: Run, paper: PaperFigures) -> Table:
         "of ρ(CA, SMH). SMH has fewer segments and hence less noise, so only the corrected "
         f"columns speak of mixing. Paper: {paper.VERSION}.",
         header=[
-            "pooling of SMX",
             "attention",
             "ρ(CA, SMX)",
             "ρ(CA, SMH)",
@@ -324,7 +325,6 @@ def mixing_table(run: Run, paper: PaperFigures) -> Table:
             ]
             group.append(
                 [
-                    *([words(str(pooling), rowspan=len(rows))] if not group else []),
                     words(name),
                     table.number(row["rho_smx"]),
                     table.number(row["rho_smh"]),
@@ -335,6 +335,7 @@ def mixing_table(run: Run, paper: PaperFigures) -> Table:
                     *(paper_cells if not group else []),
                 ]
             )
+        table.titles.append(f"SMH against {map_name(f'smx_{pooling}')}")
         table.groups.append(group)
     return table
 
@@ -348,7 +349,7 @@ def deletion_table(run: Run, paper: PaperFigures) -> Table:
         "faithful map, for BLEU a lower one; compare with the random order.",
         header=[
             "order of deletion by",
-            *(f"area, {short_score_name(metric)}" for metric in metrics),
+            *(f"area of {score_name(metric, short=True)}" for metric in metrics),
             f"paper ({paper.VERSION})",
         ],
         source="deletion/auc.csv",
