@@ -266,7 +266,8 @@ def variants_table(run: Run) -> Table:
     table = Table(
         caption="The same with other choices, mean of all heads: values standardised along each "
         "token's row, not at all, or along each encoder step's column; and ranks within each row. "
-        "In brackets the ceiling. No unit.",
+        "In brackets the ceiling; for ranks it is the agreement of two half-maps, which a map "
+        "without noise may exceed. No unit.",
         header=["saliency", *(label for *_, label in VARIANTS)],
         source="correlate/summary.csv",
         signature=_signatures(summary),
