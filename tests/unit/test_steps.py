@@ -305,7 +305,8 @@ def test_more_masks_run_only_what_is_missing(study):
     assert fresh.files() == extended
 
 
-def test_a_killed_step_continues_at_its_last_block(study):
+def test_a_killed_step_continues_at_its_last_checkpoint(study, monkeypatch):
+    monkeypatch.setattr("s2txai.steps.masked.SECONDS_BETWEEN_CHECKPOINTS", 0)
     study.decode()
     model, decode = study.handle.model, WordModel.decode
     passes = 0

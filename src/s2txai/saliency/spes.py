@@ -18,10 +18,6 @@ from s2txai.saliency.scores import kl_divergence
 from s2txai.saliency.segments import Segmentations
 from s2txai.saliency.statistics import N_FOLDS, Statistics
 
-# Masks of a segmentation between two checkpoints; batches never cross such a block, so a resumed
-# run computes the same batches as an uninterrupted one.
-BLOCK = 64
-
 # From bool [N, S_k], True = occluded, and k to scores [N, I].
 Score = Callable[[torch.Tensor, int], torch.Tensor]
 
@@ -78,7 +74,7 @@ def accumulate(
     batch_size
         Masks for one forward pass.
     checkpoint
-        Called with the statistics whenever a block of every segmentation is done.
+        Called with the statistics whenever a batch of every segmentation is done.
     progress
         Called with the number of masks each time some are done.
     """
@@ -86,26 +82,27 @@ def accumulate(
     done = statistics.n_masks.sum(axis=0)  # (K,)
     while (done < plan.n_masks).any():
         for k, name in enumerate(plan.names):
-            # Blocks start at fixed indices, also when an earlier run ended inside one.
-            stop = min(plan.n_masks[k], (done[k] // BLOCK + 1) * BLOCK)
-            for start in range(done[k], stop, batch_size):
-                end = min(start + batch_size, stop)
-                occluded = occlusion(
-                    seed=plan.seed,
-                    utterance=plan.utterance,
-                    segmentation=name,
-                    start=start,
-                    stop=end,
-                    n_segments=plan.sizes[k],
-                    p=plan.p,
-                )  # (N, S_k)
-                on_device = torch.from_numpy(occluded).to(device)
-                scores = score(on_device, k)  # (N, I)
-                folds = torch.arange(start, end, device=device) % N_FOLDS
-                segments = slice(offsets[k], offsets[k + 1])
-                _add(statistics, on_device, scores, folds, segments, k)
-                progress(end - start)
-            done[k] = max(stop, done[k])
+            # Batches end at multiples of their size: a resumed run computes the same batches as an
+            # uninterrupted one, hence the same bits.
+            start, stop = done[k], min(plan.n_masks[k], (done[k] // batch_size + 1) * batch_size)
+            if start >= stop:
+                continue
+            occluded = occlusion(
+                seed=plan.seed,
+                utterance=plan.utterance,
+                segmentation=name,
+                start=start,
+                stop=stop,
+                n_segments=plan.sizes[k],
+                p=plan.p,
+            )  # (N, S_k)
+            on_device = torch.from_numpy(occluded).to(device)
+            scores = score(on_device, k)  # (N, I)
+            folds = torch.arange(start, stop, device=device) % N_FOLDS
+            segments = slice(offsets[k], offsets[k + 1])
+            _add(statistics, on_device, scores, folds, segments, k)
+            progress(stop - start)
+            done[k] = stop
         checkpoint(statistics)
 
 

@@ -1,6 +1,8 @@
 """What SMX and SMH share: masks are added to what the store holds until there are enough."""
 
+import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from s2txai.artifacts import Artifact, load, save
@@ -10,6 +12,8 @@ from s2txai.provenance import describe, source_of
 from s2txai.saliency.spes import Plan, Score, accumulate
 from s2txai.saliency.statistics import AXES, UNITS, Statistics
 from s2txai.steps.shard import Workplace, entry_path, publish
+
+SECONDS_BETWEEN_CHECKPOINTS = 30.0
 
 
 def grow(
@@ -24,8 +28,8 @@ def grow(
 ) -> None:
     """Bring one utterance's statistics to the number of masks of the plan, and publish them.
 
-    Every block of masks is written to the store when it is done, so that a killed job loses at most
-    one block, and a larger number of masks continues where a smaller one stopped.
+    Sums are written to the store every half minute, so that a killed job loses no more than that,
+    and a larger number of masks continues where a smaller one stopped.
 
     Parameters
     ----------
@@ -51,17 +55,32 @@ def grow(
     if n_missing:
         model = place.model.model
         empty, score = prepare(model)
+        statistics = statistics or empty
         with Progress(f"{step} {utterance}", n_missing, "masks") as progress:
             accumulate(
-                empty if statistics is None else statistics,
+                statistics,
                 score,
                 plan,
                 device=model.device,
                 batch_size=batch_size,
-                checkpoint=lambda current: save(entry, current.arrays(), meta),
+                checkpoint=_Checkpoints(entry, meta).save_if_due,
                 progress=progress.add,
             )
+        save(entry, statistics.arrays(), meta)
     publish(place, entry, utterance)
+
+
+class _Checkpoints:
+    """Writes statistics to the store, but not so often that writing takes time from the masks."""
+
+    def __init__(self, entry: Path, meta: Mapping[str, Any]) -> None:
+        self._entry, self._meta = entry, meta
+        self._saved = time.monotonic()
+
+    def save_if_due(self, statistics: Statistics) -> None:
+        if time.monotonic() - self._saved >= SECONDS_BETWEEN_CHECKPOINTS:
+            save(self._entry, statistics.arrays(), self._meta)
+            self._saved = time.monotonic()
 
 
 def _n_missing(statistics: Statistics | None, plan: Plan) -> int:
