@@ -79,8 +79,8 @@ def accumulate(
         Called with the number of masks each time some are done.
     """
     offsets = np.concatenate([[0], np.cumsum(plan.sizes)])
-    done = statistics.n_masks.sum(axis=0)  # (K,)
-    while (done < plan.n_masks).any():
+    done: list[int] = statistics.n_masks.sum(axis=0).tolist()
+    while any(have < want for have, want in zip(done, plan.n_masks, strict=True)):
         for k, name in enumerate(plan.names):
             # Batches end at multiples of their size: a resumed run computes the same batches as an
             # uninterrupted one, hence the same bits.
