@@ -125,6 +125,8 @@ def test_choose_rows():
 # The tables of the step
 
 POOLINGS = ("avg2d", "max2d")
+SMX = {"n_segments": [100, 200], "p": 0.5, "seed": 1}
+SMH = {"p": 0.5, "seed": 1}
 L, H = 2, 3
 
 
@@ -148,7 +150,7 @@ def aggregated(utterance, seed, *, n_rows=I, attention=None, smx_noise=0.5, smh_
         "pieces": np.array([*[" a"] * (n_rows - 1), "<eos>"]),
         "roles": np.array([*["text"] * (n_rows - 1), "eos"]),
     }
-    return Artifact(arrays, {"utterance": utterance})
+    return Artifact(arrays, {"utterance": utterance, "parameters": {"smx": SMX, "smh": SMH}})
 
 
 def pick(table, **wanted):
@@ -166,7 +168,7 @@ MEAN = {"attention": "ca_mean", "layer": None, "head": None}
 
 @pytest.fixture(scope="module")
 def artifacts():
-    return [aggregated("u1", 1), aggregated("u2", 2, n_rows=5)]
+    return [aggregated("u1", 1), aggregated("u2", 2, n_rows=5), aggregated("u3", 3, n_rows=6)]
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +178,7 @@ def tables(artifacts):
 
 def test_utterance_table(tables, artifacts):
     n_maps, n_saliencies, n_variants = 1 + L + L * H, 3, 4
-    assert len(tables.utterances) == 2 * n_maps * n_saliencies * n_variants
+    assert len(tables.utterances) == 3 * n_maps * n_saliencies * n_variants
     for artifact in artifacts:
         for layer, head in [(0, 2), (1, 0)]:
             row = pick(
@@ -205,14 +207,14 @@ def test_every_option_is_in_the_signature(tables):
 def test_summary_is_the_mean_over_utterances(tables):
     keys = [*ATTENTION, *MEASURE]
     assert not tables.summary.duplicated(keys).any()
-    assert len(tables.summary) == len(tables.utterances) / 2
+    assert len(tables.summary) == len(tables.utterances) / 3
     for _, row in tables.summary.sample(20, random_state=0).iterrows():
         same = tables.utterances
         for key in keys:
             same = same[same[key].isna() if pd.isna(row[key]) else same[key] == row[key]]
         assert row["rho"] == pytest.approx(same["value"].mean())
-        assert (row["n_utterances"], row["n_undefined_utterances"]) == (2, 0)
-        assert (row["n_rows"], row["n_constant_rows"]) == (I + 5, 0)
+        assert (row["n_utterances"], row["n_undefined_utterances"]) == (3, 0)
+        assert (row["n_rows"], row["n_constant_rows"]) == (I + 5 + 6, 0)
 
 
 def test_reliability_is_computed_as_the_headline(tables, artifacts):
@@ -226,7 +228,7 @@ def test_reliability_is_computed_as_the_headline(tables, artifacts):
         )
         assert row["half_correlation"] == pytest.approx(half)
         assert row["reliability"] == pytest.approx(2 * half / (1 + half))
-        assert (row["n_masks"], row["n_utterances"]) == (n_masks, 2)
+        assert (row["n_masks"], row["n_utterances"]) == (n_masks, 3)
 
 
 @pytest.mark.parametrize(
@@ -332,7 +334,7 @@ def test_rows_of_text_only(artifacts):
     row = pick(tables.summary, saliency="smh", **MEAN, **HEADLINE)
     means = [row_mean(pearsonr, one["ca_mean"][:-1], one["smh"][:-1]) for one in artifacts]
     assert row["rho"] == pytest.approx(np.mean(means))
-    assert row["n_rows"] == I - 1 + 4
+    assert row["n_rows"] == I - 1 + 4 + 5
     assert row["rows"] == "text"
 
 

@@ -229,11 +229,11 @@ def test_too_few_masks_for_the_levels(config, root):
 
 def test_all_mistakes_of_form_are_told_at_once(config, root):
     config["decode"]["beam"] = 0
-    config["aggregate"]["poolings"] = ["avg2d", "min2d"]
+    config["deletion"]["step"] = 7
     del config["seed"]
     sentences = complaint(config, root).splitlines()
     assert len(sentences) == 3
-    for key in ("decode.beam", "aggregate.poolings[1]", "seed"):
+    for key in ("decode.beam", "deletion.step", "seed"):
         assert sum(f"'{key}'" in sentence for sentence in sentences) == 1, sentences
 
 

@@ -322,10 +322,10 @@ def test_fewer_masks_than_there_are_change_nothing():
     assert as_bytes(run(never, ONE, (64,), 3, statistics=statistics)) == before
 
 
-def test_progress_counts_every_mask_and_checkpoints_follow_blocks():
+def test_progress_counts_every_mask_and_checkpoints_follow_batches():
     counted, saved = [], []
     run(
-        weird_score(), TWO, (70, 142), 3,
+        weird_score(), TWO, (70, 142), 3, batch_size=64,
         progress=counted.append,
         checkpoint=lambda statistics: saved.append(statistics.n_masks.sum(axis=0).tolist()),
     )  # fmt: skip
@@ -333,15 +333,19 @@ def test_progress_counts_every_mask_and_checkpoints_follow_blocks():
     assert saved == [[64, 64], [70, 128], [70, 142]]
 
 
-def test_batches_never_cross_a_block():
+def test_batches_end_at_multiples_of_their_size():
+    """So that a run that is continued computes the same batches as one that was not stopped."""
     sizes = []
 
     def score(occluded, k):
         sizes.append(len(occluded))
         return torch.ones(len(occluded), 1)
 
-    run(score, ONE, (100,), 1, batch_size=48)
-    assert sizes == [48, 16, 36]
+    stopped = run(score, ONE, (100,), 1, batch_size=48)
+    assert sizes == [48, 48, 4]
+    sizes.clear()
+    run(score, ONE, (200,), 1, batch_size=64, statistics=stopped)
+    assert sizes == [28, 64, 8]
 
 
 def test_single_precision_scores_are_summed_in_double():
