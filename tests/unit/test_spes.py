@@ -322,6 +322,13 @@ def test_fewer_masks_than_there_are_change_nothing():
     assert as_bytes(run(never, ONE, (64,), 3, statistics=statistics)) == before
 
 
+def test_only_the_segmentation_that_lacks_masks_gets_some():
+    statistics = run(weird_score(), TWO, (128, 10), 3)
+    run(weird_score(), TWO, (64, 64), 3, statistics=statistics)
+    assert statistics.n_masks.sum(axis=0).tolist() == [128, 64]
+    assert_close(statistics, run(weird_score(), TWO, (128, 64), 3), rtol=1e-12)
+
+
 def test_progress_counts_every_mask_and_checkpoints_follow_batches():
     counted, saved = [], []
     run(
