@@ -1,37 +1,59 @@
 """Step 4: heads and layers of attention, saliency brought down to encoder steps."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from s2txai.registry import Registry
 from s2txai.saliency.statistics import N_FOLDS, Statistics, heatmap
 
-Pooling = Callable[[np.ndarray], np.ndarray]
 
-# A pooling takes the cells of one encoder step, [I, r, F] with r frames, to one value a row, [I].
+@dataclass(frozen=True)
+class Pooling:
+    """How the cells of an encoder step become one value.
+
+    Attributes
+    ----------
+    step
+        From the cells of one step, [I, r, F] with r frames, to one value a row, [I].
+    linear
+        Whether noise averages out: only then is a correction for noise valid.
+    """
+
+    step: Callable[[np.ndarray], np.ndarray]
+    linear: bool
+
+
 POOLINGS: Registry[Pooling] = Registry("pooling")
 
 # The three ways to deal four folds into two halves.
 HALVES = (((0, 1), (2, 3)), ((0, 2), (1, 3)), ((0, 3), (1, 2)))
 
 
-@POOLINGS.register("avg2d")
 def avg2d(cells: np.ndarray) -> np.ndarray:
     """Mean over bins and frames."""
     return np.asarray(cells.mean(axis=(1, 2)))
 
 
-@POOLINGS.register("max_freq_avg_time")
 def max_freq_avg_time(cells: np.ndarray) -> np.ndarray:
     """Maximum over bins, then mean over frames."""
     return np.asarray(cells.max(axis=2).mean(axis=1))
 
 
-@POOLINGS.register("max2d")
 def max2d(cells: np.ndarray) -> np.ndarray:
     """Maximum over bins and frames, the paper's best."""
     return np.asarray(cells.max(axis=(1, 2)))
+
+
+POOLINGS.register("avg2d")(Pooling(avg2d, linear=True))
+POOLINGS.register("max_freq_avg_time")(Pooling(max_freq_avg_time, linear=False))
+POOLINGS.register("max2d")(Pooling(max2d, linear=False))
+
+
+def is_linear(saliency: str) -> bool:
+    """Return whether a map at encoder steps, ``smh`` or ``smx_<pooling>``, is linear in scores."""
+    return saliency == "smh" or POOLINGS[saliency.removeprefix("smx_")].linear
 
 
 def pool(saliency: np.ndarray, pooling: str, subsampling: int, n_steps: int) -> np.ndarray:
@@ -55,7 +77,7 @@ def pool(saliency: np.ndarray, pooling: str, subsampling: int, n_steps: int) -> 
     ndarray
         [I, T'].
     """
-    pool_step = POOLINGS[pooling]
+    pool_step = POOLINGS[pooling].step
     steps = [
         pool_step(saliency[:, step * subsampling : (step + 1) * subsampling])
         for step in range(n_steps)

@@ -33,7 +33,14 @@ REQUIRED_META = (
     "axes",
     "units",
 )
-SOURCE_META = ("utterance", "model_sha256", "audio_sha256", "task", "hypothesis_sha256")
+SOURCE_META = (
+    "utterance",
+    "model_sha256",
+    "audio_sha256",
+    "task",
+    "features_sha256",
+    "hypothesis_sha256",
+)
 
 
 @dataclass(frozen=True)
@@ -254,7 +261,9 @@ def _axes_problem(
 
 
 def _refusal(path: Path, what: str) -> UserError:
-    return UserError(f"{path} {what}: delete it and run the workflow again.")
+    return UserError(
+        f"{path} {what}: if it is a result of the workflow, delete it and run the workflow again."
+    )
 
 
 def _name(artifact: Artifact) -> str:

@@ -141,15 +141,17 @@ def choose_rows(rows: str, pieces: Sequence[str], roles: Sequence[str]) -> np.nd
     Parameters
     ----------
     rows
-        ``all`` (text and end of sentence; the headline) or ``text`` (pieces of words only).
+        ``all`` (every predicted token; the headline) or ``text`` (pieces of words only).
     pieces, roles
         The token table.
     """
     if rows == "all":
         return np.ones(len(roles), dtype=bool)
     return np.array(
-        [
-            role == "text" and any(character.isalnum() for character in piece)
-            for piece, role in zip(pieces, roles, strict=True)
-        ]
+        [role == "text" and _is_wordy(piece) for piece, role in zip(pieces, roles, strict=True)]
     )
+
+
+def _is_wordy(piece: str) -> bool:
+    # A token that is only some bytes of a character decodes to the replacement character.
+    return any(character.isalnum() or character == "\ufffd" for character in piece)

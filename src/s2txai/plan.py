@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from s2txai.aggregate import POOLINGS
 from s2txai.audio import file_sha256
 from s2txai.config import check_task, config_errors, load_datasets, load_models, read_yaml
 from s2txai.datasets import Task, Utterance, parse_task, read_manifest, reference, select, shards
@@ -97,6 +98,8 @@ def plan(config: Mapping[str, Any], root: Path) -> Study:
     schemas = root / "workflow" / "schemas"
     _check(config, schemas / "config.schema.yaml", "config")
     _check_masks(config["smx"])
+    for pooling in config["aggregate"]["poolings"]:
+        POOLINGS[pooling]  # an unknown one is refused with the list of known ones
     inline_models, inline_datasets = config.get("models", {}), config.get("datasets", {})
     if inline_models:
         _check(inline_models, schemas / "models.schema.yaml", "config: models")

@@ -1,5 +1,6 @@
 """What the files of a run say about where they come from."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ def describe(
         That makes it.
     source
         ``utterance``, ``model_sha256``, ``audio_sha256``, ``task`` and, after decoding,
-        ``hypothesis_sha256``.
+        ``features_sha256`` and ``hypothesis_sha256``.
     parameters
         Whatever else changes the numbers.
     axes, units
@@ -38,10 +39,12 @@ def describe(
 
 
 def source_of(decoded: Artifact) -> dict[str, Any]:
-    """Return the source that steps after decoding share: model, audio, task and hypothesis."""
+    """Return the source that steps after decoding share, down to input and hypothesis."""
     keys = ("utterance", "model_sha256", "audio_sha256", "task")
     return {
         **{key: decoded.meta[key] for key in keys},
+        # Another version of the features under the same hypothesis is another input.
+        "features_sha256": hashlib.sha256(decoded["features"].tobytes()).hexdigest(),
         "hypothesis_sha256": fingerprint(
             prompt=decoded["prompt"].tolist(), tokens=decoded["tokens"].tolist()
         ),

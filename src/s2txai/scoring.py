@@ -9,6 +9,7 @@ from whisper_normalizer.english import EnglishTextNormalizer
 
 from s2txai.datasets import Task
 from s2txai.registry import Registry
+from s2txai.signature import signature
 
 TextNormaliser = Callable[[str], str]
 Score = Callable[[Sequence[str], Sequence[str]], float]
@@ -94,3 +95,10 @@ def corpus_score(
     return SCORES[name](
         [normalise(text) for text in references], [normalise(text) for text in hypotheses]
     )
+
+
+def score_signature(name: str, **facts: object) -> str:
+    """Return the signature of a score; sacreBLEU's own settings are part of BLEU's."""
+    if name == "bleu":
+        facts["sacrebleu"] = f"{sacrebleu.__version__},tok:13a,smooth:exp"
+    return signature(metric=name, **facts)

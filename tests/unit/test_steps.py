@@ -102,7 +102,7 @@ class Study:
 
     def curves(self):
         references = [utterance.transcript for utterance in self.utterances]
-        return curves(references, self.read("deletion"), TASK, text_normalisation="whisper", beam=1)
+        return curves(references, self.read("deletion"), TASK, text_normalisation="whisper")
 
     def files(self):
         return {
@@ -158,7 +158,7 @@ def test_transcripts(finished):
     study = finished.study
     utterances = [replace(one, transcript=f"{one.transcript} end") for one in study.utterances]
     transcripts, scores = score_transcripts(
-        utterances, study.read("decode"), TASK, text_normalisation="whisper", beam=5
+        utterances, study.read("decode"), TASK, text_normalisation="whisper"
     )
     assert transcripts["utterance"].tolist() == list(TEXTS)
     assert transcripts["hypothesis"].tolist() == list(TEXTS.values())

@@ -39,9 +39,9 @@ rule transcripts:
     benchmark:
         "results/benchmarks/{dataset}/{model}/{task}/transcripts.tsv"
     params:
+        version=ALGORITHM_VERSIONS["score"],
         ids=all_ids,
         references=lambda wildcards: run_of(wildcards).references_sha256(),
-        beam=config["decode"]["beam"],
         text_normalisation=config["text_normalisation"],
     resources:
         mem_mb=2000,

@@ -45,7 +45,7 @@ rule deletion_curves:
     params:
         ids=all_ids,
         references=lambda wildcards: run_of(wildcards).references_sha256(),
-        beam=config["deletion"]["beam"],
+        version=ALGORITHM_VERSIONS["score"],
         text_normalisation=config["text_normalisation"],
     resources:
         mem_mb=2000,

@@ -22,6 +22,7 @@ rule report:
     benchmark:
         "results/benchmarks/report.tsv"
     params:
+        version=ALGORITHM_VERSIONS["report"],
         runs=sorted("/".join(key) for key in STUDY.runs),
     resources:
         mem_mb=4000,

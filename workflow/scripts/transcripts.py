@@ -20,7 +20,6 @@ with logging_to(Path(snakemake.log[0])):
         load_shards(run, snakemake.input.decode, "decode"),
         run.task,
         text_normalisation=params.text_normalisation,
-        beam=params.beam,
     )
     write_table(transcripts, run, Path(snakemake.output.transcripts))
     write_table(scores, run, Path(snakemake.output.scores))

@@ -117,7 +117,7 @@ def _from_ctranslate2(
             "check the model's entry in config/models.yaml."
         ) from error
     network.tie_weights()
-    return network, settings["suppress_ids"], settings["suppress_ids_begin"]
+    return network, settings.get("suppress_ids", []), settings.get("suppress_ids_begin", [])
 
 
 def _special_ids(vocabulary: int) -> dict[str, int]:

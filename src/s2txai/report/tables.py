@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from s2txai.aggregate import is_linear
 from s2txai.errors import UserError
 from s2txai.report.names import attention_name, map_name, score_name
 from s2txai.report.runs import Run, headline
 
-LINEAR = ("smx_avg2d", "smh")
 NOT_LINEAR = "no correction for this map: noise does not average out under a maximum"
 NO_SIGNAL = "the half-maps do not agree at all, so the ceiling is 0"
 UNDEFINED = "no row of the maps varies, so there is nothing to correlate"
@@ -176,10 +176,10 @@ def _layer(value: object) -> int | None:
     return None if pd.isna(value) else int(value)  # type: ignore[call-overload]
 
 
-def _signatures(table: pd.DataFrame) -> str:
+def _signatures(column: pd.Series) -> str:
     """Return the signatures of all rows as one, listing the values where they differ."""
     values: dict[str, list[str]] = {}
-    for signature in table["signature"].unique():
+    for signature in column.unique():
         for fact in str(signature).split("|"):
             name, _, value = fact.partition(":")
             if value not in values.setdefault(name, []):
@@ -213,7 +213,7 @@ def correlation_table(run: Run, paper: PaperFigures) -> Table:
             "paper",
         ],
         source="correlate/summary.csv",
-        signature=_signatures(chosen),
+        signature=_signatures(chosen["signature"]),
     )
     for saliency in run.saliencies:
         rows = chosen[chosen["saliency"] == saliency]
@@ -270,7 +270,7 @@ def variants_table(run: Run) -> Table:
         "without noise may exceed. No unit.",
         header=["saliency", *(label for *_, label in VARIANTS)],
         source="correlate/summary.csv",
-        signature=_signatures(summary),
+        signature=_signatures(summary["signature"]),
     )
     group = []
     for saliency in run.saliencies:
@@ -310,13 +310,13 @@ def mixing_table(run: Run, paper: PaperFigures) -> Table:
             "paper: Δ (%)",
         ],
         source="correlate/mixing.csv",
-        signature=_signatures(chosen),
+        signature=_signatures(pd.concat([chosen["signature_smx"], chosen["signature_smh"]])),
     )
     for pooling, rows in chosen.groupby("pooling", sort=False):
         group: list[list[Cell]] = []
         for _, row in rows.iterrows():
             name = attention_name(row["attention"], _layer(row["layer"]), run.n_layers)
-            why = NO_SIGNAL if f"smx_{pooling}" in LINEAR else NOT_LINEAR
+            why = NO_SIGNAL if is_linear(f"smx_{pooling}") else NOT_LINEAR
             relative, corrected = (
                 100 * row[key] for key in ("delta_relative", "delta_relative_corrected")
             )
@@ -354,7 +354,7 @@ def deletion_table(run: Run, paper: PaperFigures) -> Table:
             f"paper ({paper.VERSION})",
         ],
         source="deletion/auc.csv",
-        signature=_signatures(auc),
+        signature=_signatures(auc["signature"]),
     )
     group = []
     for name in auc["map"].unique():
@@ -388,7 +388,7 @@ def score_table(run: Run) -> Table:
         "utterances together.",
         header=["score", "value", "utterances"],
         source="decode/scores.csv",
-        signature=_signatures(scores),
+        signature=_signatures(scores["signature"]),
     )
     table.groups = [
         [

@@ -77,7 +77,7 @@ def _aggregate(
         "n_masks_smh": [],
         **{name: ["token"] for name in _TOKENS},
     }
-    units = dict.fromkeys(saliency, "nat") | {"ca_mean": "share", "padding_mass": "share"}
+    units = dict.fromkeys(saliency, "nat") | dict.fromkeys(_HEADS, "share")
     parameters = {
         "poolings": list(poolings),
         "smx": smx.meta["parameters"],

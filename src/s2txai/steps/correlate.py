@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from s2txai.aggregate import is_linear
 from s2txai.artifacts import Artifact
-from s2txai.correlate import choose_rows, correlations
+from s2txai.correlate import choose_rows, correlations, is_constant
+from s2txai.errors import UserError
 from s2txai.saliency.reliability import ceiling, half_correlation, spearman_brown
-from s2txai.signature import signature
+from s2txai.signature import signature, spread
 
 # The first is the headline; the others are shown beside it.
 VARIANTS = (
@@ -65,14 +68,50 @@ def correlate(aggregated: Sequence[Artifact], *, poolings: Sequence[str], rows: 
         [_halves_of_utterance(artifact, saliencies, rows) for artifact in aggregated],
         ignore_index=True,
     )
-    reliability = _reliability(halves)
+    utterances = _sign(utterances, aggregated)
+    reliability = _sign(_reliability(halves), aggregated)
     summary = _summary(utterances, reliability)
     return Tables(utterances, reliability, summary, _mixing(summary, poolings))
 
 
-def _signature(metric: str, normalise: str, rows: str, saliency: str) -> str:
-    occluded = "zero" if saliency == "smh" else "bin-mean"
-    return signature(metric=metric, normalise=normalise, rows=rows, occluded=occluded)
+def _sign(table: pd.DataFrame, aggregated: Sequence[Artifact]) -> pd.DataFrame:
+    """Add the signature of every row: how it was computed and how its saliency map was made."""
+    designs = {name: _design(aggregated, name) for name in table["saliency"].unique()}
+    table["signature"] = [
+        signature(metric=metric, normalise=normalise, rows=rows, **designs[saliency])
+        for saliency, metric, normalise, rows in table[MEASURE].itertuples(index=False)
+    ]
+    return table
+
+
+def _design(aggregated: Sequence[Artifact], saliency: str) -> dict[str, Any]:
+    """Return how the maps of all utterances were made.
+
+    Raises
+    ------
+    UserError
+        If they were made in different ways.
+    """
+    step = "smh" if saliency == "smh" else "smx"
+    first = aggregated[0]
+    design = first.meta["parameters"][step]
+    for other in aggregated[1:]:
+        if other.meta["parameters"][step] != design:
+            raise UserError(
+                f"{first.path} and {other.path} hold {step} maps made with different parameters: "
+                "delete the older one and run the workflow again."
+            )
+    return {**design, "n_masks": spread([int(one[f"n_masks_{step}"]) for one in aggregated])}
+
+
+def _chosen_rows(artifact: Artifact, saliencies: Sequence[str], wanted: np.ndarray) -> np.ndarray:
+    """Return bool [I]: which of the wanted rows every correlation of the utterance uses.
+
+    A row that is constant in one saliency map is left out of all, so that their correlations can be
+    compared.
+    """
+    constant = np.any([is_constant(artifact[name]) for name in saliencies], axis=0)
+    return np.asarray(wanted & ~constant)
 
 
 def _attention_maps(artifact: Artifact) -> tuple[pd.DataFrame, np.ndarray]:
@@ -90,7 +129,9 @@ def _attention_maps(artifact: Artifact) -> tuple[pd.DataFrame, np.ndarray]:
 
 
 def _correlate_utterance(artifact: Artifact, saliencies: Sequence[str], rows: str) -> pd.DataFrame:
-    chosen = choose_rows(rows, artifact["pieces"].tolist(), artifact["roles"].tolist())
+    wanted = choose_rows(rows, artifact["pieces"].tolist(), artifact["roles"].tolist())
+    chosen = _chosen_rows(artifact, saliencies, wanted)
+    n_left_out = int((wanted & ~chosen).sum())
     names, maps = _attention_maps(artifact)
     tables = []
     for saliency in saliencies:
@@ -107,16 +148,16 @@ def _correlate_utterance(artifact: Artifact, saliencies: Sequence[str], rows: st
                     rows=rows,
                     value=[one.value for one in found],
                     n_rows=[one.n_rows for one in found],
-                    n_constant_rows=[one.n_constant for one in found],
-                    signature=_signature(metric, normalise, rows, saliency),
+                    n_constant_rows=[one.n_constant + n_left_out for one in found],
                 )
             )
-    columns = ["utterance", *ATTENTION, *MEASURE, "value", "n_rows", "n_constant_rows", "signature"]
+    columns = ["utterance", *ATTENTION, *MEASURE, "value", "n_rows", "n_constant_rows"]
     return pd.concat(tables, ignore_index=True)[columns]
 
 
 def _halves_of_utterance(artifact: Artifact, saliencies: Sequence[str], rows: str) -> pd.DataFrame:
-    chosen = choose_rows(rows, artifact["pieces"].tolist(), artifact["roles"].tolist())
+    wanted = choose_rows(rows, artifact["pieces"].tolist(), artifact["roles"].tolist())
+    chosen = _chosen_rows(artifact, saliencies, wanted)
     found = []
     for saliency in saliencies:
         halves = artifact[f"{saliency}_halves"][:, :, chosen]
@@ -131,7 +172,7 @@ def _kind(saliency: str, metric: str) -> str:
     """Return what a reliability is worth: Spearman-Brown holds for linear maps and Pearson."""
     if metric != "pearson":
         return "empirical"
-    return "exact" if saliency in ("smh", "smx_avg2d") else "approximate"
+    return "exact" if is_linear(saliency) else "approximate"
 
 
 def _reliability(halves: pd.DataFrame) -> pd.DataFrame:
@@ -150,7 +191,6 @@ def _reliability(halves: pd.DataFrame) -> pd.DataFrame:
         float("nan") if kind == "empirical" else spearman_brown(half)
         for kind, half in zip(table["kind"], table["half_correlation"], strict=True)
     ]
-    table["signature"] = [_signature(m, n, r, s) for s, m, n, r in table[MEASURE].to_numpy()]
     return table
 
 
@@ -195,7 +235,10 @@ def _summary(utterances: pd.DataFrame, reliability: pd.DataFrame) -> pd.DataFram
 
 
 def _mixing(summary: pd.DataFrame, poolings: Sequence[str]) -> pd.DataFrame:
-    """Return delta = rho(CA, SMH) - rho(CA, SMX) for every attention map and pooling."""
+    """Return delta = rho(CA, SMH) - rho(CA, SMX) for every attention map and pooling.
+
+    Both rest on the same rows of the same utterances; see :func:`_chosen_rows`.
+    """
     keys = [*ATTENTION, "metric", "normalise", "rows"]
     smh = summary[summary["saliency"] == "smh"]
     tables = []
@@ -212,6 +255,7 @@ def _mixing(summary: pd.DataFrame, poolings: Sequence[str]) -> pd.DataFrame:
         corrected = both["rho_corrected_smh"] - both["rho_corrected_smx"]
         table["delta_corrected"] = corrected
         table["delta_relative_corrected"] = corrected / both["rho_corrected_smh"]
-        table["signature"] = both["signature_smh"]
+        table["signature_smx"] = both["signature_smx"]
+        table["signature_smh"] = both["signature_smh"]
         tables.append(table)
     return pd.concat(tables, ignore_index=True)

@@ -12,8 +12,7 @@ from s2txai.artifacts import Artifact
 from s2txai.audio import file_sha256, read_audio
 from s2txai.datasets import Task, Utterance, reference
 from s2txai.log import Progress
-from s2txai.scoring import corpus_score, score_names
-from s2txai.signature import signature
+from s2txai.scoring import corpus_score, score_names, score_signature
 from s2txai.steps.shard import Workplace, keep, publish
 
 
@@ -50,7 +49,6 @@ def score_transcripts(
     task: Task,
     *,
     text_normalisation: str,
-    beam: int,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Compare the hypotheses of a whole dataset with the human references.
 
@@ -62,8 +60,6 @@ def score_transcripts(
         What was decoded.
     text_normalisation
         A name of :data:`s2txai.scoring.TEXT_NORMALISERS`.
-    beam
-        Width of the search, for the signature.
 
     Returns
     -------
@@ -91,7 +87,9 @@ def score_transcripts(
                 "metric": name,
                 "score": corpus_score(name, references, hypotheses, **options),
                 "n_utterances": len(references),
-                "signature": signature(metric=name, beam=beam, reference="human", **options),
+                "signature": score_signature(
+                    name, reference="human", **options, **decoded[0].meta["parameters"]
+                ),
             }
             for name in score_names(task)
         ]

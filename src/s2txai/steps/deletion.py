@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,8 +13,8 @@ from s2txai.datasets import Task
 from s2txai.log import Progress
 from s2txai.provenance import describe, source_of
 from s2txai.saliency.statistics import Statistics, heatmap
-from s2txai.scoring import corpus_score, score_names
-from s2txai.signature import signature
+from s2txai.scoring import corpus_score, score_names, score_signature
+from s2txai.signature import spread
 from s2txai.steps.shard import Workplace, features_of, hypothesis_of, keep
 from s2txai.store import fingerprint
 
@@ -31,12 +32,16 @@ class Search:
     batch_size
         Inputs decoded at once.
     seed
-        Of random orders and ties.
+        Of random orders and ties; every utterance has its own, made from this one.
     """
 
     beam: int
     batch_size: int
     seed: int
+
+    def seed_of(self, utterance: str) -> int:
+        """Return the seed of one utterance."""
+        return int(fingerprint(seed=self.seed, utterance=utterance)[:8], 16)
 
 
 def deletion_shard(
@@ -82,13 +87,14 @@ def _delete_utterance(
     progress: Progress,
 ) -> None:
     features, _ = features_of(decoded)
+    seed = search.seed_of(decoded.meta["utterance"])
     full = heatmap(Statistics.from_mapping(smx.arrays))  # (I, T, F)
     ends = _hypotheses(place, decoded, np.zeros(features.shape), deletion.ENDS, search)
     inner = [percent for percent in percents if percent not in deletion.ENDS]
     rows = []
     for name in maps:
         saliency = deletion.deletion_map(
-            name, aggregated.arrays, full, int(decoded["subsampling"]), search.seed
+            name, aggregated.arrays, full, int(decoded["subsampling"]), seed
         )
         found = ends | _hypotheses(place, decoded, saliency, inner, search)
         rows.append([found[percent] for percent in percents])
@@ -99,7 +105,13 @@ def _delete_utterance(
         "percents": np.array(percents, dtype=np.int64),
         "hypotheses": np.array(rows, dtype=np.str_),  # (map, percent)
     }
-    parameters = {"beam": search.beam, "seed": search.seed}
+    parameters = {
+        "beam": search.beam,
+        "seed": search.seed,
+        "occluded_value": "bin mean",
+        "precision": place.model.precision,
+        "smx": {**smx.meta["parameters"], "n_masks": int(smx["n_masks"].sum())},
+    }
     meta = describe("deletion", source_of(decoded), parameters, AXES, deletion.UNITS)
     save(place.output / f"{utterance}.npz", arrays, meta)
 
@@ -112,10 +124,11 @@ def _hypotheses(
     search: Search,
 ) -> dict[int, str]:
     """Return the hypothesis at each percentage, from the store where it has them."""
+    seed = search.seed_of(decoded.meta["utterance"])
     # A looping hypothesis is as wrong at twice the length as at the model's limit.
     max_new_tokens = 2 * len(decoded["tokens"]) + 10
     parameters = {
-        "map": fingerprint(order=deletion.cell_order(saliency, search.seed).tolist()),
+        "map": fingerprint(order=deletion.cell_order(saliency, seed).tolist()),
         "percents": list(percents),
         "beam": search.beam,
         "max_new_tokens": max_new_tokens,
@@ -126,7 +139,7 @@ def _hypotheses(
         texts = deletion.decode_deleted(
             place.model.model, *features_of(decoded), prompt, saliency, percents,
             beam=search.beam, max_new_tokens=max_new_tokens,
-            batch_size=search.batch_size, seed=search.seed,
+            batch_size=search.batch_size, seed=seed,
         )  # fmt: skip
         return {"percents": np.array(percents), "hypotheses": np.array(texts, dtype=np.str_)}
 
@@ -143,7 +156,6 @@ def curves(
     task: Task,
     *,
     text_normalisation: str,
-    beam: int,
 ) -> pd.DataFrame:
     """Return the corpus score of every map at every percentage.
 
@@ -157,21 +169,30 @@ def curves(
         Chooses the scores.
     text_normalisation
         A name of :data:`s2txai.scoring.TEXT_NORMALISERS`.
-    beam
-        Of the search, for the signature.
     """
     options = {"text_normalisation": text_normalisation, "language": task.target}
     maps, percents = deleted[0]["maps"].tolist(), deleted[0]["percents"].tolist()
     rows = []
     for metric in score_names(task):
-        stated = signature(metric=metric, beam=beam, reference="human", **options)
         for m, name in enumerate(maps):
+            stated = score_signature(metric, reference="human", **options, **_design(deleted, name))
             for column, percent in enumerate(percents):
                 hypotheses = [str(artifact["hypotheses"][m, column]) for artifact in deleted]
                 score = corpus_score(metric, references, hypotheses, **options)
                 rows.append((name, percent, metric, score, len(references), stated))
     columns = ["map", "percent", "metric", "score", "n_utterances", "signature"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _design(deleted: Sequence[Artifact], name: str) -> dict[str, Any]:
+    """Return what a map's curve depends on, for its signature."""
+    stated = dict(deleted[0].meta["parameters"])
+    smx = stated.pop("smx")
+    if not name.startswith("smx"):
+        return stated
+    n_masks = [artifact.meta["parameters"]["smx"]["n_masks"] for artifact in deleted]
+    masks = {"n_segments": smx["n_segments"], "p": smx["p"], "mask_seed": smx["seed"]}
+    return {**stated, **masks, "n_masks": spread(n_masks)}
 
 
 def areas(table: pd.DataFrame) -> pd.DataFrame:
