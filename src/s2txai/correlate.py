@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import rankdata
 
+from s2txai.errors import UserError
 from s2txai.registry import Registry
 
 Normaliser = Callable[[np.ndarray], np.ndarray]
@@ -144,7 +145,14 @@ def choose_rows(rows: str, pieces: Sequence[str], roles: Sequence[str]) -> np.nd
         ``all`` (every predicted token; the headline) or ``text`` (pieces of words only).
     pieces, roles
         The token table.
+
+    Raises
+    ------
+    UserError
+        If ``rows`` is another word.
     """
+    if rows not in ("all", "text"):
+        raise UserError(f"Unknown choice of rows '{rows}'. Choose one of: all, text.")
     if rows == "all":
         return np.ones(len(roles), dtype=bool)
     return np.array(

@@ -148,9 +148,12 @@ def _runs(
     for model in request["models"]:
         entry = models[_known("model", model, models)]
         for name in request["tasks"]:
-            task = parse_task(name)
-            check_task(model, entry, task)
-            utterances = select(manifest, task, request.get("utterances"))
+            try:
+                task = parse_task(name)
+                check_task(model, entry, task)
+                utterances = select(manifest, task, request.get("utterances"))
+            except UserError as error:
+                raise UserError(f"config: runs of '{dataset}': {error}") from error
             blocks = shards([utterance.id for utterance in utterances], shard_size)
             found.append(Run(dataset, model, task, tuple(utterances), blocks))
     return found
