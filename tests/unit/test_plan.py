@@ -162,21 +162,25 @@ def test_unknown_keys(config, root):
         ),
         (
             {"models": ["many", "english"], "tasks": ["asr-en", "st-it-en"]},
+            "config: runs of 'talks': "
             "Model 'english' cannot perform task st-it-en, since it does not know the language "
             "'it'; choose another model, or one of its languages: en.",
         ),
         (
             {"models": ["many"], "tasks": ["st-en-it"]},
+            "config: runs of 'talks': "
             "Model 'many' cannot perform task st-en-it, since it translates into en; choose "
             "another model or task.",
         ),
         (
             {"tasks": ["asr"]},
+            "config: runs of 'talks': "
             "Task 'asr' is not of the form asr-<language> or st-<source>-<target>: write for "
             "example asr-en or st-it-en.",
         ),
         (
             {"utterances": ["en-1", "en-22"]},
+            "config: runs of 'talks': "
             "Unknown utterance 'en-22'; did you mean 'en-2'? Choose ids of the manifest.",
         ),
     ],
