@@ -12,14 +12,14 @@ import numpy as np
 import soundfile
 import torch
 
-from s2txai.models.base import CrossAttention, Facts, Features, TokenTable, n_steps
+from s2txai.models.base import CrossAttention, Facts, Features, Model, TokenTable, n_steps
 
 SUBSAMPLING = 2
 FRAME = 80  # samples
 SAMPLING_RATE = 8000  # Hz
 
 
-class LinearModel:
+class LinearModel(Model):
     """Logits of row i: bias_i + sum over steps and dimensions of state times weight.
 
     Parameters

@@ -218,3 +218,17 @@ def test_audio_past_the_context_is_refused(model):
 def test_missing_tokenizer_is_told(tmp_path):
     with pytest.raises(UserError, match=r"has no tokenizer\.json"):
         load_model("whisper", tmp_path, device="cpu", precision="float32")
+
+
+def test_occluded_steps_are_zero_vectors(model, states, hypothesis):
+    """The fast way, with keys and values projected once, against zeros put into copies."""
+    generator = torch.Generator().manual_seed(0)
+    occluded = torch.rand((3, 151), generator=generator) < 0.5
+    occluded[2] = True
+    hidden = torch.nn.functional.pad(occluded, (0, states.shape[1] - 151))[:, :, None]
+    expected = model.decode(states.masked_fill(hidden, 0.0), *hypothesis)
+    found = model.decode_occluded(states, occluded, *hypothesis)
+    torch.testing.assert_close(found, expected, atol=2e-3, rtol=1e-4)
+    assert (found[0] - found[1]).abs().max() > 0.1
+    # Nothing stays behind in the model.
+    assert not any("forward" in vars(module) for module in model._network.modules())

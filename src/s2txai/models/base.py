@@ -116,6 +116,29 @@ class Model(Protocol):
     ) -> torch.Tensor:
         """Return float32 logits [N, I, V] of a teacher-forced pass over ``tokens``."""
 
+    def decode_occluded(
+        self,
+        states: torch.Tensor,
+        occluded: torch.Tensor,
+        prompt: Sequence[int],
+        tokens: Sequence[int],
+    ) -> torch.Tensor:
+        """Return logits [N, I, V] with encoder steps set to zero.
+
+        Parameters
+        ----------
+        states
+            [1, steps, D], of one utterance.
+        occluded
+            bool [N, T'], True where a step over speech becomes the zero vector; steps past the
+            speech stay.
+        prompt, tokens
+            The hypothesis.
+        """
+        # The plain way; a family overrides it where most of the work is the same for all N.
+        hidden = pad_steps(occluded, states.shape[1])[:, :, None]  # (N, steps, 1)
+        return self.decode(states.masked_fill(hidden, 0.0), prompt, tokens)
+
     def generate(
         self, states: torch.Tensor, prompt: Sequence[int], *, beam: int, max_new_tokens: int
     ) -> list[list[int]]:
@@ -138,6 +161,11 @@ class Loader(Protocol):
 
     def __call__(self, directory: Path, *, device: torch.device, precision: torch.dtype) -> Model:
         """Load the weights under ``directory``; compute in ``precision`` on ``device``."""
+
+
+def pad_steps(occluded: torch.Tensor, n_all_steps: int) -> torch.Tensor:
+    """Extend bool [N, T'] to [N, steps] with False: steps past the speech are never occluded."""
+    return torch.nn.functional.pad(occluded, (0, n_all_steps - occluded.shape[1]))
 
 
 def n_steps(n_frames: int, subsampling: int) -> int:

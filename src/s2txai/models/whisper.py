@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,15 @@ from transformers.models.whisper.modeling_whisper import WhisperAttention
 
 from s2txai.datasets import Task
 from s2txai.errors import UserError
-from s2txai.models.base import CrossAttention, Facts, Features, Role, TokenTable
+from s2txai.models.base import (
+    CrossAttention,
+    Facts,
+    Features,
+    Model,
+    Role,
+    TokenTable,
+    pad_steps,
+)
 from s2txai.models.ctranslate2 import read_variables
 
 SAMPLING_RATE = 16_000  # Hz
@@ -209,7 +218,7 @@ def _copy_cross_attention(
     _copy_linear(variables, f"{source}/linear_2", state, f"{target}.encoder_attn.out_proj")
 
 
-class WhisperModel:
+class WhisperModel(Model):
     """Whisper behind the interface of :class:`s2txai.models.base.Model`."""
 
     def __init__(
@@ -313,6 +322,19 @@ class WhisperModel:
             logits: torch.Tensor = self._network.proj_out(hidden[:, len(prompt) - 1 :])
         return logits.float()
 
+    @torch.inference_mode()
+    def decode_occluded(
+        self,
+        states: torch.Tensor,
+        occluded: torch.Tensor,
+        prompt: Sequence[int],
+        tokens: Sequence[int],
+    ) -> torch.Tensor:
+        """Return logits [N, I, V]; keys and values of the steps are computed once for all N."""
+        hidden = pad_steps(occluded, states.shape[1])  # (N, steps)
+        with self._autocast(), _occluded_cross_attention(self._network, states, hidden):
+            return self.decode(states.expand(len(occluded), -1, -1), prompt, tokens)
+
     def _decoder(
         self,
         states: torch.Tensor,
@@ -412,6 +434,58 @@ class WhisperModel:
             yield
         finally:
             self._network.set_attn_implementation(fast)
+
+
+@contextmanager
+def _occluded_cross_attention(
+    network: WhisperForConditionalGeneration, states: torch.Tensor, occluded: torch.Tensor
+) -> Iterator[None]:
+    """Make every cross-attention see ``states`` [1, steps, D] with zeros where ``occluded`` says.
+
+    A zero vector has the key 0 (Whisper's keys have no bias) and the bias as its value, so neither
+    needs to be projected again for each of the N rows of ``occluded`` [N, steps].
+    """
+    attentions = [layer.encoder_attn for layer in network.model.decoder.layers]
+    for attention in attentions:
+        attention.forward = partial(
+            _attend_occluded,
+            attention,
+            _split_heads(attention.k_proj(states), attention.num_heads),
+            _split_heads(attention.v_proj(states), attention.num_heads),
+            occluded[:, None, None],
+        )
+    try:
+        yield
+    finally:
+        for attention in attentions:
+            del attention.forward  # the class's own is found again
+
+
+def _attend_occluded(
+    attention: WhisperAttention,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    occluded: torch.Tensor,
+    hidden_states: torch.Tensor,
+    **_: object,
+) -> tuple[torch.Tensor, None]:
+    """Attend from [N, I, D] to keys and values [1, H, steps, d], occluded by [N, 1, 1, steps]."""
+    query = _split_heads(
+        attention.q_proj(hidden_states) * attention.scaling, attention.num_heads
+    )  # (N, H, I, d)
+    scores = (query @ keys.transpose(-1, -2)).masked_fill(occluded, 0.0)
+    weights = torch.softmax(scores.float(), dim=-1)  # (N, H, I, steps)
+    visible = weights.masked_fill(occluded, 0.0)
+    on_occluded = (weights.sum(-1) - visible.sum(-1))[..., None]  # (N, H, I, 1)
+    bias = attention.v_proj.bias.view(attention.num_heads, 1, -1)  # (H, 1, d)
+    mixed = visible.to(values.dtype) @ values + on_occluded * bias  # (N, H, I, d)
+    return attention.out_proj(mixed.transpose(1, 2).flatten(2)), None
+
+
+def _split_heads(projected: torch.Tensor, heads: int) -> torch.Tensor:
+    """Return [N, H, length, d] of [N, length, H d]."""
+    n_rows, length, width = projected.shape
+    return projected.view(n_rows, length, heads, width // heads).transpose(1, 2)
 
 
 def _value_norms(attention: WhisperAttention, states: torch.Tensor) -> torch.Tensor:

@@ -44,11 +44,6 @@ def state_score(
     reference = model.decode(states, prompt, tokens)[0]  # (I, V)
 
     def score(occluded: torch.Tensor, k: int) -> torch.Tensor:
-        # Steps past the speech are never occluded.
-        padding = states.shape[1] - occluded.shape[1]
-        hidden = torch.nn.functional.pad(occluded, (0, padding))[:, :, None]  # (N, steps, 1)
-        return kl_divergence(
-            reference, model.decode(states.masked_fill(hidden, 0.0), prompt, tokens)
-        )
+        return kl_divergence(reference, model.decode_occluded(states, occluded, prompt, tokens))
 
     return score
