@@ -12,6 +12,30 @@ from s2txai.errors import UserError
 SHORTEST = 0.1  # s; less holds no speech, and some features need a few frames
 
 
+def audio_duration(path: Path) -> float:
+    """Return the duration of an audio file in seconds, from its header alone.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, is no audio, or is shorter than 0.1 s.
+    """
+    if not path.is_file():
+        raise UserError(f"No audio file {path}; correct its path in the manifest.")
+    try:
+        duration = float(soundfile.info(path).duration)
+    except (soundfile.SoundFileError, OSError) as error:
+        raise UserError(
+            f"{path} cannot be read as audio ({error}); convert it to WAV or FLAC."
+        ) from error
+    if duration < SHORTEST:
+        raise UserError(
+            f"{path} holds {duration:.3f} s of audio, less than {SHORTEST} s; "
+            "leave it out of the manifest."
+        )
+    return duration
+
+
 def read_audio(path: Path, sampling_rate: int) -> npt.NDArray[np.float32]:
     """Read an audio file as one channel at a given sampling rate.
 
@@ -30,25 +54,21 @@ def read_audio(path: Path, sampling_rate: int) -> npt.NDArray[np.float32]:
     Raises
     ------
     UserError
-        If the file is missing, is no audio, holds NaN or infinity, or is shorter than 0.1 s.
+        If the file is missing, is no audio, holds NaN, infinity or nothing but silence, or is
+        shorter than 0.1 s.
     """
-    if not path.is_file():
-        raise UserError(f"No audio file {path}; correct its path in the manifest.")
+    audio_duration(path)
     try:
         channels, rate = soundfile.read(path, dtype="float32", always_2d=True)  # (samples, C)
     except (soundfile.SoundFileError, OSError) as error:
         raise UserError(
             f"{path} cannot be read as audio ({error}); convert it to WAV or FLAC."
         ) from error
-    duration = len(channels) / rate
-    if duration < SHORTEST:
-        raise UserError(
-            f"{path} holds {duration:.3f} s of audio, less than {SHORTEST} s; "
-            "leave it out of the manifest."
-        )
     samples: npt.NDArray[np.float32] = channels.mean(axis=1)  # (samples,)
     if not np.isfinite(samples).all():
         raise UserError(f"{path} holds samples that are NaN or infinite; record or convert again.")
+    if not samples.any():
+        raise UserError(f"{path} holds nothing but silence; leave it out of the manifest.")
     return samples if rate == sampling_rate else _resample(samples, rate, sampling_rate)
 
 

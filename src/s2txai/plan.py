@@ -3,13 +3,13 @@
 Light enough to run whenever Snakemake plans: nothing here imports torch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from s2txai.aggregate import POOLINGS
-from s2txai.audio import file_sha256
+from s2txai.audio import audio_duration, file_sha256
 from s2txai.config import check_task, config_errors, load_datasets, load_models, read_yaml
 from s2txai.datasets import Task, Utterance, parse_task, read_manifest, reference, select, shards
 from s2txai.errors import UserError
@@ -154,9 +154,21 @@ def _runs(
                 utterances = select(manifest, task, request.get("utterances"))
             except UserError as error:
                 raise UserError(f"config: runs of '{dataset}': {error}") from error
+            _check_audio(utterances, model, entry.get("max_seconds"))
             blocks = shards([utterance.id for utterance in utterances], shard_size)
             found.append(Run(dataset, model, task, tuple(utterances), blocks))
     return found
+
+
+def _check_audio(utterances: Sequence[Utterance], model: str, max_seconds: float | None) -> None:
+    """Refuse audio that no job could use, before the first one starts."""
+    for utterance in utterances:
+        duration = audio_duration(utterance.path)
+        if max_seconds is not None and duration > max_seconds:
+            raise UserError(
+                f"Utterance '{utterance.id}' lasts {duration:.1f} s, but model '{model}' hears at "
+                f"most {max_seconds:g} s; cut {utterance.path} or leave it out of the run."
+            )
 
 
 def _rooted(entry: Mapping[str, Any], root: Path) -> Mapping[str, Any]:

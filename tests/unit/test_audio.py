@@ -62,3 +62,10 @@ def test_file_sha256_is_that_of_the_bytes(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"speech" * 100_000)
     assert file_sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_silence_is_refused(tmp_path):
+    path = tmp_path / "silent.wav"
+    soundfile.write(path, np.zeros(16_000, np.float32), 16_000)
+    with pytest.raises(UserError, match="nothing but silence"):
+        read_audio(path, 16_000)

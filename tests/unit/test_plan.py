@@ -247,6 +247,20 @@ def test_missing_audio(config, root):
     assert f"{root / 'talks' / 'manifest.tsv'}, line 5: no audio file" in found
 
 
+def test_audio_that_is_none_is_refused_before_any_job(config, root):
+    (root / "talks" / "en-3.wav").write_text("not audio")
+    assert "en-3.wav cannot be read as audio" in complaint(config, root)
+
+
+def test_an_utterance_longer_than_the_model_hears(config, root):
+    registry = root / "config" / "models.yaml"
+    text = registry.read_text()
+    assert "licence:" in text
+    registry.write_text(text.replace("licence:", "max_seconds: 0.05\n  licence:"))
+    found = complaint(config, root)
+    assert "hears at most 0.05 s" in found
+
+
 # Models and data sets described in the configuration itself
 
 
