@@ -9,7 +9,7 @@ CORES ?= $(shell nproc)
 # A change of the pins or of the package's metadata installs again.
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install reproduce test test-all lint format lock clean
+.PHONY: help install reproduce estimate test test-all lint format lock clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -30,6 +30,9 @@ $(INSTALLED): requirements.lock pyproject.toml
 reproduce: $(INSTALLED) ## Run the default study; the report is results/report/index.html
 	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES)
 	@echo "The report is results/report/index.html."
+
+estimate: $(INSTALLED) ## Tell jobs, masks, time and disk of CONFIG=my.yaml before it runs
+	@$(BIN)/s2txai estimate $(CONFIG)
 
 lint: $(INSTALLED) ## Check style and types
 	$(BIN)/ruff check

@@ -79,6 +79,28 @@ class Study:
     datasets: Mapping[str, Mapping[str, Any]]
 
 
+def read_config(root: Path, files: Sequence[Path]) -> dict[str, Any]:
+    """Read ``config/config.yaml`` and lay ``files`` over it, as ``snakemake --configfile`` does.
+
+    Raises
+    ------
+    UserError
+        If a file cannot be read.
+    """
+    config = read_yaml(root / "config" / "config.yaml")
+    for file in files:
+        _overlay(config, read_yaml(file))
+    return config
+
+
+def _overlay(config: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    for key, value in changes.items():
+        if isinstance(value, Mapping) and isinstance(config.get(key), dict):
+            _overlay(config[key], value)
+        else:
+            config[key] = value
+
+
 def plan(config: Mapping[str, Any], root: Path) -> Study:
     """Check a configuration and spell out its runs.
 

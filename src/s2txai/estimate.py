@@ -1,0 +1,190 @@
+"""What a configuration will cost, before anything runs: jobs, masks, time and disk.
+
+Time is measured, not guessed: each model that is here is run on a few masks of noise as long as the
+average utterance. What cannot be known before decoding is the number of tokens; it is assumed.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+
+from s2txai.aggregate import HALVES
+from s2txai.audio import audio_duration
+from s2txai.deletion import ENDS, map_names
+from s2txai.log import duration
+from s2txai.models.base import Model, n_steps
+from s2txai.models.handle import ModelHandle
+from s2txai.plan import Run, Study
+from s2txai.saliency.statistics import N_FOLDS
+
+# The LibriVox clips have 3.5 to 4 tokens a second.
+TOKENS_PER_SECOND = 4.0
+# Starting Python, importing torch and loading a small model, for each job that runs a model.
+SECONDS_PER_JOB = 8.0
+MODEL_STEPS = 5  # decode, attention, smx, smh, deletion
+JOBS_PER_RUN = 3  # transcripts, correlate, deletion_curves
+REFERENCE_FRAMES = 500  # that n_segments speaks of
+BYTES = {"float32": 4, "float64": 8}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Measured seconds for one mask, one decoder pass over encoder states, one decoded input.
+
+    ``n_maps`` counts layers times heads.
+    """
+
+    mask: float
+    state_mask: float
+    deleted: float
+    hypothesis: float
+    n_maps: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one run will take; ``seconds`` is None where the model is not here to be timed."""
+
+    run: Run
+    jobs: int
+    masks: int
+    seconds: float | None
+    bytes: int | None
+
+
+def measure(model: Model, run: Run, config: Mapping[str, Any]) -> Cost:
+    """Time a model on noise as long as the average utterance of a run."""
+    speech = mean(audio_duration(utterance.path) for utterance in run.utterances)
+    n_samples = int(speech * model.facts.sampling_rate)
+    features = model.features(torch.randn(n_samples).numpy() * 0.05)
+    tokens = [1] * (round(speech * TOKENS_PER_SECOND) + 1)
+    prompt = model.prompt(run.task)
+    n = min(config["compute"]["batch_size"], 8)
+    inputs = torch.from_numpy(features.values).to(model.device).expand(n, -1, -1)
+    steps = n_steps(len(features.values), model.facts.subsampling)
+    states = model.encode(inputs, features.padding_value)
+    occluded = torch.rand((n, steps), device=model.device) < 0.5
+
+    def generate(beam: int) -> Callable[[], object]:
+        return lambda: model.generate(states[:1], prompt, beam=beam, max_new_tokens=len(tokens))
+
+    encode = _seconds(lambda: model.encode(inputs, features.padding_value)) / n
+    decode = _seconds(lambda: model.decode(states, prompt, tokens)) / n
+    hidden = _seconds(lambda: model.decode_occluded(states[:1], occluded, prompt, tokens)) / n
+    attention = model.cross_attention(states[:1], prompt, tokens).weights
+    return Cost(
+        mask=encode + decode,
+        state_mask=hidden,
+        deleted=encode + _seconds(generate(config["deletion"]["beam"])),
+        hypothesis=encode + _seconds(generate(config["decode"]["beam"])),
+        n_maps=attention.shape[0] * attention.shape[1],
+    )
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    work()  # the first call pays for what later ones reuse
+    started = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def estimate(run: Run, config: Mapping[str, Any], cost: Cost | None) -> Estimate:
+    """Return what a run takes, in time and disk where its model could be measured."""
+    n = len(run.utterances)
+    masks = n * (config["smx"]["n_masks"] + config["smh"]["n_masks"])
+    model_jobs = MODEL_STEPS * len(run.shards)
+    jobs = model_jobs + len(run.shards) + JOBS_PER_RUN
+    if cost is None:
+        return Estimate(run, jobs, masks, None, None)
+    n_maps = len(map_names(config["aggregate"]["poolings"]))
+    n_inner = len(range(0, 101, config["deletion"]["step"])) - len(ENDS)
+    seconds = model_jobs * SECONDS_PER_JOB + n * (
+        config["smx"]["n_masks"] * cost.mask
+        + config["smh"]["n_masks"] * cost.state_mask
+        + (n_maps * n_inner + len(ENDS)) * cost.deleted
+        + cost.hypothesis
+    )
+    size = sum(_bytes(audio_duration(one.path), config, cost.n_maps) for one in run.utterances)
+    return Estimate(run, jobs, masks, seconds, size)
+
+
+def _bytes(speech: float, config: Mapping[str, Any], n_attention_maps: int) -> int:
+    """Return the uncompressed size of an utterance's files: 10 ms frames of 80 bins, r = 2."""
+    T, F = 100 * speech, 80
+    steps, rows = T / 2, TOKENS_PER_SECOND * speech + 1
+    K = len(config["smx"]["n_segments"])
+    S = sum(config["smx"]["n_segments"]) * T / REFERENCE_FRAMES
+    sums = N_FOLDS * (S + steps) * (rows + 1) * BYTES["float64"]
+    segments = K * T * F * BYTES["float32"]
+    features = T * F * BYTES["float32"]
+    attention = 3 * n_attention_maps * rows * steps * BYTES["float32"]
+    saliency = len(config["aggregate"]["poolings"]) + 1
+    pooled = saliency * (1 + 2 * len(HALVES)) * rows * steps * BYTES["float32"]
+    return int(sums + segments + features + attention + pooled)
+
+
+def print_estimate(study: Study, config: Mapping[str, Any], models: Path, threads: int) -> str:
+    """Return the table that ``s2txai estimate`` prints.
+
+    Parameters
+    ----------
+    study, config
+        What shall run.
+    models
+        Folder of the fetched models.
+    threads
+        CPU threads of a job.
+    """
+    lines = [f"{'run':44} {'utterances':>10} {'jobs':>6} {'masks':>10} {'time':>14} {'disk':>9}"]
+    found = []
+    for run in study.runs.values():
+        handle = ModelHandle(
+            study.models[run.model]["family"],
+            models / run.model,
+            device=config["compute"]["device"],
+            precision=config["compute"]["precision"],
+            threads=threads,
+        )
+        here = (models / run.model).is_dir()
+        one = estimate(run, config, measure(handle.model, run, config) if here else None)
+        found.append(one)
+        lines.append(
+            f"{'/'.join(run.key):44} {len(run.utterances):>10} {one.jobs:>6} {one.masks:>10,} "
+            f"{_time(one.seconds):>14} {_disk(one.bytes):>9}"
+        )
+    seconds = [one.seconds for one in found if one.seconds is not None]
+    sizes = [one.bytes for one in found if one.bytes is not None]
+    n_jobs = sum(one.jobs for one in found) + len(study.models) + 1  # fetching, the report
+    lines.append(
+        f"{'in all':44} {sum(len(one.run.utterances) for one in found):>10} {n_jobs:>6} "
+        f"{sum(one.masks for one in found):>10,} {_time(sum(seconds)):>14} {_disk(sum(sizes)):>9}"
+    )
+    device = "one GPU" if torch.cuda.is_available() else f"{threads} CPU threads"
+    lines.append(
+        f"Time on {device} as measured now, one job after the other; {TOKENS_PER_SECOND:g} tokens "
+        "a second of speech assumed; disk before compression."
+    )
+    absent = [name for name in study.models if not (models / name).is_dir()]
+    lines += [
+        f"{name} is not fetched yet, so its time is unknown and missing from the sum; "
+        f"fetch it with: snakemake --cores 1 {models / name}"
+        for name in absent
+    ]
+    return "\n".join(lines)
+
+
+def _time(seconds: float | None) -> str:
+    return "unknown" if seconds is None else duration(seconds)
+
+
+def _disk(size: int | None) -> str:
+    if size is None:
+        return "unknown"
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"

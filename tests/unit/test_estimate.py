@@ -1,0 +1,72 @@
+"""The estimate counts what the workflow will do."""
+
+import subprocess
+import sys
+
+import pytest
+
+from s2txai.estimate import Cost, estimate, print_estimate
+from s2txai.plan import plan, read_config
+from tests.weights import ROOT, model_directory
+
+COST = Cost(mask=2.0, state_mask=0.5, deleted=3.0, hypothesis=5.0, n_maps=24)
+
+
+@pytest.fixture
+def config():
+    return read_config(ROOT, [ROOT / "config" / "test.yaml"])
+
+
+def test_overlay_is_that_of_snakemake(config):
+    from snakemake.utils import update_config
+
+    expected = read_config(ROOT, [])
+    update_config(expected, {"smx": {"n_masks": 32, "n_segments": [30, 60]}})
+    assert config["smx"] == expected["smx"] | {"n_masks": 32, "n_segments": [30, 60]}
+    assert config["smx"]["p"] == 0.5
+    assert config["seed"] == 0
+
+
+def test_jobs_and_masks_are_those_that_snakemake_plans(config):
+    (run,) = plan(config, ROOT).runs.values()
+    found = estimate(run, config, COST)
+    # decode, attention, smx, smh, aggregate, deletion; transcripts, correlate, deletion_curves
+    assert found.jobs == 9
+    assert found.masks == 32 + 64
+    # 32 and 64 masks, 6 maps at the one inner percentage and the two ends, one hypothesis
+    inside = 32 * 2.0 + 64 * 0.5 + (6 * 1 + 2) * 3.0 + 5.0
+    assert found.seconds - inside == pytest.approx(5 * 8)
+
+
+def test_more_shards_are_more_jobs_and_no_more_masks(config):
+    config["runs"][0].pop("utterances")
+    (whole,) = plan(config, ROOT).runs.values()
+    (cut,) = plan(config | {"shard_size": 2}, ROOT).runs.values()
+    few, many = (estimate(run, config, COST) for run in (whole, cut))
+    assert (few.jobs, many.jobs) == (9, 3 * 6 + 3)
+    assert few.masks == many.masks
+
+
+def test_size_is_that_of_the_real_arrays(config):
+    """A clip of 3 s: 151 steps, 24 heads, 13 tokens assumed, two levels of 18 and 36 segments."""
+    (run,) = plan(config, ROOT).runs.values()
+    attention = 3 * 24 * 13 * 150 * 4
+    assert attention < estimate(run, config, COST).bytes < 3 * attention
+
+
+def test_a_model_that_is_not_here_has_no_time(config, tmp_path):
+    text = print_estimate(plan(config, ROOT), config, tmp_path, threads=1)
+    assert "unknown" in text
+    assert "whisper-tiny.en is not fetched yet" in text
+
+
+@pytest.mark.model
+def test_the_command_times_a_real_model():
+    model_directory("whisper-tiny.en")
+    shown = subprocess.run(
+        [sys.executable, "-m", "s2txai", "estimate", "config/test.yaml"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert "librivox/whisper-tiny.en/asr-en" in shown
+    assert "unknown" not in shown
+    assert "CPU threads" in shown or "GPU" in shown
