@@ -84,6 +84,17 @@ def download_snapshot(repo: str, revision: str) -> Path:
         ) from error
 
 
+def model_files(folder: Path) -> list[Path]:
+    """Return the files of a folder that make up a model, by name; none if there is no folder."""
+    if not folder.is_dir():
+        return []
+    return [
+        file
+        for file in sorted(folder.iterdir())
+        if file.is_file() and any(fnmatch.fnmatch(file.name, pattern) for pattern in PATTERNS)
+    ]
+
+
 def fetch_model(
     source: Mapping[str, Any],
     destination: Path,
@@ -199,11 +210,7 @@ def _link(folder: Path, model: Path) -> None:
     """Link to the files of ``folder`` that make up a model."""
     if not folder.is_dir():
         raise UserError(f"No folder {folder}; correct 'path' in the table of models.")
-    names = [
-        file.name
-        for file in sorted(folder.iterdir())
-        if file.is_file() and any(fnmatch.fnmatch(file.name, pattern) for pattern in PATTERNS)
-    ]
+    names = [file.name for file in model_files(folder)]
     if not any(fnmatch.fnmatch(name, pattern) for name in names for pattern in WEIGHTS):
         raise UserError(
             f"{folder} holds no weights ({' or '.join(WEIGHTS)}); convert the model to safetensors "

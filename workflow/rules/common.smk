@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from s2txai.errors import UserError
+from s2txai.fetch import model_files
 from s2txai.plan import plan
 from s2txai.versions import ALGORITHM_VERSIONS
 
@@ -73,10 +74,13 @@ def model_family(wildcards):
 def local_model_files(wildcards):
     """Files of a model on this machine: changed weights are fetched, and everything after, again."""
     source = STUDY.models[wildcards.model]["source"]
-    folder = Path(source.get("path", ""))
-    if "path" not in source or not folder.is_dir():
-        return []
-    return sorted(str(path) for path in folder.iterdir() if path.is_file())
+    return [str(path) for path in model_files(Path(source["path"]))] if "path" in source else []
+
+
+def local_model_states(wildcards):
+    """Size and time of each of these files: Snakemake overlooks a replacement that is older."""
+    states = [os.stat(path) for path in local_model_files(wildcards)]
+    return [(state.st_size, state.st_mtime_ns) for state in states]
 
 
 def get_final_output():

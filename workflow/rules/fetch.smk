@@ -14,6 +14,7 @@ rule fetch_model:
         "results/logs/fetch_model/{model}.log",
     params:
         source=lambda wildcards: STUDY.models[wildcards.model]["source"],
+        states=local_model_states,
     message:
         "Fetching the model {wildcards.model}"
     script:
