@@ -13,7 +13,7 @@ rule report:
         auc=tables("deletion/auc.csv"),
         decode=shard_directories("decode"),
         aggregate=shard_directories("aggregate"),
-        paper=str(ROOT / "config" / "paper_reference.csv"),
+        paper=os.path.relpath(ROOT / "config" / "paper_reference.csv"),
     output:
         page="results/report/index.html",
         figures=directory("results/report/figures"),
@@ -24,6 +24,10 @@ rule report:
     params:
         version=ALGORITHM_VERSIONS["report"],
         runs=sorted("/".join(key) for key in STUDY.runs),
+        # Printed on the page.
+        config=config,
+        models=STUDY.models,
+        datasets=STUDY.datasets,
     resources:
         mem_mb=4000,
         runtime=30,
