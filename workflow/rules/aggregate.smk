@@ -13,13 +13,13 @@ rule aggregate:
         "results/logs/{dataset}/{model}/{task}/aggregate/{shard}.log",
     benchmark:
         "results/benchmarks/{dataset}/{model}/{task}/aggregate/{shard}.tsv"
+    resources:
+        mem_mb=4000,
+        runtime=30,
     params:
         version=ALGORITHM_VERSIONS["aggregate"],
         ids=shard_ids,
         poolings=config["aggregate"]["poolings"],
-    resources:
-        mem_mb=4000,
-        runtime=30,
     message:
         "Aggregating: {wildcards.dataset}, {wildcards.model}, {wildcards.task}, shard {wildcards.shard}"
     script:

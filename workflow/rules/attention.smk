@@ -11,16 +11,16 @@ rule attention:
         "results/logs/{dataset}/{model}/{task}/attention/{shard}.log",
     benchmark:
         "results/benchmarks/{dataset}/{model}/{task}/attention/{shard}.tsv"
-    params:
-        version=ALGORITHM_VERSIONS["attention"],
-        family=model_family,
-        precision=config["compute"]["precision"],
-        ids=shard_ids,
     threads: 8
     resources:
         gpu=1,
         mem_mb=8000,
         runtime=30,
+    params:
+        version=ALGORITHM_VERSIONS["attention"],
+        family=model_family,
+        precision=config["compute"]["precision"],
+        ids=shard_ids,
     message:
         "Extracting cross-attention: {wildcards.dataset}, {wildcards.model}, {wildcards.task}, shard {wildcards.shard}"
     script:

@@ -5,22 +5,42 @@ rule correlate:
     input:
         aggregate=shards_of("aggregate"),
     output:
-        utterances=RUN + "/correlate/utterances.csv",
-        reliability=RUN + "/correlate/reliability.csv",
-        summary=RUN + "/correlate/summary.csv",
-        mixing=RUN + "/correlate/mixing.csv",
+        utterances=report(
+            RUN + "/correlate/utterances.csv",
+            caption="../report/utterances.rst",
+            category="Tables",
+            labels=table_labels("correlate/utterances.csv"),
+        ),
+        reliability=report(
+            RUN + "/correlate/reliability.csv",
+            caption="../report/reliability.rst",
+            category="Tables",
+            labels=table_labels("correlate/reliability.csv"),
+        ),
+        summary=report(
+            RUN + "/correlate/summary.csv",
+            caption="../report/summary.rst",
+            category="Tables",
+            labels=table_labels("correlate/summary.csv"),
+        ),
+        mixing=report(
+            RUN + "/correlate/mixing.csv",
+            caption="../report/mixing.rst",
+            category="Tables",
+            labels=table_labels("correlate/mixing.csv"),
+        ),
     log:
         "results/logs/{dataset}/{model}/{task}/correlate.log",
     benchmark:
         "results/benchmarks/{dataset}/{model}/{task}/correlate.tsv"
+    resources:
+        mem_mb=4000,
+        runtime=30,
     params:
         version=ALGORITHM_VERSIONS["correlate"],
         ids=all_ids,
         poolings=config["aggregate"]["poolings"],
         rows=config["correlate"]["rows"],
-    resources:
-        mem_mb=4000,
-        runtime=30,
     message:
         "Correlating: {wildcards.dataset}, {wildcards.model}, {wildcards.task}"
     script:

@@ -10,6 +10,11 @@ rule decode:
         "results/logs/{dataset}/{model}/{task}/decode/{shard}.log",
     benchmark:
         "results/benchmarks/{dataset}/{model}/{task}/decode/{shard}.tsv"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=60,
     params:
         version=ALGORITHM_VERSIONS["decode"],
         family=model_family,
@@ -17,11 +22,6 @@ rule decode:
         ids=shard_ids,
         audio=lambda wildcards: run_of(wildcards).audio_sha256(wildcards.shard),
         beam=config["decode"]["beam"],
-    threads: 8
-    resources:
-        gpu=1,
-        mem_mb=8000,
-        runtime=60,
     message:
         "Decoding {wildcards.dataset} with {wildcards.model}, {wildcards.task}, shard {wildcards.shard}"
     script:
@@ -32,20 +32,30 @@ rule transcripts:
     input:
         decode=shards_of("decode"),
     output:
-        transcripts=RUN + "/decode/transcripts.csv",
-        scores=RUN + "/decode/scores.csv",
+        transcripts=report(
+            RUN + "/decode/transcripts.csv",
+            caption="../report/transcripts.rst",
+            category="Tables",
+            labels=table_labels("decode/transcripts.csv"),
+        ),
+        scores=report(
+            RUN + "/decode/scores.csv",
+            caption="../report/scores.rst",
+            category="Tables",
+            labels=table_labels("decode/scores.csv"),
+        ),
     log:
         "results/logs/{dataset}/{model}/{task}/transcripts.log",
     benchmark:
         "results/benchmarks/{dataset}/{model}/{task}/transcripts.tsv"
+    resources:
+        mem_mb=2000,
+        runtime=10,
     params:
         version=ALGORITHM_VERSIONS["score"],
         ids=all_ids,
         references=lambda wildcards: run_of(wildcards).references_sha256(),
         text_normalisation=config["text_normalisation"],
-    resources:
-        mem_mb=2000,
-        runtime=10,
     message:
         "Scoring the transcripts of {wildcards.dataset} by {wildcards.model}, {wildcards.task}"
     script:

@@ -13,6 +13,11 @@ rule deletion:
         "results/logs/{dataset}/{model}/{task}/deletion/{shard}.log",
     benchmark:
         "results/benchmarks/{dataset}/{model}/{task}/deletion/{shard}.tsv"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=120,
     params:
         version=ALGORITHM_VERSIONS["deletion"],
         family=model_family,
@@ -21,11 +26,6 @@ rule deletion:
         seed=config["seed"],
         poolings=config["aggregate"]["poolings"],
         deletion=config["deletion"],
-    threads: 8
-    resources:
-        gpu=1,
-        mem_mb=8000,
-        runtime=120,
     message:
         "Deleting salient cells: {wildcards.dataset}, {wildcards.model}, {wildcards.task}, shard {wildcards.shard}"
     script:
@@ -36,20 +36,30 @@ rule deletion_curves:
     input:
         deletion=shards_of("deletion"),
     output:
-        curves=RUN + "/deletion/curves.csv",
-        auc=RUN + "/deletion/auc.csv",
+        curves=report(
+            RUN + "/deletion/curves.csv",
+            caption="../report/curves.rst",
+            category="Tables",
+            labels=table_labels("deletion/curves.csv"),
+        ),
+        auc=report(
+            RUN + "/deletion/auc.csv",
+            caption="../report/auc.rst",
+            category="Tables",
+            labels=table_labels("deletion/auc.csv"),
+        ),
     log:
         "results/logs/{dataset}/{model}/{task}/deletion_curves.log",
     benchmark:
         "results/benchmarks/{dataset}/{model}/{task}/deletion_curves.tsv"
+    resources:
+        mem_mb=2000,
+        runtime=10,
     params:
         ids=all_ids,
         references=lambda wildcards: run_of(wildcards).references_sha256(),
         version=ALGORITHM_VERSIONS["score"],
         text_normalisation=config["text_normalisation"],
-    resources:
-        mem_mb=2000,
-        runtime=10,
     message:
         "Scoring deletion: {wildcards.dataset}, {wildcards.model}, {wildcards.task}"
     script:

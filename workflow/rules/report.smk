@@ -15,22 +15,41 @@ rule report:
         aggregate=shard_directories("aggregate"),
         paper=os.path.relpath(ROOT / "config" / "paper_reference.csv"),
     output:
-        page="results/report/index.html",
-        figures=directory("results/report/figures"),
+        page=report(
+            "results/report/index.html",
+            caption="../report/page.rst",
+            category="Report",
+            labels={"result": "the page"},
+        ),
+        sweep=report(
+            "results/report/sweep.csv",
+            caption="../report/sweep.rst",
+            category="Report",
+            labels={"result": "all runs in one table"},
+        ),
+        figures=report(
+            directory("results/report/figures"),
+            # The PDFs beside them are the same figures.
+            patterns=["{figure}.png", "{dataset}/{model}/{task}/{figure}.png"],
+            caption="../report/figures.rst",
+            category="Figures",
+            labels=FIGURE_LABELS,
+        ),
     log:
         "results/logs/report.log",
     benchmark:
         "results/benchmarks/report.tsv"
+    resources:
+        mem_mb=4000,
+        runtime=30,
     params:
         version=ALGORITHM_VERSIONS["report"],
-        runs=sorted("/".join(key) for key in STUDY.runs),
+        # The page follows their order.
+        runs=["/".join(key) for key in STUDY.runs],
         # Printed on the page.
         config=config,
         models=STUDY.models,
         datasets=STUDY.datasets,
-    resources:
-        mem_mb=4000,
-        runtime=30,
     message:
         "Writing the report"
     script:

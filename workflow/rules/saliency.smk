@@ -11,6 +11,11 @@ rule smx:
         "results/logs/{dataset}/{model}/{task}/smx/{shard}.log",
     benchmark:
         "results/benchmarks/{dataset}/{model}/{task}/smx/{shard}.tsv"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=240,
     params:
         version=ALGORITHM_VERSIONS["smx"],
         family=model_family,
@@ -18,11 +23,6 @@ rule smx:
         ids=shard_ids,
         seed=config["seed"],
         masks=config["smx"],
-    threads: 8
-    resources:
-        gpu=1,
-        mem_mb=8000,
-        runtime=240,
     message:
         "Saliency on the input: {wildcards.dataset}, {wildcards.model}, {wildcards.task}, shard {wildcards.shard}"
     script:
@@ -39,6 +39,11 @@ rule smh:
         "results/logs/{dataset}/{model}/{task}/smh/{shard}.log",
     benchmark:
         "results/benchmarks/{dataset}/{model}/{task}/smh/{shard}.tsv"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=240,
     params:
         version=ALGORITHM_VERSIONS["smh"],
         family=model_family,
@@ -46,11 +51,6 @@ rule smh:
         ids=shard_ids,
         seed=config["seed"],
         masks=config["smh"],
-    threads: 8
-    resources:
-        gpu=1,
-        mem_mb=8000,
-        runtime=240,
     message:
         "Saliency on encoder outputs: {wildcards.dataset}, {wildcards.model}, {wildcards.task}, shard {wildcards.shard}"
     script:
