@@ -7,6 +7,9 @@ from snakemake.utils import min_version
 min_version("9.0")
 
 
+report: "workflow/report/workflow.rst"
+
+
 # Found wherever Snakemake is started; a path alone would be looked for in the working directory.
 configfile: f"{workflow.basedir}/config/config.yaml"
 

@@ -23,13 +23,21 @@ PIECES = [
 ROLES = ["text"] * 11 + ["eos"]
 WORDS = [0, 1, 2, 3, 4, 5, 6, 6, 7, 7, 8, -1]
 IDS = ("first", "second")
+KEY = ("librivox", "whisper-tiny.en", "asr-en")
 HOSTILE = "<script>alert('reference')</script> & $\\frac{1}$"
 
 
 def write_run(
-    root: Path, ids: tuple[str, ...] = IDS, scores: tuple[str, ...] = ("wer", "wer_max")
+    root: Path,
+    ids: tuple[str, ...] = IDS,
+    scores: tuple[str, ...] = ("wer", "wer_max"),
+    key: tuple[str, str, str] = KEY,
+    noise: float = 1.0,
 ) -> dict[str, Path]:
-    """Write ``root/{decode,...}`` and return the recordings by utterance."""
+    """Write ``root/{decode,...}`` and return the recordings by utterance.
+
+    ``noise`` is that of the saliency maps.
+    """
     audio = {}
     for number, utterance in enumerate(ids):
         rng = np.random.default_rng(number)
@@ -39,13 +47,13 @@ def write_run(
         _save(root, "attention", utterance, attention, _ATTENTION_AXES, {})
         for step, statistics in (("smx", smx(rng, planted)), ("smh", smh(rng, planted))):
             _save(root, step, utterance, statistics.arrays(), AXES, {"p": 0.5, "seed": 1})
-        aggregate = aggregate_arrays(rng, planted, attention)
+        aggregate = aggregate_arrays(rng, planted, attention, noise)
         parameters = {"smx": {"p": 0.5, "n_segments": [100, 200]}, "smh": {"p": 0.5}}
         _save(root, "aggregate", utterance, aggregate, aggregate_axes(aggregate), parameters)
         _save(root, "deletion", utterance, deletion_arrays(), _DELETION_AXES, {"beam": 1})
         audio[utterance] = root / f"{utterance}.wav"
         soundfile.write(audio[utterance], 0.1 * rng.standard_normal(int(3.3 * 16000)), 16000)
-    write_tables(root, ids, scores)
+    write_tables(root, ids, scores, key, noise)
     return audio
 
 
@@ -111,13 +119,16 @@ def smh(rng: np.random.Generator, planted: np.ndarray) -> Statistics:
 
 
 def aggregate_arrays(
-    rng: np.random.Generator, planted: np.ndarray, attention: dict[str, np.ndarray]
+    rng: np.random.Generator,
+    planted: np.ndarray,
+    attention: dict[str, np.ndarray],
+    noise: float,
 ) -> dict[str, np.ndarray]:
     decoded = decode_arrays(rng)
     arrays = attention_maps(attention["cross_attention"])
     arrays["padding_mass"] = attention["padding_mass"]
-    for name, noise in (("smx_avg2d", 0.4), ("smx_max2d", 0.25), ("smh", 0.15)):
-        halves = planted + noise * rng.standard_normal((3, 2, N_ROWS, STEPS))
+    for name, share in (("smx_avg2d", 0.4), ("smx_max2d", 0.25), ("smh", 0.15)):
+        halves = planted + noise * share * rng.standard_normal((3, 2, N_ROWS, STEPS))
         arrays[f"{name}_halves"] = halves.astype(np.float32)
         arrays[name] = halves[0].mean(axis=0).astype(np.float32)
     arrays["n_masks_smx"], arrays["n_masks_smh"] = np.array(160), np.array(400)
@@ -148,8 +159,20 @@ def deletion_arrays() -> dict[str, np.ndarray]:
     }
 
 
-def write_tables(root: Path, ids: tuple[str, ...], metrics: tuple[str, ...]) -> None:
+def write_tables(
+    root: Path,
+    ids: tuple[str, ...],
+    metrics: tuple[str, ...],
+    key: tuple[str, str, str],
+    noise: float,
+) -> None:
     """Write the tables of decode, correlate and deletion."""
+
+    def write_table(path: Path, table: pd.DataFrame) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        names = dict(zip(("dataset", "model", "task"), key, strict=True))
+        pd.concat([pd.DataFrame(names, index=table.index), table], axis=1).to_csv(path, index=False)
+
     transcripts = pd.DataFrame(
         {
             "utterance": list(ids),
@@ -180,7 +203,9 @@ def write_tables(root: Path, ids: tuple[str, ...], metrics: tuple[str, ...]) -> 
     ).assign(n_utterances=len(ids), signature="metric:wer|beam:1")
     write_table(root / "deletion" / "curves.csv", curves)
     areas = [
-        (name, metric, 40.0 + 7 * number) for metric in metrics for number, name in enumerate(MAPS)
+        (name, metric, 38.0 + 7 * number + 2 * noise)
+        for metric in metrics
+        for number, name in enumerate(MAPS)
     ]
     write_table(
         root / "deletion" / "auc.csv",
@@ -188,14 +213,6 @@ def write_tables(root: Path, ids: tuple[str, ...], metrics: tuple[str, ...]) -> 
             n_utterances=len(ids), signature="metric:wer|beam:1"
         ),
     )
-
-
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    table.insert(0, "dataset", "librivox")
-    table.insert(1, "model", "whisper-tiny.en")
-    table.insert(2, "task", "asr-en")
-    table.to_csv(path, index=False)
 
 
 _TOKEN = {name: ["token"] for name in ("tokens", "pieces", "roles", "word_index", "log_probs")}

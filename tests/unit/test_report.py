@@ -62,6 +62,10 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
+def write(folder: Path, *runs: RunFiles, facts: Facts = FACTS) -> None:
+    write_report(runs, folder / "index.html", folder / "sweep.csv", folder / "figures", facts)
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> RunFiles:
     root = tmp_path_factory.mktemp("results") / "librivox" / "whisper-tiny.en" / "asr-en"
@@ -72,7 +76,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> RunFiles:
 @pytest.fixture(scope="module")
 def report(files: RunFiles, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    write_report([files], folder / "index.html", folder / "figures", FACTS)
+    write(folder, files)
     return folder
 
 
@@ -101,12 +105,12 @@ def test_page_needs_nothing_else(page: Page) -> None:
 
 def test_every_picture_is_described_and_every_recording_embedded(page: Page) -> None:
     pictures = page.having("img")
-    assert len(pictures) == 3 + len(IDS)
+    assert len(pictures) == 4 + len(IDS)
     assert all(len(picture["alt"] or "") > 40 for picture in pictures)
     assert len({picture["alt"] for picture in pictures}) == len(pictures)
     recordings = [audio["src"] or "" for audio in page.having("audio")]
-    # RIFF, as base64
-    assert all(source.startswith("data:audio/wav;base64,UklGR") for source in recordings)
+    # fLaC, as base64
+    assert all(source.startswith("data:audio/flac;base64,ZkxhQ") for source in recordings)
     assert len(recordings) == len(IDS)
 
 
@@ -131,12 +135,14 @@ def test_empty_looking_hypothesis_survives(files: RunFiles) -> None:
 
 
 def test_figures_are_png_and_pdf_without_dates(files: RunFiles, report: Path) -> None:
-    figures = sorted(path.name for path in (report / "figures").iterdir())
-    stems = [f"librivox_whisper-tiny.en_asr-en_{name}" for name in (
+    figures = [path for path in (report / "figures").rglob("*") if path.is_file()]
+    stems = ["comparison"] + [f"librivox/whisper-tiny.en/asr-en/{name}" for name in (
         "deletion", "heads", "padding", "utterance_first", "utterance_second"
     )]  # fmt: skip
-    assert figures == sorted(f"{stem}.{kind}" for stem in stems for kind in ("pdf", "png"))
-    for path in (report / "figures").iterdir():
+    assert {str(path.relative_to(report / "figures")) for path in figures} == {
+        f"{stem}.{kind}" for stem in stems for kind in ("pdf", "png")
+    }
+    for path in figures:
         assert not re.search(rb"CreationDate|Matplotlib", path.read_bytes()), path.name
 
 
@@ -144,8 +150,10 @@ def test_same_results_give_the_same_bytes(
     files: RunFiles, report: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1")
-    write_report([files], tmp_path / "index.html", tmp_path / "figures", FACTS)
-    for path in (tmp_path / "index.html", *(tmp_path / "figures").iterdir()):
+    write(tmp_path, files)
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(written) == 2 + 12
+    for path in written:
         assert path.read_bytes() == (report / path.relative_to(tmp_path)).read_bytes(), path.name
 
 
@@ -218,7 +226,7 @@ def test_translation_is_scored_by_bleu(tmp_path: Path) -> None:
     audio = write_run(root, ids=IDS[:1], scores=("bleu",))
     files = RunFiles("prompts", "whisper-tiny.en", "st-it-en", root, {"0000": IDS[:1]}, audio)
     facts = replace(FACTS, datasets={"prompts": FACTS.datasets["librivox"]})
-    write_report([files], tmp_path / "index.html", tmp_path / "figures", facts)
+    write(tmp_path, files, facts=facts)
     text = Page((tmp_path / "index.html").read_text(encoding="utf-8")).text
     assert "BLEU (0–100)" in text
     assert "The sooner a curve falls" in text

@@ -36,13 +36,15 @@ rule transcripts:
             RUN + "/decode/transcripts.csv",
             caption="../report/transcripts.rst",
             category="Tables",
-            labels=table_labels("decode/transcripts.csv"),
+            subcategory="{model} on {dataset}, {task}",
+            labels={"table": "transcripts"},
         ),
         scores=report(
             RUN + "/decode/scores.csv",
             caption="../report/scores.rst",
             category="Tables",
-            labels=table_labels("decode/scores.csv"),
+            subcategory="{model} on {dataset}, {task}",
+            labels={"table": "scores"},
         ),
     log:
         "results/logs/{dataset}/{model}/{task}/transcripts.log",

@@ -40,13 +40,15 @@ rule deletion_curves:
             RUN + "/deletion/curves.csv",
             caption="../report/curves.rst",
             category="Tables",
-            labels=table_labels("deletion/curves.csv"),
+            subcategory="{model} on {dataset}, {task}",
+            labels={"table": "curves"},
         ),
         auc=report(
             RUN + "/deletion/auc.csv",
             caption="../report/auc.rst",
             category="Tables",
-            labels=table_labels("deletion/auc.csv"),
+            subcategory="{model} on {dataset}, {task}",
+            labels={"table": "auc"},
         ),
     log:
         "results/logs/{dataset}/{model}/{task}/deletion_curves.log",

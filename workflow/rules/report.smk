@@ -1,6 +1,13 @@
 # One page for all runs.
 
 
+def run_of_figure(wildcards):
+    """Return the heading of a figure in Snakemake's own report."""
+    if "dataset" not in wildcards.keys():
+        return "All runs"
+    return "{model} on {dataset}, {task}".format(**wildcards)
+
+
 rule report:
     input:
         transcripts=tables("decode/transcripts.csv"),
@@ -30,10 +37,11 @@ rule report:
         figures=report(
             directory("results/report/figures"),
             # The PDFs beside them are the same figures.
-            patterns=["{figure}.png", "{dataset}/{model}/{task}/{figure}.png"],
+            patterns=["{figure,[^/]+}.png", "{dataset}/{model}/{task}/{figure}.png"],
             caption="../report/figures.rst",
             category="Figures",
-            labels=FIGURE_LABELS,
+            subcategory=run_of_figure,
+            labels={"figure": "{figure}"},
         ),
     log:
         "results/logs/report.log",

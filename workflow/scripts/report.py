@@ -32,4 +32,10 @@ with logging_to(Path(snakemake.log[0])):
         datasets=study.datasets,
         paper_reference=Path(snakemake.input.paper),
     )
-    write_report(runs, Path(snakemake.output.page), Path(snakemake.output.figures), facts)
+    write_report(
+        runs,
+        Path(snakemake.output.page),
+        Path(snakemake.output.sweep),
+        Path(snakemake.output.figures),
+        facts,
+    )

@@ -20,13 +20,21 @@ from s2txai.audio import read_audio
 from s2txai.datasets import parse_task
 from s2txai.report import figures as draw
 from s2txai.report import tables
+from s2txai.report.comparison import comparison
 from s2txai.report.names import map_name, row_labels, score_name
-from s2txai.report.runs import Run, RunFiles, UtteranceFacts, read_run
+from s2txai.report.runs import LOW_RELIABILITY, Run, RunFiles, UtteranceFacts, read_run
+from s2txai.report.sweep import (
+    saliencies,
+    sweep,
+    sweep_correlation_table,
+    sweep_deletion_table,
+)
 
-N_OPEN = 5  # utterances shown at once; the rest unfolds
-N_FIGURED = 20  # utterances with figures: the page of a large data set must still open
+N_OPEN = 5  # utterances of a run shown at once; the rest unfolds
+# Utterances with figures, of a run and of the page: the page of a large sweep must still open.
+N_FIGURED = 20
+N_FIGURED_IN_ALL = 60
 FEW_UTTERANCES = 20
-LOW_RELIABILITY = 0.5
 SAMPLING_RATE = 16_000  # Hz, of the recordings in the page
 
 __all__ = ["Facts", "RunFiles", "write_report"]
@@ -80,8 +88,10 @@ class Picture:
     files: str
 
 
-def write_report(runs: Sequence[RunFiles], output: Path, figures: Path, facts: Facts) -> None:
-    """Write the page and, beside it, its figures as PNG and PDF.
+def write_report(
+    runs: Sequence[RunFiles], output: Path, table: Path, figures: Path, facts: Facts
+) -> None:
+    """Write the page, the table of all runs, and the figures as PNG and PDF.
 
     Parameters
     ----------
@@ -89,6 +99,8 @@ def write_report(runs: Sequence[RunFiles], output: Path, figures: Path, facts: F
         What to report, in this order.
     output
         The HTML file.
+    table
+        The CSV of all runs, one row each.
     figures
         Directory of the figures.
     facts
@@ -100,7 +112,12 @@ def write_report(runs: Sequence[RunFiles], output: Path, figures: Path, facts: F
         If a table, result file or recording is missing or refused.
     """
     paper = tables.PaperFigures(facts.paper_reference)
-    sections = [_section(read_run(files), figures, paper) for files in runs]
+    found = [read_run(files) for files in runs]
+    n_figured = max(1, min(N_FIGURED, N_FIGURED_IN_ALL // len(found)))
+    sections = [_section(run, figures, paper, n_figured) for run in found]
+    rows = sweep(found)
+    with replacing(table) as partial:
+        rows.to_csv(partial, index=False)
     environment = Environment(
         loader=PackageLoader("s2txai.report"),
         autoescape=True,
@@ -109,6 +126,7 @@ def write_report(runs: Sequence[RunFiles], output: Path, figures: Path, facts: F
         lstrip_blocks=True,
     )
     page = environment.get_template("index.html.j2").render(
+        comparison=_comparison(rows, [files.key for files in runs], figures, paper),
         sections=sections,
         facts=facts,
         config=yaml.safe_dump(dict(facts.config), sort_keys=False, allow_unicode=True),
@@ -140,7 +158,58 @@ def _sources(source: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def _section(run: Run, figures: Path, paper: tables.PaperFigures) -> dict[str, Any]:
+def _comparison(
+    rows: pd.DataFrame, keys: Sequence[str], figures: Path, paper: tables.PaperFigures
+) -> dict[str, Any]:
+    """Return what the template shows of all runs together."""
+    smx = _main_pooling(saliencies(rows))
+    return {
+        "figure": _picture(
+            comparison(rows, smx, paper),
+            figures,
+            "comparison",
+            f"Correlation, context mixing and areas of deletion of {len(rows)} runs beside the "
+            f"paper's, {paper.VERSION}; all values are in the tables below.",
+            "Mean of all heads. Hollow marks are raw values; filled ones are corrected for the "
+            "noise of the maps and may be compared between runs. The upright stroke is the "
+            "ceiling: a raw correlation beyond it is chance. The first row and the bands are the "
+            f"paper's ranges over its models and tasks ({paper.VERSION}); its share of "
+            f"{paper.correlation('smh').text} for SMH is drawn as ρ, as it reads it. Every area of "
+            "deletion must be compared with the random order of its own run.",
+        ),
+        "correlation": sweep_correlation_table(rows, keys, smx, paper),
+        "deletion": sweep_deletion_table(rows, keys, paper),
+        "warnings": _sweep_warnings(rows),
+    }
+
+
+def _main_pooling(names: Sequence[str]) -> str:
+    """Return the input map that stands for all."""
+    # Of the input maps, only the linear one has a correction; a run may leave it out.
+    return "smx_avg2d" if "smx_avg2d" in names else names[0]
+
+
+def _sweep_warnings(rows: pd.DataFrame) -> list[str]:
+    n = len(rows)
+    warnings = []
+    few = int((rows["n_utterances"] < FEW_UTTERANCES).sum())
+    if few:
+        warnings.append(
+            f"Illustrative only: {few} of {n} runs have fewer than {FEW_UTTERANCES} utterances. "
+            "Differences between them describe these recordings, not the models."
+        )
+    reliability = rows[[f"reliability_{name}" for name in saliencies(rows)]]
+    unreliable = int((~(reliability >= LOW_RELIABILITY)).any(axis=1).sum())
+    if unreliable:
+        warnings.append(
+            f"Low reliability, under {LOW_RELIABILITY}: {unreliable} of {n} runs have a saliency "
+            "map that is mostly noise, so that their numbers, corrected ones included, are "
+            "illustrative; more masks make them reliable."
+        )
+    return warnings
+
+
+def _section(run: Run, figures: Path, paper: tables.PaperFigures, n_figured: int) -> dict[str, Any]:
     """Return what the template shows of one run."""
     files = run.files
     return {
@@ -163,9 +232,9 @@ def _section(run: Run, figures: Path, paper: tables.PaperFigures) -> dict[str, A
         "heads_figure": _heads_figure(run, figures),
         "deletion_figure": _deletion_figure(run, figures),
         "padding_figure": _padding_figure(run, figures),
-        "utterances": [_utterance(run, facts, figures) for facts in run.utterances[:N_FIGURED]],
+        "utterances": [_utterance(run, facts, figures) for facts in run.utterances[:n_figured]],
         "n_open": N_OPEN,
-        "n_without_figure": max(0, len(run.utterances) - N_FIGURED),
+        "n_without_figure": max(0, len(run.utterances) - n_figured),
     }
 
 
@@ -175,8 +244,7 @@ def _summary(run: Run, paper: tables.PaperFigures) -> dict[str, Any]:
     rows = headline[headline["attention"] == "ca_mean"].set_index("saliency")
     last = headline[(headline["attention"] == "ca_layer") & (headline["layer"] == run.n_layers - 1)]
     last_rho = last.set_index("saliency")["rho"]
-    # Of the input maps, only the linear one has a correction; a run may leave it out.
-    smx = "smx_avg2d" if "smx_avg2d" in rows.index else str(rows.index[0])
+    smx = _main_pooling(run.saliencies)
     score = run.tables["scores"].iloc[0]
     return {
         "n_utterances": len(run.utterances),
@@ -279,7 +347,7 @@ def _heads_figure(run: Run, figures: Path) -> Picture:
     return _picture(
         draw.head_correlations(heads, layers, mean),
         figures,
-        f"{run.files.key}_heads",
+        f"{run.files.key}/heads",
         f"Correlation of {L} layers by {H} heads with each saliency map. {best}.",
         "Correlation ρ of every single head with each saliency map; rows are decoder layers, the "
         "column set apart is the mean over the layer's heads. Red: the head looks where the model "
@@ -296,9 +364,8 @@ def _best_head(saliency: str, values: np.ndarray) -> str:
 
 
 def _deletion_figure(run: Run, figures: Path) -> Picture:
+    metric = run.deletion_metric
     curves = run.tables["curves"]
-    # The clipped WER keeps loops of a lost model from setting the scale.
-    metric = "wer_max" if "wer_max" in set(curves["metric"]) else str(curves["metric"].iloc[0])
     curves = curves[curves["metric"] == metric]
     areas = run.tables["auc"].set_index(["metric", "map"])["auc"][metric]
     order = [str(name) for name in areas.sort_values(ascending=metric == "bleu").index]
@@ -307,7 +374,7 @@ def _deletion_figure(run: Run, figures: Path) -> Picture:
     return _picture(
         draw.deletion_curves(curves, score_name(metric), order),
         figures,
-        f"{run.files.key}_deletion",
+        f"{run.files.key}/deletion",
         f"Curves of {score_name(metric)} against deleted cells; area under each: {listed}.",
         f"Cells of the spectrogram are deleted in the order of a map and the speech is decoded "
         f"again. The sooner a curve {faster}, the better its map knows what the model needs. The "
@@ -323,7 +390,7 @@ def _padding_figure(run: Run, figures: Path) -> Picture:
     return _picture(
         draw.padding_by_layer(run.padding),
         figures,
-        f"{run.files.key}_padding",
+        f"{run.files.key}/padding",
         f"Mean share of cross-attention on padding: {means}.",
         "Share of cross-attention that falls on encoder steps behind the speech, mean over all "
         "tokens. A circle is a head, a bar the mean of its layer. This mass enters no "
@@ -335,7 +402,7 @@ def _padding_figure(run: Run, figures: Path) -> Picture:
 def _utterance(run: Run, facts: UtteranceFacts, figures: Path) -> dict[str, Any]:
     decoded = run.files.artifact("decode", facts.id)
     aggregated = run.files.artifact("aggregate", facts.id)
-    smx = "smx_avg2d" if "smx_avg2d" in aggregated.arrays else run.saliencies[0]
+    smx = _main_pooling(run.saliencies)
     found = _utterance_correlations(run, facts.id, (smx, "smh"))
     titles = {"ca_mean": map_name("ca_mean")} | {
         name: f"{map_name(name)}   (ρ with CA: {value})" for name, value in found.items()
@@ -353,7 +420,7 @@ def _utterance(run: Run, facts: UtteranceFacts, figures: Path) -> dict[str, Any]
     picture = _picture(
         figure,
         figures,
-        f"{run.files.key}_utterance_{facts.id}",
+        f"{run.files.key}/utterance_{facts.id}",
         f"Spectrogram of {facts.duration:.2f} s and maps of {facts.n_rows} tokens: "
         f"{', '.join(map_name(name) for name in titles)}. {listed}.",
         "One row a predicted token, from top to bottom; a leading + continues the word above. "
@@ -382,7 +449,8 @@ def _utterance_correlations(run: Run, utterance: str, saliencies: Sequence[str])
 
 
 def _recording(path: Path) -> str:
+    # Lossless, and half as large as WAV.
     buffer = io.BytesIO()
     samples = read_audio(path, SAMPLING_RATE)
-    soundfile.write(buffer, samples, SAMPLING_RATE, format="WAV", subtype="PCM_16")
-    return _data_uri("audio/wav", buffer.getvalue())
+    soundfile.write(buffer, samples, SAMPLING_RATE, format="FLAC", subtype="PCM_16")
+    return _data_uri("audio/flac", buffer.getvalue())

@@ -11,6 +11,8 @@ import pandas as pd
 from s2txai.artifacts import Artifact, load
 from s2txai.errors import UserError
 
+LOW_RELIABILITY = 0.5
+
 TABLES = {
     "transcripts": "decode/transcripts.csv",
     "scores": "decode/scores.csv",
@@ -47,8 +49,8 @@ class RunFiles:
 
     @property
     def key(self) -> str:
-        """A name of the run for file names and links."""
-        return f"{self.dataset}_{self.model}_{self.task}"
+        """A name of the run for folders and links; no two runs share it."""
+        return f"{self.dataset}/{self.model}/{self.task}"
 
     @property
     def ids(self) -> list[str]:
@@ -122,6 +124,13 @@ class Run:
     def n_layers(self) -> int:
         """Decoder layers (L)."""
         return len(self.padding)
+
+    @property
+    def deletion_metric(self) -> str:
+        """The score whose deletion curve is shown."""
+        metrics = self.tables["auc"]["metric"]
+        # The clipped WER keeps loops of a lost model from setting the scale.
+        return "wer_max" if "wer_max" in set(metrics) else str(metrics.iloc[0])
 
     def headline(self) -> pd.DataFrame:
         """Return the summary of the headline: Pearson, each token's row standardised."""

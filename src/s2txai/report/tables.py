@@ -39,6 +39,8 @@ class Cell:
         Whether it is set as a number.
     marked
         Whether it stands out.
+    link
+        Id of the place on the page that tells more.
     """
 
     text: str
@@ -46,6 +48,7 @@ class Cell:
     rowspan: int = 1
     number: bool = True
     marked: bool = False
+    link: str = ""
 
 
 @dataclass
@@ -58,6 +61,8 @@ class Table:
         What it shows and how to read it.
     header
         Names of the columns.
+    over
+        Names of groups of columns, each with its number of columns; empty where there are none.
     groups
         Rows, in groups that are set apart. The first cell of a row is its header.
     titles
@@ -65,13 +70,14 @@ class Table:
     notes
         Reasons by letter.
     source
-        The file with all values, below the results directory.
+        The file with all values.
     signature
         What the numbers depend on.
     """
 
     caption: str
     header: list[str]
+    over: list[tuple[str, int]] = field(default_factory=list)
     groups: list[list[list[Cell]]] = field(default_factory=list)
     titles: list[str] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
@@ -105,9 +111,9 @@ def number_text(value: float, form: str = ".3f") -> str:
     )
 
 
-def words(text: str, *, marked: bool = False) -> Cell:
+def words(text: str, *, marked: bool = False, link: str = "") -> Cell:
     """Return a cell with text."""
-    return Cell(text, number=False, marked=marked)
+    return Cell(text, number=False, marked=marked, link=link)
 
 
 class PaperFigures:
@@ -136,6 +142,19 @@ class PaperFigures:
             and row["pooling"] == pooling
         ]
         return Cell(", ".join(texts), rowspan=rowspan)
+
+    def span(self, quantity: str, pooling: str = "") -> tuple[float, float] | None:
+        """Return the lowest and highest value of the first version; None where it states none."""
+        for row in self.rows:
+            if (row["version"], row["quantity"], row["pooling"]) == (
+                self.VERSION, quantity, pooling,
+            ):  # fmt: skip
+                return float(row["value_low"]), float(row["value_high"])
+        return None
+
+    def area(self, name: str) -> Cell:
+        """Return the area under the deletion curve of word errors for a map."""
+        return self.cell(*area_key(name))
 
     def correlation(self, saliency: str, rowspan: int = 1) -> Cell:
         """Return what stands beside the correlation with a saliency map."""
@@ -167,6 +186,14 @@ class PaperFigures:
         return table
 
 
+def area_key(name: str) -> tuple[str, str]:
+    """Return quantity and pooling of the paper's area for a map of deletion."""
+    if name.startswith("smx_") and name != "smx_full":
+        # The paper's plain number stands beside the mean.
+        return "deletion_auc_smx", "" if name == "smx_avg2d" else name.removeprefix("smx_")
+    return {"ca_mean": "deletion_auc_ca"}.get(name, f"deletion_auc_{name}"), ""
+
+
 def _range(row: dict[str, object]) -> str:
     low, high = (f"{row[key]:g}" for key in ("value_low", "value_high"))
     return low if low == high else f"{low}–{high}"
@@ -176,7 +203,7 @@ def _layer(value: object) -> int | None:
     return None if pd.isna(value) else int(value)  # type: ignore[call-overload]
 
 
-def _signatures(column: pd.Series) -> str:
+def merged_signatures(column: pd.Series) -> str:
     """Return the signatures of all rows as one, listing the values where they differ."""
     values: dict[str, list[str]] = {}
     for signature in column.unique():
@@ -213,7 +240,7 @@ def correlation_table(run: Run, paper: PaperFigures) -> Table:
             "paper",
         ],
         source="correlate/summary.csv",
-        signature=_signatures(chosen["signature"]),
+        signature=merged_signatures(chosen["signature"]),
     )
     for saliency in run.saliencies:
         rows = chosen[chosen["saliency"] == saliency]
@@ -270,7 +297,7 @@ def variants_table(run: Run) -> Table:
         "without noise may exceed. No unit.",
         header=["saliency", *(label for *_, label in VARIANTS)],
         source="correlate/summary.csv",
-        signature=_signatures(summary["signature"]),
+        signature=merged_signatures(summary["signature"]),
     )
     group = []
     for saliency in run.saliencies:
@@ -310,7 +337,7 @@ def mixing_table(run: Run, paper: PaperFigures) -> Table:
             "paper: Δ (%)",
         ],
         source="correlate/mixing.csv",
-        signature=_signatures(pd.concat([chosen["signature_smx"], chosen["signature_smh"]])),
+        signature=merged_signatures(pd.concat([chosen["signature_smx"], chosen["signature_smh"]])),
     )
     for pooling, rows in chosen.groupby("pooling", sort=False):
         group: list[list[Cell]] = []
@@ -345,16 +372,18 @@ def deletion_table(run: Run, paper: PaperFigures) -> Table:
     """Return the area under each deletion curve beside the paper's."""
     auc = run.tables["auc"]
     metrics = list(auc["metric"].unique())
+    # The paper's areas grow with the faithfulness of the map, so they are of word errors.
+    beside = "bleu" not in metrics
     table = Table(
         caption="Area under the deletion curve, 0-100. For word errors a higher area means a more "
         "faithful map, for BLEU a lower one; compare with the random order.",
         header=[
             "order of deletion by",
             *(f"area of {score_name(metric, short=True)}" for metric in metrics),
-            f"paper ({paper.VERSION})",
+            *([f"paper ({paper.VERSION})"] if beside else []),
         ],
         source="deletion/auc.csv",
-        signature=_signatures(auc["signature"]),
+        signature=merged_signatures(auc["signature"]),
     )
     group = []
     for name in auc["map"].unique():
@@ -363,21 +392,11 @@ def deletion_table(run: Run, paper: PaperFigures) -> Table:
             [
                 words(map_name(name)),
                 *(table.number(rows["auc"].iloc[0], ".1f") for rows in values),
-                _paper_area(name, paper),
+                *([paper.area(name)] if beside else []),
             ]
         )
     table.groups = [group]
     return table
-
-
-def _paper_area(name: str, paper: PaperFigures) -> Cell:
-    if name == "ca_mean":
-        return paper.cell("deletion_auc_ca")
-    if name == "smx_full":
-        return paper.cell("deletion_auc_smx_full")
-    if name == "smx_avg2d":
-        return paper.cell("deletion_auc_smx")
-    return paper.cell("deletion_auc_smx", name.removeprefix("smx_"))
 
 
 def score_table(run: Run) -> Table:
@@ -388,7 +407,7 @@ def score_table(run: Run) -> Table:
         "utterances together.",
         header=["score", "value", "utterances"],
         source="decode/scores.csv",
-        signature=_signatures(scores["signature"]),
+        signature=merged_signatures(scores["signature"]),
     )
     table.groups = [
         [

@@ -1,0 +1,203 @@
+"""All runs side by side, in the order of the configuration: one row a run."""
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+import pandas as pd
+
+from s2txai.aggregate import is_linear
+from s2txai.report.names import map_name, score_name, short_score_name
+from s2txai.report.runs import LOW_RELIABILITY, Run, headline
+from s2txai.report.tables import (
+    NO_SIGNAL,
+    NOT_LINEAR,
+    UNDEFINED,
+    Cell,
+    PaperFigures,
+    Table,
+    merged_signatures,
+    words,
+)
+
+UNRELIABLE = f"reliability under {LOW_RELIABILITY}: more noise than signal"
+
+
+def sweep(runs: Sequence[Run]) -> pd.DataFrame:
+    """Return one row a run: score, correlations of the all-head mean, mixing, deletion.
+
+    Columns named by a saliency map, pooling or map of deletion follow the runs' own names; see
+    ``docs/results.md``.
+    """
+    return pd.DataFrame([_row(run) for run in runs])
+
+
+def _row(run: Run) -> dict[str, Any]:
+    score = run.tables["scores"].iloc[0]
+    summary = _all_heads(run.tables["summary"]).set_index("saliency")
+    mixing = _all_heads(run.tables["mixing"]).set_index("pooling")
+    auc = run.tables["auc"]
+    auc = auc[auc["metric"] == run.deletion_metric].set_index("map")
+    row = {
+        "dataset": run.files.dataset,
+        "model": run.files.model,
+        "task": run.files.task,
+        "n_utterances": score["n_utterances"],
+        "metric": score["metric"],
+        "score": score["score"],
+    }
+    for saliency, found in summary.iterrows():
+        for name in ("rho", "reliability", "ceiling", "rho_corrected"):
+            row[f"{name}_{saliency}"] = found[name]
+    for pooling, found in mixing.iterrows():
+        for name in ("delta", "delta_corrected"):
+            row[f"{name}_{pooling}"] = found[name]
+    row["deletion_metric"] = run.deletion_metric
+    row |= {f"auc_{name}": area for name, area in auc["auc"].items()}
+    smh = summary.index == "smh"
+    return row | {
+        "signature_score": score["signature"],
+        "signature_smx": merged_signatures(summary.loc[~smh, "signature"]),
+        "signature_smh": merged_signatures(summary.loc[smh, "signature"]),
+        "signature_deletion": merged_signatures(auc["signature"]),
+    }
+
+
+def _all_heads(table: pd.DataFrame) -> pd.DataFrame:
+    rows = headline(table)
+    return rows[rows["attention"] == "ca_mean"]
+
+
+def names_after(prefix: str, table: pd.DataFrame) -> list[str]:
+    """Return what follows ``prefix`` in the names of columns, in their order."""
+    return [name.removeprefix(prefix) for name in table.columns if name.startswith(prefix)]
+
+
+def saliencies(table: pd.DataFrame) -> list[str]:
+    """Return the saliency maps of the sweep, in the order of its columns."""
+    return names_after("reliability_", table)
+
+
+def deletion_maps(table: pd.DataFrame) -> list[str]:
+    """Return the maps of deletion of the sweep, in the order of its columns."""
+    return names_after("auc_", table)
+
+
+def sweep_correlation_table(
+    table: pd.DataFrame, keys: Sequence[str], smx: str, paper: PaperFigures
+) -> Table:
+    """Return scores, correlations and context mixing of all runs, the paper's figures last.
+
+    Parameters
+    ----------
+    table
+        Of :func:`sweep`.
+    keys
+        Where the page tells more of each run.
+    smx
+        The input map that is shown in full and enters context mixing.
+    paper
+        The paper's figures.
+    """
+    others = [name for name in saliencies(table) if name not in (smx, "smh")]
+    in_full = ["ρ", "reliability", "ρ corrected"]
+    shown = Table(
+        caption="Every run: score of its hypotheses, correlation ρ of the all-head mean with "
+        f"saliency, and context mixing, Δ = ρ(CA, SMH) − ρ(CA, {map_name(smx)}). Correlations "
+        f"have no unit. Last row: the paper, {paper.VERSION}, which reads ρ with SMH as a share "
+        "in percent.",
+        header=["run", "utterances", "score", *in_full, *["ρ"] * len(others), *in_full, "Δ",
+                "Δ corrected"],
+        over=[
+            ("", 3),
+            (map_name(smx), 3),
+            *((map_name(name), 1) for name in others),
+            (map_name("smh"), 3),
+            ("context mixing", 2),
+        ],
+        source="results/report/sweep.csv",
+        signature=merged_signatures(
+            pd.concat([table["signature_smx"], table["signature_smh"]])
+        ),
+    )  # fmt: skip
+    rows = list(zip(keys, table.to_dict("records"), strict=True))
+    for dataset, group in groupby(rows, key=lambda pair: str(pair[1]["dataset"])):
+        shown.titles.append(dataset)
+        shown.groups.append([_correlation_row(shown, row, key, smx, others) for key, row in group])
+    shown.titles.append(f"paper, {paper.VERSION}")
+    best = [paper.cell("ca_smx_rho_best", name.removeprefix("smx_")).text for name in others]
+    blank = Cell("")
+    shown.groups.append(
+        [
+            [
+                words("over models and tasks"),
+                *([blank] * 2),
+                paper.cell("ca_smx_rho"),
+                *([blank] * 2),
+                *(Cell(f"best {text}" if text else "") for text in best),
+                paper.correlation("smh"),
+                *([blank] * 2),
+                paper.cell("ca_smh_minus_smx_rho"),
+                blank,
+            ]
+        ]
+    )
+    return shown
+
+
+def _correlation_row(
+    shown: Table, row: dict[str, Any], key: str, smx: str, others: Sequence[str]
+) -> list[Cell]:
+    pooling = smx.removeprefix("smx_")
+    why = NO_SIGNAL if is_linear(smx) else NOT_LINEAR
+    score = shown.number(row["score"], ".1f")
+    return [
+        words(f"{row['model']}, {row['task']}", link=key),
+        shown.number(row["n_utterances"], ",.0f"),
+        Cell(f"{short_score_name(row['metric'])} {score.text}"),
+        *_in_full(shown, row, smx),
+        *(shown.number(row[f"rho_{name}"]) for name in others),
+        *_in_full(shown, row, "smh"),
+        shown.number(row[f"delta_{pooling}"], "+.3f"),
+        shown.number(row[f"delta_corrected_{pooling}"], "+.3f", why),
+    ]
+
+
+def _in_full(shown: Table, row: dict[str, Any], saliency: str) -> list[Cell]:
+    rho, reliability = row[f"rho_{saliency}"], row[f"reliability_{saliency}"]
+    why = UNDEFINED if pd.isna(rho) else NO_SIGNAL if is_linear(saliency) else NOT_LINEAR
+    cell = shown.number(reliability)
+    if reliability < LOW_RELIABILITY:
+        cell = Cell(cell.text, shown.letter(UNRELIABLE))
+    return [shown.number(rho), cell, shown.number(row[f"rho_corrected_{saliency}"], reason=why)]
+
+
+def sweep_deletion_table(table: pd.DataFrame, keys: Sequence[str], paper: PaperFigures) -> Table:
+    """Return the area under the deletion curve of every run and map, a group a score."""
+    maps = deletion_maps(table)
+    shown = Table(
+        caption="Area under the deletion curve, 0-100, by the map that orders the cells. The "
+        f"paper's areas ({paper.VERSION}) are of word errors.",
+        header=["run", *map(map_name, maps)],
+        source="results/report/sweep.csv",
+        signature=merged_signatures(table["signature_deletion"]),
+    )
+    rows = list(zip(keys, table.to_dict("records"), strict=True))
+    for metric in table["deletion_metric"].unique():
+        better = "lower" if metric == "bleu" else "higher"
+        shown.titles.append(
+            f"{score_name(metric, short=True)}: a {better} area means a more faithful map"
+        )
+        group = [
+            [
+                words(f"{row['model']} on {row['dataset']}, {row['task']}", link=key),
+                *(shown.number(row[f"auc_{name}"], ".1f") for name in maps),
+            ]
+            for key, row in rows
+            if row["deletion_metric"] == metric
+        ]
+        if metric != "bleu":
+            areas = [paper.area(name) for name in maps]
+            group.append([words(f"paper, {paper.VERSION}"), *areas])
+        shown.groups.append(group)
+    return shown
