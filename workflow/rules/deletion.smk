@@ -25,7 +25,7 @@ rule deletion:
         ids=shard_ids,
         seed=config["seed"],
         poolings=config["aggregate"]["poolings"],
-        deletion=config["deletion"],
+        deletion=in_order(config["deletion"]),
     message:
         "Deleting salient cells: {wildcards.dataset}, {wildcards.model}, {wildcards.task}, shard {wildcards.shard}"
     script:

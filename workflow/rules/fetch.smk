@@ -13,7 +13,7 @@ rule fetch_model:
     log:
         "results/logs/fetch_model/{model}.log",
     params:
-        source=lambda wildcards: STUDY.models[wildcards.model]["source"],
+        source=lambda wildcards: in_order(STUDY.models[wildcards.model]["source"]),
         states=local_model_states,
     message:
         "Fetching the model {wildcards.model}"

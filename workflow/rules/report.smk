@@ -55,9 +55,9 @@ rule report:
         # The page follows their order.
         runs=["/".join(key) for key in STUDY.runs],
         # Printed on the page.
-        config=config,
-        models=STUDY.models,
-        datasets=STUDY.datasets,
+        config=in_order(config),
+        models=in_order(STUDY.models),
+        datasets=in_order(STUDY.datasets),
     message:
         "Writing the report"
     script:

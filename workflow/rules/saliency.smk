@@ -22,7 +22,7 @@ rule smx:
         precision=config["compute"]["precision"],
         ids=shard_ids,
         seed=config["seed"],
-        masks=config["smx"],
+        masks=in_order(config["smx"]),
     message:
         "Saliency on the input: {wildcards.dataset}, {wildcards.model}, {wildcards.task}, shard {wildcards.shard}"
     script:
@@ -50,7 +50,7 @@ rule smh:
         precision=config["compute"]["precision"],
         ids=shard_ids,
         seed=config["seed"],
-        masks=config["smh"],
+        masks=in_order(config["smh"]),
     message:
         "Saliency on encoder outputs: {wildcards.dataset}, {wildcards.model}, {wildcards.task}, shard {wildcards.shard}"
     script:
