@@ -41,9 +41,10 @@ lint: $(INSTALLED) ## Check style and types
 	$(BIN)/mypy
 
 test: lint ## Lint, unit tests and one workflow run on real speech (15 minutes on two cores)
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest --durations=10
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest --durations=10 -m "not slow"
 
-test-all: test ## Everything that CI runs
+test-all: test ## What `make test` runs, and then what it leaves out
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest --durations=10 -m slow
 
 format: $(INSTALLED) ## Format the code
 	$(BIN)/ruff check --fix
