@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from s2txai.errors import UserError
+from s2txai.report.comparison import comparison
 from s2txai.report.figures import head_correlations, render_png
 from s2txai.report.names import row_labels
 from s2txai.report.page import Facts, RunFiles, write_report
@@ -21,7 +22,7 @@ from s2txai.report.tables import (
     mixing_table,
     number_text,
 )
-from tests.synthetic_results import HOSTILE, IDS, write_run
+from tests.synthetic_results import HOSTILE, IDS, MAPS, POOLINGS, write_run
 
 PAPER = Path(__file__).parents[2] / "config" / "paper_reference.csv"
 FACTS = Facts(
@@ -221,16 +222,84 @@ def test_undefined_correlation_is_a_dash_with_its_reason(files: RunFiles, tmp_pa
     assert "no row of the maps varies" in table.notes[cell.note]
 
 
-def test_translation_is_scored_by_bleu(tmp_path: Path) -> None:
-    root = tmp_path / "results"
-    audio = write_run(root, ids=IDS[:1], scores=("bleu",))
-    files = RunFiles("prompts", "whisper-tiny.en", "st-it-en", root, {"0000": IDS[:1]}, audio)
-    facts = replace(FACTS, datasets={"prompts": FACTS.datasets["librivox"]})
-    write(tmp_path, files, facts=facts)
-    text = Page((tmp_path / "index.html").read_text(encoding="utf-8")).text
+def test_translation_is_scored_by_bleu(two: Path) -> None:
+    text = Page((two / "index.html").read_text(encoding="utf-8")).text
     assert "BLEU (0–100)" in text
     assert "The sooner a curve falls" in text
     assert "1 utterance, fewer than 20" in text
+
+
+@pytest.fixture(scope="module")
+def two(files: RunFiles, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the report of a noisy translation, and of recognition."""
+    folder = tmp_path_factory.mktemp("two")
+    key = ("prompts", "whisper-tiny.en", "st-it-en")
+    root = folder.joinpath("results", *key)
+    audio = write_run(root, ids=IDS[:1], scores=("bleu",), key=key, noise=3.0)
+    translation = RunFiles(*key, root, {"0000": IDS[:1]}, audio)
+    both = {"prompts": FACTS.datasets["librivox"], **FACTS.datasets}
+    write(folder, translation, files, facts=replace(FACTS, datasets=both))
+    return folder
+
+
+def test_sweep_has_a_row_a_run_in_their_order(two: Path) -> None:
+    table = pd.read_csv(two / "sweep.csv")
+    assert list(table["task"]) == ["st-it-en", "asr-en"]
+    assert list(table["metric"]) == ["bleu", "wer"]
+    assert list(table["deletion_metric"]) == ["bleu", "wer_max"]
+    assert list(table["n_utterances"]) == [1, 2]
+    ceiling = np.sqrt(table["reliability_smh"])
+    np.testing.assert_allclose(table["rho_corrected_smh"], table["rho_smh"] / ceiling)
+    np.testing.assert_allclose(table["delta_avg2d"], table["rho_smh"] - table["rho_smx_avg2d"])
+    assert table["rho_corrected_smx_max2d"].isna().all()
+    assert table["reliability_smx_avg2d"][0] < 0.1 < table["reliability_smx_avg2d"][1]
+    # As the synthetic areas are set, 7 from map to map.
+    assert list(table["auc_random"] - table["auc_ca_mean"]) == [35, 35]
+    assert (table.filter(like="signature_").map(len) > 5).all(axis=None)
+
+
+def test_columns_of_the_sweep_are_documented(two: Path) -> None:
+    text = (PAPER.parents[1] / "docs" / "results.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^\| (`.*?) \|", text.split("### `report/sweep.csv`")[1], re.M)
+    documented = {
+        name.replace("<pooling>", pooling).replace("<map>", deleted)
+        for line in lines
+        for name in re.findall("`(.*?)`", line)
+        for pooling in POOLINGS
+        for deleted in MAPS
+    }
+    assert documented == set(pd.read_csv(two / "sweep.csv"))
+
+
+def test_page_of_several_runs_begins_with_their_comparison(two: Path) -> None:
+    page = Page((two / "index.html").read_text(encoding="utf-8"))
+    first = page.having("img")[0]["alt"] or ""
+    assert first.startswith("Correlation, context mixing and areas of deletion of 2 runs")
+    assert "2 of 2 runs have fewer than 20 utterances" in page.text
+    assert "clipped WER (%): a higher area means a more faithful map" in page.text
+    assert "BLEU (0–100): a lower area means a more faithful map" in page.text
+    links = [link["href"] for link in page.having("a")]
+    assert "#prompts/whisper-tiny.en/st-it-en" in links
+    ids = [attributes["id"] for _, attributes in page.tags if attributes.get("id")]
+    assert len(ids) == len(set(ids))
+
+
+def test_paper_has_no_areas_for_bleu(two: Path) -> None:
+    key = ("prompts", "whisper-tiny.en", "st-it-en")
+    root = two.joinpath("results", *key)
+    run = read_run(RunFiles(*key, root, {"0000": IDS[:1]}, {}))
+    assert deletion_table(run, PaperFigures(PAPER)).header[-1] == "area of BLEU (0–100)"
+
+
+def test_no_two_runs_share_a_name(files: RunFiles) -> None:
+    first = replace(files, dataset="a_b", model="c")
+    assert first.key != replace(files, dataset="a", model="b_c").key
+
+
+def test_comparison_survives_undefined_values(two: Path) -> None:
+    table = pd.read_csv(two / "sweep.csv")
+    table.loc[0, [name for name in table if name.startswith(("rho", "delta_", "ceiling"))]] = np.nan
+    render_png(comparison(table, "smx_avg2d", PaperFigures(PAPER)))
 
 
 def test_heads_figure_survives_undefined_values() -> None:

@@ -16,7 +16,7 @@ from s2txai.report.names import map_name, short_score_name
 from s2txai.report.sweep import deletion_maps
 from s2txai.report.tables import PaperFigures, area_key
 
-RUN_HEIGHT = 0.46  # inches
+RUN_HEIGHT = 0.52  # inches
 LONGEST_LABEL = 30  # characters of a line
 
 # Fill and edge. The fills are Okabe and Ito's; the darker edges stand out against white.
@@ -141,7 +141,7 @@ def _draw_areas(
     panel.set_title(f"Deletion, {short_score_name(metric)}")
     panel.set_xlabel(f"area, 0–100\n({'lower' if falls else 'higher'}: more faithful)")
     # One below the other, so that none hides another.
-    offsets = np.linspace(-0.33, 0.33, len(maps)) if len(maps) > 1 else [0.0]
+    offsets = np.linspace(-0.38, 0.38, len(maps)) if len(maps) > 1 else [0.0]
     for name, offset in zip(maps, offsets, strict=True):
         colour, marker, _ = CURVES.get(name, OTHER_CURVE)
         points = [(row[f"auc_{name}"], y + offset) for y, row in enumerate(rows)
@@ -151,7 +151,7 @@ def _draw_areas(
             points.append((found[0], -1 + offset))
         panel.plot(
             *zip(*points, strict=True),
-            color=colour, marker=marker, markersize=4.5, linestyle="", clip_on=False,
+            color=colour, marker=marker, markersize=4, linestyle="", clip_on=False,
         )  # fmt: skip
     panel.set_xlim(0, 100)
 

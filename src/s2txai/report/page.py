@@ -27,7 +27,7 @@ from s2txai.report.sweep import (
     saliencies,
     sweep,
     sweep_correlation_table,
-    sweep_deletion_table,
+    sweep_effects_table,
 )
 
 N_OPEN = 5  # utterances of a run shown at once; the rest unfolds
@@ -178,7 +178,7 @@ def _comparison(
             "deletion must be compared with the random order of its own run.",
         ),
         "correlation": sweep_correlation_table(rows, keys, smx, paper),
-        "deletion": sweep_deletion_table(rows, keys, paper),
+        "effects": sweep_effects_table(rows, keys, smx, paper),
         "warnings": _sweep_warnings(rows),
     }
 

@@ -86,7 +86,7 @@ def deletion_maps(table: pd.DataFrame) -> list[str]:
 def sweep_correlation_table(
     table: pd.DataFrame, keys: Sequence[str], smx: str, paper: PaperFigures
 ) -> Table:
-    """Return scores, correlations and context mixing of all runs, the paper's figures last.
+    """Return scores and correlations of all runs, the paper's figures last.
 
     Parameters
     ----------
@@ -95,31 +95,26 @@ def sweep_correlation_table(
     keys
         Where the page tells more of each run.
     smx
-        The input map that is shown in full and enters context mixing.
+        The input map that is shown in full.
     paper
         The paper's figures.
     """
     others = [name for name in saliencies(table) if name not in (smx, "smh")]
     in_full = ["ρ", "reliability", "ρ corrected"]
     shown = Table(
-        caption="Every run: score of its hypotheses, correlation ρ of the all-head mean with "
-        f"saliency, and context mixing, Δ = ρ(CA, SMH) − ρ(CA, {map_name(smx)}). Correlations "
-        f"have no unit. Last row: the paper, {paper.VERSION}, which reads ρ with SMH as a share "
-        "in percent.",
-        header=["run", "utterances", "score", *in_full, *["ρ"] * len(others), *in_full, "Δ",
-                "Δ corrected"],
+        caption="Every run: score of its hypotheses, and correlation ρ of the all-head mean with "
+        f"saliency (no unit). Last row: the paper, {paper.VERSION}, which reads ρ with SMH as a "
+        "share in percent.",
+        header=["run", "utterances", "score", *in_full, *["ρ"] * len(others), *in_full],
         over=[
             ("", 3),
             (map_name(smx), 3),
-            *((map_name(name), 1) for name in others),
+            *((_breakable(map_name(name)), 1) for name in others),
             (map_name("smh"), 3),
-            ("context mixing", 2),
         ],
         source="results/report/sweep.csv",
-        signature=merged_signatures(
-            pd.concat([table["signature_smx"], table["signature_smh"]])
-        ),
-    )  # fmt: skip
+        signature=merged_signatures(pd.concat([table["signature_smx"], table["signature_smh"]])),
+    )
     rows = list(zip(keys, table.to_dict("records"), strict=True))
     for dataset, group in groupby(rows, key=lambda pair: str(pair[1]["dataset"])):
         shown.titles.append(dataset)
@@ -137,19 +132,20 @@ def sweep_correlation_table(
                 *(Cell(f"best {text}" if text else "") for text in best),
                 paper.correlation("smh"),
                 *([blank] * 2),
-                paper.cell("ca_smh_minus_smx_rho"),
-                blank,
             ]
         ]
     )
     return shown
 
 
+def _breakable(name: str) -> str:
+    """Return a name that may go on in the next line after each underscore."""
+    return name.replace("_", "_\u200b")
+
+
 def _correlation_row(
     shown: Table, row: dict[str, Any], key: str, smx: str, others: Sequence[str]
 ) -> list[Cell]:
-    pooling = smx.removeprefix("smx_")
-    why = NO_SIGNAL if is_linear(smx) else NOT_LINEAR
     score = shown.number(row["score"], ".1f")
     return [
         words(f"{row['model']}, {row['task']}", link=key),
@@ -158,8 +154,6 @@ def _correlation_row(
         *_in_full(shown, row, smx),
         *(shown.number(row[f"rho_{name}"]) for name in others),
         *_in_full(shown, row, "smh"),
-        shown.number(row[f"delta_{pooling}"], "+.3f"),
-        shown.number(row[f"delta_corrected_{pooling}"], "+.3f", why),
     ]
 
 
@@ -172,13 +166,20 @@ def _in_full(shown: Table, row: dict[str, Any], saliency: str) -> list[Cell]:
     return [shown.number(rho), cell, shown.number(row[f"rho_corrected_{saliency}"], reason=why)]
 
 
-def sweep_deletion_table(table: pd.DataFrame, keys: Sequence[str], paper: PaperFigures) -> Table:
-    """Return the area under the deletion curve of every run and map, a group a score."""
+def sweep_effects_table(
+    table: pd.DataFrame, keys: Sequence[str], smx: str, paper: PaperFigures
+) -> Table:
+    """Return context mixing and the areas under the deletion curves, a group a score.
+
+    Parameters as for :func:`sweep_correlation_table`.
+    """
     maps = deletion_maps(table)
     shown = Table(
-        caption="Area under the deletion curve, 0-100, by the map that orders the cells. The "
-        f"paper's areas ({paper.VERSION}) are of word errors.",
-        header=["run", *map(map_name, maps)],
+        caption=f"Context mixing, Δ = ρ(CA, SMH) − ρ(CA, {map_name(smx)}) (no unit), and area "
+        "under the deletion curve, 0-100, by the map that orders the cells. The paper's areas are "
+        "of word errors.",
+        header=["run", "Δ", "Δ corrected", *(_breakable(map_name(name)) for name in maps)],
+        over=[("", 1), ("context mixing", 2), ("area under the deletion curve", len(maps))],
         source="results/report/sweep.csv",
         signature=merged_signatures(table["signature_deletion"]),
     )
@@ -188,16 +189,28 @@ def sweep_deletion_table(table: pd.DataFrame, keys: Sequence[str], paper: PaperF
         shown.titles.append(
             f"{score_name(metric, short=True)}: a {better} area means a more faithful map"
         )
-        group = [
+        shown.groups.append(
             [
-                words(f"{row['model']} on {row['dataset']}, {row['task']}", link=key),
-                *(shown.number(row[f"auc_{name}"], ".1f") for name in maps),
+                _effects_row(shown, row, key, smx, maps)
+                for key, row in rows
+                if row["deletion_metric"] == metric
             ]
-            for key, row in rows
-            if row["deletion_metric"] == metric
-        ]
-        if metric != "bleu":
-            areas = [paper.area(name) for name in maps]
-            group.append([words(f"paper, {paper.VERSION}"), *areas])
-        shown.groups.append(group)
+        )
+    shown.titles.append(f"paper, {paper.VERSION}")
+    areas = [paper.area(name) for name in maps]
+    mixing = [paper.cell("ca_smh_minus_smx_rho"), Cell("")]
+    shown.groups.append([[words("over models and tasks"), *mixing, *areas]])
     return shown
+
+
+def _effects_row(
+    shown: Table, row: dict[str, Any], key: str, smx: str, maps: Sequence[str]
+) -> list[Cell]:
+    pooling = smx.removeprefix("smx_")
+    why = NO_SIGNAL if is_linear(smx) else NOT_LINEAR
+    return [
+        words(f"{row['model']} on {row['dataset']}, {row['task']}", link=key),
+        shown.number(row[f"delta_{pooling}"], "+.3f"),
+        shown.number(row[f"delta_corrected_{pooling}"], "+.3f", why),
+        *(shown.number(row[f"auc_{name}"], ".1f") for name in maps),
+    ]
