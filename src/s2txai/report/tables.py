@@ -323,8 +323,9 @@ def mixing_table(run: Run, paper: PaperFigures) -> Table:
     table = Table(
         caption="Context mixing: how much better attention agrees with the saliency of encoder "
         "outputs (SMH) than of the input (SMX). Δ = ρ(CA, SMH) − ρ(CA, SMX), no unit; in percent "
-        "of ρ(CA, SMH). SMH has fewer segments and hence less noise, so only the corrected "
-        f"columns speak of mixing. Paper: {paper.VERSION}.",
+        "of ρ(CA, SMH). SMH has fewer segments and hence less noise; the corrected "
+        "columns take that out. Segments of SMX larger than an encoder step look like mixing, too, "
+        f"and nothing takes that out. Paper: {paper.VERSION}.",
         header=[
             "attention",
             "ρ(CA, SMX)",
