@@ -102,21 +102,21 @@ def saliency_maps(
         ``smx_<pooling>`` and ``smh`` [I, T']; ``<map>_halves`` [3, 2, I, T'], the two halves of the
         masks in each of the three ways to deal the folds, from which reliability is computed.
     """
-    maps = {f"smx_{name}": _pooled(smx, name) for name in poolings} | {"smh": _steps(smh)}
-    for name in poolings:
-        maps[f"smx_{name}_halves"] = np.array(
-            [[_pooled(smx, name, folds) for folds in halves] for halves in HALVES]
-        )
-    maps["smh_halves"] = np.array([[_steps(smh, folds) for folds in halves] for halves in HALVES])
+    maps = _at_steps(smx, smh, poolings)
+    halves = [[_at_steps(smx, smh, poolings, folds) for folds in pair] for pair in HALVES]
+    for name in tuple(maps):
+        maps[f"{name}_halves"] = np.array([[half[name] for half in pair] for pair in halves])
     return {name: values.astype(np.float32) for name, values in maps.items()}
 
 
-def _pooled(
-    smx: Statistics, pooling: str, folds: Sequence[int] = tuple(range(N_FOLDS))
-) -> np.ndarray:
-    return pool(heatmap(smx, folds), pooling, smx.subsampling, smx.n_steps)
-
-
-def _steps(smh: Statistics, folds: Sequence[int] = tuple(range(N_FOLDS))) -> np.ndarray:
+def _at_steps(
+    smx: Statistics,
+    smh: Statistics,
+    poolings: Sequence[str],
+    folds: Sequence[int] = tuple(range(N_FOLDS)),
+) -> dict[str, np.ndarray]:
+    # Once for all poolings: [I, T, F] is by far the largest array of the step.
+    cells = heatmap(smx, folds)
+    maps = {f"smx_{name}": pool(cells, name, smx.subsampling, smx.n_steps) for name in poolings}
     # An encoder step has one cell, so there is nothing to pool.
-    return heatmap(smh, folds)[:, :, 0]
+    return maps | {"smh": heatmap(smh, folds)[:, :, 0]}
