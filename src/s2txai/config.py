@@ -130,17 +130,23 @@ def check_task(model: str, entry: Mapping[str, Any], task: Task) -> None:
         task's target.
     """
     if task.source not in entry["languages"]:
-        raise UserError(
-            f"Model '{model}' cannot perform task {task.name}, since it does not know the language "
-            f"'{task.source}'; choose another model, or one of its languages: "
-            f"{', '.join(entry['languages'])}."
-        )
-    if task.kind == "st" and task.target not in entry["translation_targets"]:
-        targets = ", ".join(entry["translation_targets"]) or "no language"
-        raise UserError(
-            f"Model '{model}' cannot perform task {task.name}, since it translates into {targets}; "
-            "choose another model or task."
-        )
+        reason = f"it does not know the language '{task.source}'"
+    elif task.kind == "st" and task.target not in entry["translation_targets"]:
+        reason = f"it translates into {', '.join(entry['translation_targets']) or 'no language'}"
+    else:
+        return
+    raise UserError(
+        f"Model '{model}' cannot perform task {task.name}, since {reason}; choose another model, "
+        f"or of what it can do: {_possible_tasks(entry)}."
+    )
+
+
+def _possible_tasks(entry: Mapping[str, Any]) -> str:
+    languages, targets = entry["languages"], entry["translation_targets"]
+    if len(languages) == 1 and not targets:
+        return f"asr-{languages[0]}"
+    forms = ["asr-<language>", *(f"st-<language>-{target}" for target in targets)]
+    return f"{', '.join(forms)}, where <language> is one of {', '.join(languages)}"
 
 
 def config_errors(

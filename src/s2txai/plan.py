@@ -11,7 +11,16 @@ from typing import Any
 from s2txai.aggregate import POOLINGS
 from s2txai.audio import audio_duration, file_sha256
 from s2txai.config import check_task, config_errors, load_datasets, load_models, read_yaml
-from s2txai.datasets import Task, Utterance, parse_task, read_manifest, reference, select, shards
+from s2txai.datasets import (
+    Diacritics,
+    Task,
+    Utterance,
+    parse_task,
+    read_manifest,
+    reference,
+    select,
+    shards,
+)
 from s2txai.errors import UserError
 from s2txai.registry import did_you_mean
 from s2txai.saliency.statistics import N_FOLDS
@@ -32,6 +41,8 @@ class Run:
         Rows of the manifest that take part, in its order.
     shards
         Ids of the utterances of each shard.
+    diacritics
+        ``folded`` where the references are written without.
     """
 
     dataset: str
@@ -39,6 +50,7 @@ class Run:
     task: Task
     utterances: tuple[Utterance, ...]
     shards: Mapping[str, list[str]]
+    diacritics: Diacritics = "kept"
 
     @property
     def key(self) -> Key:
@@ -178,7 +190,9 @@ def _runs(
                 raise UserError(f"config: runs of '{dataset}': {error}") from error
             _check_audio(utterances, model, entry.get("max_seconds"))
             blocks = shards([utterance.id for utterance in utterances], shard_size)
-            found.append(Run(dataset, model, task, tuple(utterances), blocks))
+            folded = task.target in datasets[dataset].get("fold_diacritics", ())
+            diacritics: Diacritics = "folded" if folded else "kept"
+            found.append(Run(dataset, model, task, tuple(utterances), blocks, diacritics))
     return found
 
 

@@ -1,5 +1,6 @@
 """Corpus scores of hypotheses against references: WER, its clipped form, BLEU."""
 
+import unicodedata
 from collections.abc import Callable, Sequence
 
 import jiwer
@@ -7,7 +8,7 @@ import sacrebleu
 from whisper_normalizer.basic import BasicTextNormalizer
 from whisper_normalizer.english import EnglishTextNormalizer
 
-from s2txai.datasets import Task
+from s2txai.datasets import Diacritics, Task
 from s2txai.registry import Registry
 from s2txai.signature import signature
 
@@ -32,6 +33,12 @@ def whisper_normaliser(language: str) -> TextNormaliser:
         EnglishTextNormalizer() if language == "en" else BasicTextNormalizer()
     )
     return lambda text: normaliser(text).strip()
+
+
+def without_diacritics(text: str) -> str:
+    """Return text with accents and other marks taken off its letters: ``está`` becomes ``esta``."""
+    letters = unicodedata.normalize("NFD", text)
+    return "".join(letter for letter in letters if unicodedata.category(letter) != "Mn")
 
 
 @SCORES.register("wer")
@@ -77,6 +84,7 @@ def corpus_score(
     *,
     text_normalisation: str,
     language: str,
+    diacritics: Diacritics = "kept",
 ) -> float:
     """Return a score after text normalisation.
 
@@ -90,11 +98,16 @@ def corpus_score(
         A name of :data:`TEXT_NORMALISERS`.
     language
         Of the texts.
+    diacritics
+        ``folded`` takes them off both texts first: for references that are written without.
     """
     normalise = TEXT_NORMALISERS[text_normalisation](language)
-    return SCORES[name](
-        [normalise(text) for text in references], [normalise(text) for text in hypotheses]
-    )
+
+    def comparable(texts: Sequence[str]) -> list[str]:
+        folded = map(without_diacritics, texts) if diacritics == "folded" else texts
+        return [normalise(text) for text in folded]
+
+    return SCORES[name](comparable(references), comparable(hypotheses))
 
 
 def score_signature(name: str, **facts: object) -> str:

@@ -12,6 +12,6 @@ ALGORITHM_VERSIONS = {
     "aggregate": 1,
     "correlate": 1,
     "deletion": 1,
-    "score": 1,
+    "score": 2,
     "report": 1,
 }

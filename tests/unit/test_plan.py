@@ -123,9 +123,18 @@ def test_selected_utterances_keep_the_order_of_the_manifest(config, root):
 
 def test_the_project_s_own_configuration():
     study = plan(DEFAULT, ROOT)
-    (run,) = study.runs.values()
-    assert run.key == ("librivox", "whisper-tiny.en", "asr-en")
-    assert run.shards == {"0000": ["sns-0880", "sns-0930"]}
+    assert list(study.runs) == [
+        ("librivox", "whisper-tiny.en", "asr-en"),
+        ("librivox", "whisper-base", "asr-en"),
+        ("prompts", "whisper-base", "asr-it"),
+        ("prompts", "whisper-base", "st-it-en"),
+        ("prompts", "whisper-base", "asr-es"),
+        ("prompts", "whisper-base", "st-es-en"),
+    ]
+    # A model is loaded once for all utterances of a run.
+    assert all(list(run.shards) == ["0000"] for run in study.runs.values())
+    folded = [run.task.name for run in study.runs.values() if run.diacritics == "folded"]
+    assert folded == ["asr-es"]
 
 
 # Mistakes
@@ -164,13 +173,14 @@ def test_unknown_keys(config, root):
             {"models": ["many", "english"], "tasks": ["asr-en", "st-it-en"]},
             "config: runs of 'talks': "
             "Model 'english' cannot perform task st-it-en, since it does not know the language "
-            "'it'; choose another model, or one of its languages: en.",
+            "'it'; choose another model, or of what it can do: asr-en.",
         ),
         (
             {"models": ["many"], "tasks": ["st-en-it"]},
             "config: runs of 'talks': "
             "Model 'many' cannot perform task st-en-it, since it translates into en; choose "
-            "another model or task.",
+            "another model, or of what it can do: asr-<language>, st-<language>-en, where "
+            "<language> is one of en, it.",
         ),
         (
             {"tasks": ["asr"]},

@@ -60,6 +60,16 @@ def test_language_chooses_the_normaliser():
     assert score("wer", "mr rossi", "mister rossi", "whisper", "it") == 50
 
 
+@pytest.mark.parametrize("normalisation", ["none", "whisper"])
+def test_diacritics_are_folded_on_demand(normalisation):
+    spoken, written = ["la única línea está aquí, señor"], ["la unica linea esta aqui, senor"]
+    options = {"text_normalisation": normalisation, "language": "es"}
+    assert corpus_score("wer", spoken, written, **options) == pytest.approx(500 / 6)
+    for references, hypotheses in ((spoken, written), (written, spoken)):
+        folded = corpus_score("wer", references, hypotheses, diacritics="folded", **options)
+        assert folded == 0
+
+
 @pytest.mark.parametrize("space", ["\t", "\n", "  ", "\u00a0", "\u3000"])
 def test_words_part_at_any_white_space(space):
     assert score("wer", f"a{space}b{space}c", "a b c") == 0

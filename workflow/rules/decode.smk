@@ -58,6 +58,7 @@ rule transcripts:
         ids=all_ids,
         references=lambda wildcards: run_of(wildcards).references_sha256(),
         text_normalisation=config["text_normalisation"],
+        diacritics=lambda wildcards: run_of(wildcards).diacritics,
     message:
         "Scoring the transcripts of {wildcards.dataset} by {wildcards.model}, {wildcards.task}"
     script:

@@ -62,6 +62,7 @@ rule deletion_curves:
         references=lambda wildcards: run_of(wildcards).references_sha256(),
         version=ALGORITHM_VERSIONS["score"],
         text_normalisation=config["text_normalisation"],
+        diacritics=lambda wildcards: run_of(wildcards).diacritics,
     message:
         "Scoring deletion: {wildcards.dataset}, {wildcards.model}, {wildcards.task}"
     script:

@@ -21,6 +21,7 @@ with logging_to(Path(snakemake.log[0])):
         load_shards(run, snakemake.input.deletion, "deletion"),
         run.task,
         text_normalisation=params.text_normalisation,
+        diacritics=params.diacritics,
     )
     write_table(table, run, Path(snakemake.output.curves))
     write_table(areas(table), run, Path(snakemake.output.auc))

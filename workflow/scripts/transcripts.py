@@ -20,6 +20,7 @@ with logging_to(Path(snakemake.log[0])):
         load_shards(run, snakemake.input.decode, "decode"),
         run.task,
         text_normalisation=params.text_normalisation,
+        diacritics=params.diacritics,
     )
     write_table(transcripts, run, Path(snakemake.output.transcripts))
     write_table(scores, run, Path(snakemake.output.scores))

@@ -4,10 +4,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from s2txai.datasets.tasks import LANGUAGE, Task
 from s2txai.errors import UserError
 from s2txai.registry import did_you_mean
+
+# How texts are compared: accents and other marks on letters count, or are taken off.
+Diacritics = Literal["kept", "folded"]
 
 _COLUMNS = ("id", "path", "language", "transcript")
 _TRANSLATION = "translation_"

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ import pandas as pd
 from s2txai import decoding
 from s2txai.artifacts import Artifact
 from s2txai.audio import file_sha256, read_audio
-from s2txai.datasets import Task, Utterance, reference
+from s2txai.datasets import Diacritics, Task, Utterance, reference
 from s2txai.log import Progress
 from s2txai.scoring import corpus_score, score_names, score_signature
 from s2txai.steps.shard import Workplace, keep, publish
@@ -49,6 +50,7 @@ def score_transcripts(
     task: Task,
     *,
     text_normalisation: str,
+    diacritics: Diacritics = "kept",
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Compare the hypotheses of a whole dataset with the human references.
 
@@ -60,13 +62,19 @@ def score_transcripts(
         What was decoded.
     text_normalisation
         A name of :data:`s2txai.scoring.TEXT_NORMALISERS`.
+    diacritics
+        ``kept`` or ``folded`` in both texts.
 
     Returns
     -------
     transcripts, scores
         One row an utterance, and one row a corpus score with its signature.
     """
-    options = {"text_normalisation": text_normalisation, "language": task.target}
+    options: dict[str, Any] = {
+        "text_normalisation": text_normalisation,
+        "language": task.target,
+        "diacritics": diacritics,
+    }
     references = [reference(utterance, task) for utterance in utterances]
     hypotheses = [str(artifact["text"]) for artifact in decoded]
     first = score_names(task)[0]

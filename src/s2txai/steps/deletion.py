@@ -9,7 +9,7 @@ import pandas as pd
 
 from s2txai import deletion
 from s2txai.artifacts import Artifact, check_same_source, load, save
-from s2txai.datasets import Task
+from s2txai.datasets import Diacritics, Task
 from s2txai.log import Progress
 from s2txai.provenance import describe, source_of
 from s2txai.saliency.statistics import Statistics, heatmap
@@ -156,6 +156,7 @@ def curves(
     task: Task,
     *,
     text_normalisation: str,
+    diacritics: Diacritics = "kept",
 ) -> pd.DataFrame:
     """Return the corpus score of every map at every percentage.
 
@@ -169,8 +170,14 @@ def curves(
         Chooses the scores.
     text_normalisation
         A name of :data:`s2txai.scoring.TEXT_NORMALISERS`.
+    diacritics
+        ``kept`` or ``folded`` in both texts.
     """
-    options = {"text_normalisation": text_normalisation, "language": task.target}
+    options: dict[str, Any] = {
+        "text_normalisation": text_normalisation,
+        "language": task.target,
+        "diacritics": diacritics,
+    }
     maps, percents = deleted[0]["maps"].tolist(), deleted[0]["percents"].tolist()
     rows = []
     for metric in score_names(task):
