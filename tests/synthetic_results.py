@@ -135,6 +135,12 @@ def aggregate_arrays(
     return arrays | {name: decoded[name] for name in ("tokens", "pieces", "roles", "word_index")}
 
 
+MASKS = {
+    step: {"n_masks": n, "reliability": 0.8, "target_reliability": 0.9, "converged": False}
+    for step, n in (("smx", 160), ("smh", 400))
+}
+
+
 def aggregate_axes(arrays: dict[str, np.ndarray]) -> dict[str, list[str]]:
     full = ["layer", "head", "token", "step"]
     known = {
@@ -250,4 +256,6 @@ def _save(
         "axes": axes,
         "units": _UNITS.get(step, {}),
     }
+    if step == "aggregate":
+        meta["masks"] = MASKS
     save(root / step / "0000" / f"{utterance}.npz", arrays, meta)

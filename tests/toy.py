@@ -165,6 +165,7 @@ class Handle:
     """Stands for a model handle; asking for the model fails where it is ``None``."""
 
     precision = "float32"
+    device = "cpu"
 
     def __init__(self, model, sha256="a" * 64):
         self._model = model

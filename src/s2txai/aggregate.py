@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from s2txai.registry import Registry
-from s2txai.saliency.statistics import N_FOLDS, Statistics, heatmap
+from s2txai.saliency.statistics import N_FOLDS
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,9 @@ class Pooling:
 
 
 POOLINGS: Registry[Pooling] = Registry("pooling")
+
+# From folds to the map of their masks.
+MapOfFolds = Callable[[Sequence[int]], np.ndarray]
 
 # The three ways to deal four folds into two halves.
 HALVES = (((0, 1), (2, 3)), ((0, 2), (1, 3)), ((0, 3), (1, 2)))
@@ -92,9 +95,18 @@ def attention_maps(cross_attention: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def saliency_maps(
-    smx: Statistics, smh: Statistics, poolings: Sequence[str]
+    smx: MapOfFolds, smh: MapOfFolds, poolings: Sequence[str], subsampling: int, n_steps: int
 ) -> dict[str, np.ndarray]:
     """Return each saliency map at encoder steps, with its half-maps.
+
+    Parameters
+    ----------
+    smx, smh
+        Make the map [I, T, F] of some folds, and [I, T', 1] for ``smh``.
+    poolings
+        Names of :data:`POOLINGS`.
+    subsampling, n_steps
+        As for :func:`pool`.
 
     Returns
     -------
@@ -102,21 +114,16 @@ def saliency_maps(
         ``smx_<pooling>`` and ``smh`` [I, T']; ``<map>_halves`` [3, 2, I, T'], the two halves of the
         masks in each of the three ways to deal the folds, from which reliability is computed.
     """
-    maps = _at_steps(smx, smh, poolings)
-    halves = [[_at_steps(smx, smh, poolings, folds) for folds in pair] for pair in HALVES]
+
+    def at_steps(folds: Sequence[int]) -> dict[str, np.ndarray]:
+        # Once for all poolings: [I, T, F] is by far the largest array of the step.
+        cells = smx(folds)
+        maps = {f"smx_{name}": pool(cells, name, subsampling, n_steps) for name in poolings}
+        # An encoder step has one cell, so there is nothing to pool.
+        return maps | {"smh": smh(folds)[:, :, 0]}
+
+    maps = at_steps(range(N_FOLDS))
+    halves = [[at_steps(folds) for folds in pair] for pair in HALVES]
     for name in tuple(maps):
         maps[f"{name}_halves"] = np.array([[half[name] for half in pair] for pair in halves])
     return {name: values.astype(np.float32) for name, values in maps.items()}
-
-
-def _at_steps(
-    smx: Statistics,
-    smh: Statistics,
-    poolings: Sequence[str],
-    folds: Sequence[int] = tuple(range(N_FOLDS)),
-) -> dict[str, np.ndarray]:
-    # Once for all poolings: [I, T, F] is by far the largest array of the step.
-    cells = heatmap(smx, folds)
-    maps = {f"smx_{name}": pool(cells, name, smx.subsampling, smx.n_steps) for name in poolings}
-    # An encoder step has one cell, so there is nothing to pool.
-    return maps | {"smh": heatmap(smh, folds)[:, :, 0]}

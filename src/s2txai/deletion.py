@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from s2txai.memory import smaller_batch
 from s2txai.models.base import Model
 from s2txai.saliency.normalise import paired_min_max, single_mean_std
 from s2txai.saliency.spes import occluded_value
@@ -174,7 +175,7 @@ def decode_deleted(
     beam, max_new_tokens
         Of the search.
     batch_size
-        Inputs decoded at once.
+        Inputs decoded at once; halved when the device runs out of memory.
     seed
         Of the tie-breaking.
 
@@ -185,13 +186,17 @@ def decode_deleted(
     """
     baseline = occluded_value(features)
     texts: list[str] = []
-    for start in range(0, len(percents), batch_size):
+    while len(texts) < len(percents):
         variants = [
             delete(features, saliency, percent, baseline, seed=seed)
-            for percent in percents[start : start + batch_size]
+            for percent in percents[len(texts) : len(texts) + batch_size]
         ]
         inputs = torch.from_numpy(np.stack(variants)).to(model.device)  # (N, T, F)
-        states = model.encode(inputs, padding_value)
-        sequences = model.generate(states, prompt, beam=beam, max_new_tokens=max_new_tokens)
+        try:
+            states = model.encode(inputs, padding_value)
+            sequences = model.generate(states, prompt, beam=beam, max_new_tokens=max_new_tokens)
+        except (RuntimeError, MemoryError) as error:
+            batch_size = smaller_batch(batch_size, error)
+            continue
         texts += [model.text(tokens) for tokens in sequences]
     return texts

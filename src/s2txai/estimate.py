@@ -26,6 +26,7 @@ from s2txai.saliency.statistics import N_FOLDS
 TOKENS_PER_SECOND = 4.0
 # Starting Python, importing torch and loading a small model, for each job that runs a model.
 SECONDS_PER_JOB = 8.0
+TIMED_BATCH = 8  # masks
 MODEL_STEPS = 5  # decode, attention, smx, smh, deletion
 JOBS_PER_RUN = 3  # transcripts, correlate, deletion_curves
 REFERENCE_FRAMES = 500  # that n_segments speaks of
@@ -64,7 +65,7 @@ def measure(model: Model, run: Run, config: Mapping[str, Any]) -> Cost:
     features = model.features(torch.randn(n_samples).numpy() * 0.05)
     tokens = [1] * (round(speech * TOKENS_PER_SECOND) + 1)
     prompt = model.prompt(run.task)
-    n = min(config["compute"]["batch_size"], 8)
+    n = TIMED_BATCH
     inputs = torch.from_numpy(features.values).to(model.device).expand(n, -1, -1)
     steps = n_steps(len(features.values), model.facts.subsampling)
     states = model.encode(inputs, features.padding_value)

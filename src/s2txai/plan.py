@@ -131,7 +131,7 @@ def plan(config: Mapping[str, Any], root: Path) -> Study:
     """
     schemas = root / "workflow" / "schemas"
     _check(config, schemas / "config.schema.yaml", "config")
-    _check_masks(config["smx"])
+    _check_masks(config)
     for pooling in config["aggregate"]["poolings"]:
         POOLINGS[pooling]  # an unknown one is refused with the list of known ones
     inline_models, inline_datasets = config.get("models", {}), config.get("datasets", {})
@@ -160,7 +160,16 @@ def _check(content: Mapping[str, Any], schema: Path, where: str) -> None:
         raise UserError("\n".join(problems))
 
 
-def _check_masks(smx: Mapping[str, Any]) -> None:
+def _check_masks(config: Mapping[str, Any]) -> None:
+    for step in ("smx", "smh"):
+        fewest = config[step]["n_masks"]
+        most = config[step].get("max_masks", fewest)
+        if most < fewest:
+            raise UserError(
+                f"config: '{step}.max_masks' must be at least '{step}.n_masks' ({fewest}), not "
+                f"{most}."
+            )
+    smx = config["smx"]
     levels = len(smx["n_segments"])
     if smx["n_masks"] < N_FOLDS * levels:
         raise UserError(

@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -79,7 +81,7 @@ def smh(equal_counts=False):
 
 def test_saliency_maps_and_their_halves():
     x, h = smx(), smh()
-    found = saliency_maps(x, h, ["avg2d", "max2d"])
+    found = saliency_maps(partial(heatmap, x), partial(heatmap, h), ["avg2d", "max2d"], R, STEPS)
     assert set(found) == {
         f"{name}{part}" for name in ("smx_avg2d", "smx_max2d", "smh") for part in ("", "_halves")
     }
@@ -105,7 +107,9 @@ def test_halves_are_every_way_to_part_the_folds():
 
 
 def test_halves_average_to_the_whole_where_counts_are_equal():
-    found = saliency_maps(smx(True), smh(True), ["avg2d"])
+    found = saliency_maps(
+        partial(heatmap, smx(True)), partial(heatmap, smh(True)), ["avg2d"], R, STEPS
+    )
     for name in ("smx_avg2d", "smh"):
         both = found[f"{name}_halves"].mean(axis=1)  # (split, I, T')
         np.testing.assert_allclose(both, np.broadcast_to(found[name], both.shape), rtol=1e-6)

@@ -125,6 +125,7 @@ def test_choose_rows():
 # The tables of the step
 
 POOLINGS = ("avg2d", "max2d")
+ENOUGH = {"target_reliability": 0.7, "converged": True}
 SMX = {"n_segments": [100, 200], "p": 0.5, "seed": 1}
 SMH = {"p": 0.5, "seed": 1}
 L, H = 2, 3
@@ -150,7 +151,26 @@ def aggregated(utterance, seed, *, n_rows=I, attention=None, smx_noise=0.5, smh_
         "pieces": np.array([*[" a"] * (n_rows - 1), "<eos>"]),
         "roles": np.array([*["text"] * (n_rows - 1), "eos"]),
     }
-    return Artifact(arrays, {"utterance": utterance, "parameters": {"smx": SMX, "smh": SMH}})
+    masks = {
+        "smx": {**ENOUGH, "n_masks": 480, "reliability": 0.8},
+        "smh": {**ENOUGH, "n_masks": 1000, "reliability": None, "converged": False},
+    }
+    meta = {"utterance": utterance, "parameters": {"smx": SMX, "smh": SMH}, "masks": masks}
+    return Artifact(arrays, meta)
+
+
+def test_masks_of_every_utterance_are_told():
+    table = correlate(
+        [aggregated("a", 0), aggregated("b", 1)], poolings=["avg2d"], rows="all"
+    ).masks
+    assert table[["utterance", "step", "n_masks", "converged"]].to_numpy().tolist() == [
+        ["a", "smx", 480, True],
+        ["a", "smh", 1000, False],
+        ["b", "smx", 480, True],
+        ["b", "smh", 1000, False],
+    ]
+    assert (table["target_reliability"] == 0.7).all()
+    assert table["reliability"].isna().tolist() == [False, True, False, True]
 
 
 def pick(table, **wanted):

@@ -45,7 +45,8 @@ GENERATED = ("results", "resources/models")
 STEPS = ("decode", "attention", "smx", "smh", "aggregate", "deletion")
 TABLES = (
     "decode/transcripts", "decode/scores", "correlate/utterances", "correlate/summary",
-    "correlate/reliability", "correlate/mixing", "deletion/curves", "deletion/auc",
+    "correlate/reliability", "correlate/mixing", "correlate/masks",
+    "deletion/curves", "deletion/auc",
 )  # fmt: skip
 
 # Where the examples of docs/results.md find their files.
@@ -112,7 +113,7 @@ def written_tables(root, utterance, made):
     curve = curves([utterance.transcript], made("deletion"), RUN.task, **scoring)
     frames = [
         transcripts, scores, correlations.utterances, correlations.summary,
-        correlations.reliability, correlations.mixing, curve, areas(curve),
+        correlations.reliability, correlations.mixing, correlations.masks, curve, areas(curve),
     ]  # fmt: skip
     tables = {}
     for name, frame in zip(TABLES, frames, strict=True):
@@ -166,7 +167,9 @@ def test_keys_of_meta_are_those_that_are_written(results):
         for name in re.findall("`(.*?)`", first)
     }
     assert keys == set(results.artifact("smx").meta)
-    assert keys - {"features_sha256", "hypothesis_sha256"} == set(results.artifact("decode").meta)
+    assert keys - {"features_sha256", "hypothesis_sha256", "masks"} == set(
+        results.artifact("decode").meta
+    )
 
 
 @pytest.mark.parametrize("table", TABLES)

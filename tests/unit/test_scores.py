@@ -28,8 +28,9 @@ def test_blocks_do_not_matter(batched, monkeypatch):
     if batched:
         reference = logits(7, 3, 50, seed=2)
     whole = kl_divergence(reference, perturbed)
-    monkeypatch.setattr(scores, "_CHUNK", 2 * 3 * 50)
-    np.testing.assert_allclose(kl_divergence(reference, perturbed), whole, rtol=1e-13)
+    for logits_at_a_time in (1, 2 * 50, 2 * 3 * 50):  # a row, two rows, two masks
+        monkeypatch.setitem(scores._BLOCK, "cpu", logits_at_a_time)
+        np.testing.assert_allclose(kl_divergence(reference, perturbed), whole, rtol=1e-13)
 
 
 def test_equal_distributions_score_zero_and_never_less():

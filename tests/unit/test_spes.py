@@ -267,9 +267,9 @@ def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(survived, tmp_path)
     whole = run(score, TWO, n_masks, 3)
     checkpoints = 0
 
-    def checkpoint(statistics):
+    def checkpoint(current):
         nonlocal checkpoints
-        stored(statistics, tmp_path / "entry.npz")
+        stored(current(), tmp_path / "entry.npz")
         checkpoints += 1
 
     def killed_score(occluded, k):
@@ -334,7 +334,7 @@ def test_progress_counts_every_mask_and_checkpoints_follow_batches():
     run(
         weird_score(), TWO, (70, 142), 3, batch_size=64,
         progress=counted.append,
-        checkpoint=lambda statistics: saved.append(statistics.n_masks.sum(axis=0).tolist()),
+        checkpoint=lambda current: saved.append(current().n_masks.sum(axis=0).tolist()),
     )  # fmt: skip
     assert sum(counted) == 70 + 142
     assert saved == [[64, 64], [70, 128], [70, 142]]

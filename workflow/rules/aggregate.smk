@@ -20,6 +20,7 @@ rule aggregate:
         version=ALGORITHM_VERSIONS["aggregate"],
         ids=shard_ids,
         poolings=config["aggregate"]["poolings"],
+        estimators={step: config[step].get("estimator", "mean") for step in ("smx", "smh")},
     message:
         "Aggregating: {wildcards.dataset}, {wildcards.model}, {wildcards.task}, shard {wildcards.shard}"
     script:

@@ -33,6 +33,13 @@ rule correlate:
             subcategory="{model} on {dataset}, {task}",
             labels={"table": "mixing"},
         ),
+        masks=report(
+            RUN + "/correlate/masks.csv",
+            caption="../report/masks.rst",
+            category="Tables",
+            subcategory="{model} on {dataset}, {task}",
+            labels={"table": "masks"},
+        ),
     log:
         "results/logs/{dataset}/{model}/{task}/correlate.log",
     benchmark:

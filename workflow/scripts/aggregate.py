@@ -15,4 +15,9 @@ with logging_to(Path(snakemake.log[0])):
         load_shard(Path(snakemake.input[step]), snakemake.params.ids, step)
         for step in ("decode", "attention", "smx", "smh")
     ]
-    aggregate_shard(Path(snakemake.output[0]), *artifacts, poolings=snakemake.params.poolings)
+    aggregate_shard(
+        Path(snakemake.output[0]),
+        *artifacts,
+        poolings=snakemake.params.poolings,
+        estimators=snakemake.params.estimators,
+    )

@@ -17,5 +17,5 @@ with logging_to(Path(snakemake.log[0])):
     run = study.runs[wildcards.dataset, wildcards.model, wildcards.task]
     aggregated = load_shards(run, snakemake.input.aggregate, "aggregate")
     tables = correlate(aggregated, poolings=params.poolings, rows=params.rows)
-    for name in ("utterances", "reliability", "summary", "mixing"):
+    for name in ("utterances", "reliability", "summary", "mixing", "masks"):
         write_table(getattr(tables, name), run, Path(snakemake.output[name]))

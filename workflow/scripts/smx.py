@@ -23,9 +23,7 @@ with logging_to(Path(snakemake.log[0])):
     smx_shard(
         place,
         load_shard(Path(snakemake.input.decode), params.ids, "decode"),
-        n_segments=params.masks["n_segments"],
-        n_masks=params.masks["n_masks"],
-        p=params.masks["p"],
+        **params.masks,
         seed=params.seed,
         batch_size=compute["batch_size"],
     )

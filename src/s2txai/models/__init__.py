@@ -17,6 +17,7 @@ FAMILIES.register("whisper")(load_whisper)
 
 _PRECISIONS = {
     "float32": torch.float32,
+    "tf32": torch.float32,
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
 }
@@ -41,14 +42,31 @@ def resolve_device(device: str) -> str:
 
 
 def resolve_precision(precision: str, device: str) -> str:
-    """Return the precision that ``auto`` stands for: float16 on a GPU, float32 elsewhere."""
+    """Return the precision that ``auto`` stands for: float16 on a GPU, float32 elsewhere.
+
+    Raises
+    ------
+    UserError
+        If TF32 is asked for without a GPU.
+    """
+    on_gpu = device.startswith("cuda")
     if precision == "auto":
-        return "float16" if device.startswith("cuda") else "float32"
+        return "float16" if on_gpu else "float32"
+    if precision == "tf32" and not on_gpu:
+        raise UserError(
+            f"The config asks for precision 'tf32', which '{device}' does not have; "
+            "set 'precision: float32' or 'precision: auto'."
+        )
     return precision
 
 
 def load_model(
-    family: str, directory: Path, *, device: str = "auto", precision: str = "auto"
+    family: str,
+    directory: Path,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    compile: bool = False,
 ) -> Model:
     """Load a model.
 
@@ -61,8 +79,10 @@ def load_model(
     device
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     precision
-        Of the forward passes: ``auto``, ``float32``, ``float16`` or ``bfloat16``. Softmax and
-        scores are float32 always.
+        Of the forward passes: ``auto``, ``float32``, ``tf32``, ``float16`` or ``bfloat16``. Softmax
+        and scores are float32 always.
+    compile
+        Whether to compile the encoder, where the family can.
 
     Raises
     ------
@@ -70,5 +90,13 @@ def load_model(
         If the family is unknown or the device is not there.
     """
     device = resolve_device(device)
-    dtype = _PRECISIONS[resolve_precision(precision, device)]
-    return FAMILIES[family](directory, device=torch.device(device), precision=dtype)
+    precision = resolve_precision(precision, device)
+    # Both are settings of the process; convolutions would round to TF32 unasked.
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    model = FAMILIES[family](
+        directory, device=torch.device(device), precision=_PRECISIONS[precision]
+    )
+    if compile:
+        model.compile()
+    return model

@@ -102,6 +102,9 @@ class Model(Protocol):
     facts: Facts
     device: torch.device
 
+    def compile(self) -> None:
+        """Compile the encoder with ``torch.compile``; nothing where a family does not."""
+
     def prompt(self, task: Task) -> list[int]:
         """Return the forced tokens before the first predicted one."""
 

@@ -27,16 +27,26 @@ class ModelHandle:
         As for :func:`s2txai.models.load_model`.
     threads
         CPU threads of the forward passes.
+    compile
+        As for :func:`s2txai.models.load_model`.
     """
 
     def __init__(
-        self, family: str, directory: Path, *, device: str, precision: str, threads: int
+        self,
+        family: str,
+        directory: Path,
+        *,
+        device: str,
+        precision: str,
+        threads: int,
+        compile: bool = False,
     ) -> None:
         self._family = family
         self._directory = Path(directory)
-        self._device = resolve_device(device)
+        self.device = resolve_device(device)
         self._threads = threads
-        self.precision = resolve_precision(precision, self._device)
+        self._compile = compile
+        self.precision = resolve_precision(precision, self.device)
 
     @cached_property
     def sha256(self) -> str:
@@ -51,7 +61,11 @@ class ModelHandle:
     def model(self) -> Model:
         """The model, loaded once."""
         torch.set_num_threads(self._threads)
-        logger.info("Loading %s on %s in %s", self._directory.name, self._device, self.precision)
+        logger.info("Loading %s on %s in %s", self._directory.name, self.device, self.precision)
         return load_model(
-            self._family, self._directory, device=self._device, precision=self.precision
+            self._family,
+            self._directory,
+            device=self.device,
+            precision=self.precision,
+            compile=self._compile,
         )

@@ -251,6 +251,10 @@ class WhisperModel(Model):
             max_new_tokens=config.max_target_positions - 4,
         )
 
+    def compile(self) -> None:
+        """Compile the encoder, where most of the time of a mask goes."""
+        self._network.model.encoder.compile()
+
     def prompt(self, task: Task) -> list[int]:
         """Return ``<|startoftranscript|>``, the language and task (multilingual), no timestamps.
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from s2txai.models.base import Model
-from s2txai.saliency.scores import kl_divergence
+from s2txai.saliency.scores import Divergence
 from s2txai.saliency.spes import Score
 
 SEGMENTATION = "encoder-steps"
@@ -41,9 +41,9 @@ def state_score(
     """
     inputs = torch.from_numpy(features).to(model.device)[None]
     states = model.encode(inputs, padding_value)  # (1, steps, D)
-    reference = model.decode(states, prompt, tokens)[0]  # (I, V)
+    divergence = Divergence(model.decode(states, prompt, tokens)[0])
 
     def score(occluded: torch.Tensor, k: int) -> torch.Tensor:
-        return kl_divergence(reference, model.decode_occluded(states, occluded, prompt, tokens))
+        return divergence(model.decode_occluded(states, occluded, prompt, tokens))
 
     return score

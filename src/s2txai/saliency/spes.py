@@ -12,11 +12,20 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from s2txai.memory import smaller_batch
 from s2txai.models.base import Model
 from s2txai.saliency.masks import occlusion
-from s2txai.saliency.scores import kl_divergence
+from s2txai.saliency.scores import Divergence
 from s2txai.saliency.segments import Segmentations
-from s2txai.saliency.statistics import N_FOLDS, Statistics
+from s2txai.saliency.statistics import N_FOLDS, Statistics, heatmap
+
+__all__ = [
+    "LEAST_SCORE", "Plan", "Score", "Statistics", "accumulate", "draw", "heatmap", "input_score",
+    "masks_per_segmentation", "occluded_value", "segmentation_names",
+]  # fmt: skip
+
+LEAST_SCORE = 1e-8
+"""Stands for a score of 0 where logarithms are summed, in nats: below it float32 sees nothing."""
 
 # From bool [N, S_k], True = occluded, and k to scores [N, I].
 Score = Callable[[torch.Tensor, int], torch.Tensor]
@@ -56,9 +65,9 @@ def accumulate(
     *,
     device: torch.device,
     batch_size: int,
-    checkpoint: Callable[[Statistics], None],
+    checkpoint: Callable[[Callable[[], Statistics]], None],
     progress: Callable[[int], None],
-) -> None:
+) -> int:
     """Add masks to ``statistics``, in place, until each segmentation has those of the plan.
 
     Parameters
@@ -72,62 +81,129 @@ def accumulate(
     device
         Where the masks are wanted and the sums are made.
     batch_size
-        Masks for one forward pass.
+        Masks for one forward pass; halved for good when the device runs out of memory.
     checkpoint
-        Called with the statistics whenever a batch of every segmentation is done.
+        Called whenever a batch of every segmentation is done, with a function that brings
+        ``statistics`` up to date and returns them.
     progress
         Called with the number of masks each time some are done.
+
+    Returns
+    -------
+    int
+        The size of the last batches.
+
+    Raises
+    ------
+    UserError
+        If not even one mask fits into memory.
     """
     offsets = np.concatenate([[0], np.cumsum(plan.sizes)])
     done: list[int] = statistics.n_masks.sum(axis=0).tolist()
+    sums = _Sums(statistics, device)
     while any(have < want for have, want in zip(done, plan.n_masks, strict=True)):
-        for k, name in enumerate(plan.names):
+        for k in range(len(plan.names)):
             # Batches end at multiples of their size: a resumed run computes the same batches as an
             # uninterrupted one, hence the same bits.
             start, stop = done[k], min(plan.n_masks[k], (done[k] // batch_size + 1) * batch_size)
             if start >= stop:
                 continue
-            occluded = occlusion(
-                seed=plan.seed,
-                utterance=plan.utterance,
-                segmentation=name,
-                start=start,
-                stop=stop,
-                n_segments=plan.sizes[k],
-                p=plan.p,
-            )  # (N, S_k)
-            on_device = torch.from_numpy(occluded).to(device)
-            scores = score(on_device, k)  # (N, I)
-            folds = torch.arange(start, stop, device=device) % N_FOLDS
-            segments = slice(offsets[k], offsets[k + 1])
-            _add(statistics, on_device, scores, folds, segments, k)
+            occluded = draw(plan, k, start, stop).to(device)  # (N, S_k)
+            try:
+                scores = score(occluded, k)  # (N, I)
+            except (RuntimeError, MemoryError) as error:
+                batch_size = smaller_batch(batch_size, error)
+                continue
+            sums.add(occluded, scores, slice(offsets[k], offsets[k + 1]), k, start)
             progress(stop - start)
             done[k] = stop
-        checkpoint(statistics)
+        checkpoint(sums.statistics)
+    sums.statistics()
+    return batch_size
 
 
-def _add(
-    statistics: Statistics,
-    occluded: torch.Tensor,
-    scores: torch.Tensor,
-    folds: torch.Tensor,
-    segments: slice,
-    k: int,
-) -> None:
-    """Add one batch: occluded [N, S_k], scores [N, I], folds [N]."""
-    scores = scores.double()
-    in_fold = torch.nn.functional.one_hot(folds, N_FOLDS).double()  # (N, fold)
-    occluded_in_fold = torch.einsum("nf,ns->fsn", in_fold, occluded.double())
+def draw(plan: Plan, k: int, start: int, stop: int) -> torch.Tensor:
+    """Return masks ``start`` to ``stop - 1`` of segmentation k, bool [N, S_k] on the CPU."""
+    return torch.from_numpy(
+        occlusion(
+            seed=plan.seed,
+            utterance=plan.utterance,
+            segmentation=plan.names[k],
+            start=start,
+            stop=stop,
+            n_segments=plan.sizes[k],
+            p=plan.p,
+        )
+    )
 
-    def to_numpy(sums: torch.Tensor) -> np.ndarray:
-        return np.asarray(sums.cpu().numpy())
 
-    statistics.occluded_sum[:, segments] += to_numpy(occluded_in_fold @ scores)  # (fold, S_k, I)
-    counts = to_numpy(occluded_in_fold.sum(dim=2))
-    statistics.occluded_count[:, segments] += counts.astype(np.int64)
-    statistics.score_sum[:, k] += to_numpy(in_fold.T @ scores)
-    statistics.score_square_sum[:, k] += to_numpy(in_fold.T @ scores.square())
-    statistics.n_masks[:, k] += to_numpy(in_fold.sum(dim=0)).astype(np.int64)
+class _Sums:
+    """The sums of :class:`Statistics` on the device, so that no batch waits for a copy.
+
+    On a CPU they share their memory with the statistics.
+    """
+
+    def __init__(self, statistics: Statistics, device: torch.device) -> None:
+        self._statistics = statistics
+        self._sums = {
+            name: torch.from_numpy(values).to(device)
+            for name, values in statistics.arrays().items()
+            if name not in ("segments", "subsampling", "n_steps")
+        }
+
+    def add(
+        self,
+        occluded: torch.Tensor,
+        scores: torch.Tensor,
+        segments: slice,
+        k: int,
+        start: int,
+    ) -> None:
+        """Add masks ``start``, ``start + 1``, ...: occluded [N, S_k], scores [N, I]."""
+        scores = scores.double()
+        self._add(occluded, scores, segments, k, start, "occluded_sum", "score_sum")
+        self._sums["score_square_sum"][:, k] += _by_fold(scores.square(), start)
+        if "log_sum" in self._sums:
+            # A score of 0 is one that rounding made so.
+            logs = scores.clamp(min=LEAST_SCORE).log()
+            self._add(occluded, logs, segments, k, start, "occluded_log_sum", "log_sum")
+            self._sums["log_square_sum"][:, k] += _by_fold(logs.square(), start)
+        for fold in range(N_FOLDS):
+            chosen = occluded[_of_fold(fold, start)]  # (n, S_k)
+            self._sums["occluded_count"][fold, segments] += chosen.sum(dim=0)
+            self._sums["n_masks"][fold, k] += len(chosen)
+
+    def _add(
+        self,
+        occluded: torch.Tensor,
+        values: torch.Tensor,
+        segments: slice,
+        k: int,
+        start: int,
+        by_segment: str,
+        by_segmentation: str,
+    ) -> None:
+        for fold in range(N_FOLDS):
+            chosen = _of_fold(fold, start)
+            # (S_k, n) x (n, I)
+            self._sums[by_segment][fold, segments] += occluded[chosen].double().T @ values[chosen]
+        self._sums[by_segmentation][:, k] += _by_fold(values, start)
+
+    def statistics(self) -> Statistics:
+        """Bring the statistics up to date and return them."""
+        for name, values in self._sums.items():
+            np.copyto(getattr(self._statistics, name), values.cpu().numpy())
+        return self._statistics
+
+
+def _of_fold(fold: int, start: int) -> slice:
+    """Return which of the masks ``start``, ``start + 1``, ... belong to a fold: m mod 4."""
+    return slice((fold - start) % N_FOLDS, None, N_FOLDS)
+
+
+def _by_fold(values: torch.Tensor, start: int) -> torch.Tensor:
+    """Sum values [N, I] of the masks ``start``, ... over each fold: [4, I]."""
+    return torch.stack([values[_of_fold(fold, start)].sum(dim=0) for fold in range(N_FOLDS)])
 
 
 def masks_per_segmentation(n_masks: int, segmentations: Segmentations) -> tuple[int, ...]:
@@ -179,10 +255,10 @@ def input_score(
     def logits(inputs: torch.Tensor) -> torch.Tensor:
         return model.decode(model.encode(inputs, padding_value), prompt, tokens)
 
-    reference = logits(original[None])[0]  # (I, V)
+    divergence = Divergence(logits(original[None])[0])
 
     def score(occluded: torch.Tensor, k: int) -> torch.Tensor:
         cells = occluded[:, labels[k]]  # (N, T, F)
-        return kl_divergence(reference, logits(torch.where(cells, baseline, original)))
+        return divergence(logits(torch.where(cells, baseline, original)))
 
     return score

@@ -26,6 +26,13 @@ AXES: dict[str, list[str]] = {
 }
 """The axes of ``Statistics.arrays``, for the description of a result file."""
 
+LOG_AXES: dict[str, list[str]] = {
+    "occluded_log_sum": ["fold", "segment", "token"],
+    "log_sum": ["fold", "segmentation", "token"],
+    "log_square_sum": ["fold", "segmentation", "token"],
+}
+"""The axes of what only the log-linear estimator needs; absent elsewhere."""
+
 UNITS: dict[str, str] = {
     "occluded_sum": "nat",
     "score_sum": "nat",
@@ -58,6 +65,10 @@ class Statistics:
         Input frames to an encoder step (r).
     n_steps
         Encoder steps that cover speech (T').
+    occluded_log_sum : float64 [4, S, I], optional
+        As ``occluded_sum``, of the natural logarithms of the scores.
+    log_sum, log_square_sum : float64 [4, K, I], optional
+        As ``score_sum`` and ``score_square_sum``, of the logarithms.
     """
 
     segments: npt.NDArray[np.int32]
@@ -68,10 +79,19 @@ class Statistics:
     n_masks: npt.NDArray[np.int64]
     subsampling: int
     n_steps: int
+    occluded_log_sum: npt.NDArray[np.float64] | None = None
+    log_sum: npt.NDArray[np.float64] | None = None
+    log_square_sum: npt.NDArray[np.float64] | None = None
 
     @classmethod
     def zeros(
-        cls, segments: npt.NDArray[np.int32], n_rows: int, subsampling: int, n_steps: int
+        cls,
+        segments: npt.NDArray[np.int32],
+        n_rows: int,
+        subsampling: int,
+        n_steps: int,
+        *,
+        logarithms: bool = False,
     ) -> Self:
         """Return the statistics of no masks at all.
 
@@ -83,10 +103,12 @@ class Statistics:
             Predicted tokens (I).
         subsampling, n_steps
             See the class.
+        logarithms
+            Whether logarithms of the scores are summed, too.
         """
         K = len(segments)
         S = int(segments.max()) + 1
-        return cls(
+        statistics = cls(
             segments=segments,
             occluded_sum=np.zeros((N_FOLDS, S, n_rows)),
             occluded_count=np.zeros((N_FOLDS, S), np.int64),
@@ -96,6 +118,21 @@ class Statistics:
             subsampling=subsampling,
             n_steps=n_steps,
         )
+        if logarithms:
+            statistics.occluded_log_sum = np.zeros_like(statistics.occluded_sum)
+            statistics.log_sum = np.zeros_like(statistics.score_sum)
+            statistics.log_square_sum = np.zeros_like(statistics.score_sum)
+        return statistics
+
+    @property
+    def axes(self) -> dict[str, list[str]]:
+        """The axes of ``arrays``."""
+        return AXES | LOG_AXES if self.has_logarithms else AXES
+
+    @property
+    def has_logarithms(self) -> bool:
+        """Whether logarithms of the scores are summed, too."""
+        return self.occluded_log_sum is not None
 
     @classmethod
     def from_mapping(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
@@ -106,14 +143,18 @@ class Statistics:
         KeyError
             If an array is missing.
         """
-        values: dict[str, Any] = {name: arrays[name] for name in AXES}
+        values: dict[str, Any] = {
+            **{name: arrays[name] for name in AXES},
+            **{name: arrays.get(name) for name in LOG_AXES},
+        }
         values["subsampling"] = int(values["subsampling"])
         values["n_steps"] = int(values["n_steps"])
         return cls(**values)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return everything as arrays by name, as a result file holds them."""
-        return {name: np.asarray(getattr(self, name)) for name in AXES}
+        values = {name: getattr(self, name) for name in (*AXES, *LOG_AXES)}
+        return {name: np.asarray(value) for name, value in values.items() if value is not None}
 
 
 def heatmap(

@@ -1,13 +1,13 @@
 """Step 4, aggregate: all maps of an utterance at encoder steps, in one file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from s2txai.aggregate import attention_maps, saliency_maps
 from s2txai.artifacts import Artifact, check_same_source, save
 from s2txai.log import Progress
 from s2txai.provenance import describe, source_of
-from s2txai.saliency.statistics import Statistics
+from s2txai.saliency.estimators import maps_of
 
 _HEADS = {
     "ca_head": ["layer", "head", "token", "step"],
@@ -15,6 +15,9 @@ _HEADS = {
     "ca_mean": ["token", "step"],
     "padding_mass": ["layer", "head", "token"],
 }
+# The estimator of SPES.
+MEAN = {"smx": "mean", "smh": "mean"}
+
 _TOKENS = ("tokens", "pieces", "roles", "word_index")
 
 
@@ -26,6 +29,7 @@ def aggregate_shard(
     smh: Sequence[Artifact],
     *,
     poolings: Sequence[str],
+    estimators: Mapping[str, str] = MEAN,
 ) -> None:
     """Write one file of maps for each utterance.
 
@@ -37,6 +41,8 @@ def aggregate_shard(
         Artefacts of the earlier steps, utterance by utterance in the same order.
     poolings
         Names of :data:`s2txai.aggregate.POOLINGS`.
+    estimators
+        A name of :data:`s2txai.saliency.estimators.ESTIMATORS` for ``smx`` and one for ``smh``.
 
     Raises
     ------
@@ -45,7 +51,7 @@ def aggregate_shard(
     """
     with Progress("aggregate", len(decoded), "utterances") as progress:
         for artifacts in zip(decoded, attention, smx, smh, strict=True):
-            _aggregate(output, *artifacts, poolings)
+            _aggregate(output, *artifacts, poolings, estimators)
             progress.add(1)
 
 
@@ -56,10 +62,15 @@ def _aggregate(
     smx: Artifact,
     smh: Artifact,
     poolings: Sequence[str],
+    estimators: Mapping[str, str],
 ) -> None:
     check_same_source(decoded, attention, smx, smh)
     saliency = saliency_maps(
-        Statistics.from_mapping(smx.arrays), Statistics.from_mapping(smh.arrays), poolings
+        maps_of(smx, estimators["smx"]),
+        maps_of(smh, estimators["smh"]),
+        poolings,
+        int(smx["subsampling"]),
+        int(smx["n_steps"]),
     )
     arrays = {
         **attention_maps(attention["cross_attention"]),
@@ -80,9 +91,10 @@ def _aggregate(
     units = dict.fromkeys(saliency, "nat") | dict.fromkeys(_HEADS, "share")
     parameters = {
         "poolings": list(poolings),
-        "smx": smx.meta["parameters"],
-        "smh": smh.meta["parameters"],
+        "smx": {**smx.meta["parameters"], "estimator": estimators["smx"]},
+        "smh": {**smh.meta["parameters"], "estimator": estimators["smh"]},
     }
     utterance = decoded.meta["utterance"]
     meta = describe("aggregate", source_of(decoded), parameters, axes, units)
+    meta["masks"] = {"smx": smx.meta["masks"], "smh": smh.meta["masks"]}
     save(output / f"{utterance}.npz", arrays, meta)

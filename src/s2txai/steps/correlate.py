@@ -39,12 +39,15 @@ class Tables:
         Means over utterances with ceiling and corrected value.
     mixing
         CA-SMH minus CA-SMX.
+    masks
+        Masks behind the maps of each utterance, and the reliability they reached.
     """
 
     utterances: pd.DataFrame
     reliability: pd.DataFrame
     summary: pd.DataFrame
     mixing: pd.DataFrame
+    masks: pd.DataFrame
 
 
 def correlate(aggregated: Sequence[Artifact], *, poolings: Sequence[str], rows: str) -> Tables:
@@ -71,7 +74,18 @@ def correlate(aggregated: Sequence[Artifact], *, poolings: Sequence[str], rows: 
     utterances = _sign(utterances, aggregated)
     reliability = _sign(_reliability(halves), aggregated)
     summary = _summary(utterances, reliability)
-    return Tables(utterances, reliability, summary, _mixing(summary, poolings))
+    return Tables(utterances, reliability, summary, _mixing(summary, poolings), _masks(aggregated))
+
+
+def _masks(aggregated: Sequence[Artifact]) -> pd.DataFrame:
+    """Return what the files say about their masks; see :mod:`s2txai.steps.masked`."""
+    columns = ["n_masks", "reliability", "target_reliability", "converged"]
+    rows = [
+        (artifact.meta["utterance"], step, *(masks[name] for name in columns))
+        for artifact in aggregated
+        for step, masks in artifact.meta["masks"].items()
+    ]
+    return pd.DataFrame(rows, columns=["utterance", "step", *columns])
 
 
 def _sign(table: pd.DataFrame, aggregated: Sequence[Artifact]) -> pd.DataFrame:

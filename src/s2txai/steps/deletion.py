@@ -12,13 +12,18 @@ from s2txai.artifacts import Artifact, check_same_source, load, save
 from s2txai.datasets import Diacritics, Task
 from s2txai.log import Progress
 from s2txai.provenance import describe, source_of
-from s2txai.saliency.statistics import Statistics, heatmap
+from s2txai.saliency.estimators import maps_of
+from s2txai.saliency.statistics import N_FOLDS
 from s2txai.scoring import corpus_score, score_names, score_signature
 from s2txai.signature import spread
 from s2txai.steps.shard import Workplace, features_of, hypothesis_of, keep
 from s2txai.store import fingerprint
 
 AXES = {"maps": ["map"], "percents": ["percent"], "hypotheses": ["map", "percent"]}
+
+
+# Of ``auto``: a beam search takes most of its time for the first input of a batch.
+BATCH_SIZE = 16
 
 
 @dataclass(frozen=True)
@@ -30,14 +35,19 @@ class Search:
     beam
         Width of the beam search.
     batch_size
-        Inputs decoded at once.
+        Inputs decoded at once, or ``auto``: 16.
     seed
         Of random orders and ties; every utterance has its own, made from this one.
     """
 
     beam: int
-    batch_size: int
+    batch_size: int | str
     seed: int
+
+    @property
+    def inputs_at_once(self) -> int:
+        """Inputs decoded at once."""
+        return BATCH_SIZE if self.batch_size == "auto" else int(self.batch_size)
 
     def seed_of(self, utterance: str) -> int:
         """Return the seed of one utterance."""
@@ -88,7 +98,8 @@ def _delete_utterance(
 ) -> None:
     features, _ = features_of(decoded)
     seed = search.seed_of(decoded.meta["utterance"])
-    full = heatmap(Statistics.from_mapping(smx.arrays))  # (I, T, F)
+    design = aggregated.meta["parameters"]["smx"]
+    full = maps_of(smx, design["estimator"])(range(N_FOLDS))  # (I, T, F)
     ends = _hypotheses(place, decoded, np.zeros(features.shape), deletion.ENDS, search)
     inner = [percent for percent in percents if percent not in deletion.ENDS]
     rows = []
@@ -110,7 +121,7 @@ def _delete_utterance(
         "seed": search.seed,
         "occluded_value": "bin mean",
         "precision": place.model.precision,
-        "smx": {**smx.meta["parameters"], "n_masks": int(smx["n_masks"].sum())},
+        "smx": {**design, "n_masks": int(smx["n_masks"].sum())},
     }
     meta = describe("deletion", source_of(decoded), parameters, AXES, deletion.UNITS)
     save(place.output / f"{utterance}.npz", arrays, meta)
@@ -139,7 +150,7 @@ def _hypotheses(
         texts = deletion.decode_deleted(
             place.model.model, *features_of(decoded), prompt, saliency, percents,
             beam=search.beam, max_new_tokens=max_new_tokens,
-            batch_size=search.batch_size, seed=seed,
+            batch_size=search.inputs_at_once, seed=seed,
         )  # fmt: skip
         return {"percents": np.array(percents), "hypotheses": np.array(texts, dtype=np.str_)}
 
@@ -198,7 +209,8 @@ def _design(deleted: Sequence[Artifact], name: str) -> dict[str, Any]:
     if not name.startswith("smx"):
         return stated
     n_masks = [artifact.meta["parameters"]["smx"]["n_masks"] for artifact in deleted]
-    masks = {"n_segments": smx["n_segments"], "p": smx["p"], "mask_seed": smx["seed"]}
+    masks = {name: smx[name] for name in ("n_segments", "p", "estimator")}
+    masks["mask_seed"] = smx["seed"]
     return {**stated, **masks, "n_masks": spread(n_masks)}
 
 

@@ -1,86 +1,251 @@
 """What SMX and SMH share: masks are added to what the store holds until there are enough."""
 
+import json
+import math
+import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from s2txai.artifacts import Artifact, load, save
+import torch
+
+from s2txai.artifacts import Artifact, load, replacing, save
 from s2txai.log import Progress, logger
+from s2txai.memory import fitting_batch_size
 from s2txai.models.base import Model
 from s2txai.provenance import describe, source_of
+from s2txai.saliency.reliability import split_half
 from s2txai.saliency.spes import Plan, Score, accumulate
-from s2txai.saliency.statistics import AXES, UNITS, Statistics
+from s2txai.saliency.statistics import UNITS, Statistics
 from s2txai.steps.shard import Workplace, entry_path, publish
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
 
+# The pooling whose reliability decides and is stated; SMH has one cell a step, nothing to pool.
+POOLING = "avg2d"
 
-def grow(
+Prepare = Callable[[Model], tuple[Statistics, Score]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """The masks of one utterance.
+
+    Attributes
+    ----------
+    decoded
+        Its ``decode`` artefact.
+    prepare
+        Makes the statistics of no masks, and the function that scores a batch of them.
+    plan
+        Which masks.
+    """
+
+    decoded: Artifact
+    prepare: Prepare
+    plan: Plan
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How the masks of a shard are computed.
+
+    Attributes
+    ----------
+    batch_size
+        Masks for one forward pass, or ``auto``.
+    target_reliability
+        Of the map at encoder steps (mean over the cells of a step): masks are added in chunks as
+        large as the plan until it is reached.
+    most
+        Multiple of the plan at which the search for it ends; 1 for the plan alone.
+    logarithms
+        Whether logarithms of the scores are summed, for the log-linear estimator.
+    """
+
+    batch_size: int | str
+    target_reliability: float = 0.0
+    most: float = 1.0
+    logarithms: bool = False
+
+
+def grow_shard(
     place: Workplace,
     step: str,
-    decoded: Artifact,
     parameters: Mapping[str, Any],
-    *,
-    prepare: Callable[[Model], tuple[Statistics, Score]],
-    plan: Plan,
-    batch_size: int,
+    jobs: Sequence[Job],
+    effort: Effort,
 ) -> None:
-    """Bring one utterance's statistics to the number of masks of the plan, and publish them.
+    """Bring the statistics of every utterance to their masks, and publish them.
 
     Sums are written to the store every half minute, so that a killed job loses no more than that,
-    and a larger number of masks continues where a smaller one stopped.
+    and a larger number of masks continues where a smaller one stopped. Beside each result,
+    ``<utterance>.job.json`` says where and how fast its masks were computed.
 
     Parameters
     ----------
-    place, step, decoded
-        Where, which of ``smx`` and ``smh``, and on which utterance.
+    place, step
+        Where, and which of ``smx`` and ``smh``.
     parameters
         What changes the numbers, without the number of masks.
-    prepare
-        Makes the statistics of no masks, and the function that scores a batch of them.
-    plan, batch_size
-        As for :func:`s2txai.saliency.spes.accumulate`.
+    jobs
+        One an utterance.
+    effort
+        How.
     """
-    source = source_of(decoded)
+    batch = _Batch(effort.batch_size, max(jobs, key=_size))
+    for job in jobs:
+        _grow(place, step, parameters, job, batch, effort)
+
+
+class _Batch:
+    """The size of batches of a shard, settled when the first one is needed.
+
+    The utterance that needs most memory decides.
+    """
+
+    def __init__(self, asked: int | str, largest: Job) -> None:
+        self._largest = largest
+        self.size = None if asked == "auto" else int(asked)
+
+    def settle(self, model: Model) -> int:
+        if self.size is None:
+            _, score = self._largest.prepare(model)
+            n_segments = self._largest.plan.sizes[0]
+
+            def work(n: int) -> object:
+                occluded = torch.ones((n, n_segments), dtype=torch.bool, device=model.device)
+                return score(occluded, 0)
+
+            self.size = fitting_batch_size(model.device, work)
+        return self.size
+
+
+def _size(job: Job) -> int:
+    """Return what the memory of an utterance grows with: frames times tokens."""
+    return len(job.decoded["features"]) * len(job.decoded["tokens"])
+
+
+def _grow(
+    place: Workplace,
+    step: str,
+    parameters: Mapping[str, Any],
+    job: Job,
+    batch: _Batch,
+    effort: Effort,
+) -> None:
+    source = source_of(job.decoded)
     utterance = source["utterance"]
     entry = entry_path(place, step, source, parameters)
+    stored = load(entry, step) if entry.exists() else None
+    statistics = Statistics.from_mapping(stored.arrays) if stored else None
+    if statistics and effort.logarithms and not statistics.has_logarithms:
+        logger.info("%s %s: starts again, to sum logarithms of the scores", step, utterance)
+        stored = statistics = None
     stated = {**parameters, "precision": place.model.precision}
-    meta = describe(step, source, stated, AXES, UNITS)
-    statistics = Statistics.from_mapping(load(entry, step).arrays) if entry.exists() else None
-    n_done = 0 if statistics is None else int(statistics.n_masks.sum())
-    n_missing = _n_missing(statistics, plan)
-    if n_done and n_missing:
-        logger.info("%s %s: %d masks are in the store already", step, utterance, n_done)
-    if n_missing:
+    started, n_before = time.monotonic(), _n_masks(statistics)
+
+    def described(statistics: Statistics) -> dict[str, Any]:
+        return describe(step, source, stated, statistics.axes, UNITS)
+
+    def extended(statistics: Statistics | None, plan: Plan) -> Statistics:
+        """Return the statistics with at least the masks of the plan."""
+        n_missing = _n_missing(statistics, plan)
+        if statistics and not n_missing:
+            return statistics
         model = place.model.model
-        empty, score = prepare(model)
-        statistics = statistics or empty
+        batch_size = batch.settle(model)
+        empty, score = job.prepare(model)
+        growing = statistics or empty
         with Progress(f"{step} {utterance}", n_missing, "masks") as progress:
-            accumulate(
-                statistics,
+            batch.size = accumulate(
+                growing,
                 score,
                 plan,
                 device=model.device,
                 batch_size=batch_size,
-                checkpoint=_Checkpoints(entry, meta).save_if_due,
+                checkpoint=_Checkpoints(entry, described).save_if_due,
                 progress=progress.add,
             )
-        save(entry, statistics.arrays(), meta)
+        return growing
+
+    if n_before and _n_missing(statistics, job.plan):
+        logger.info("%s %s: %d masks are in the store already", step, utterance, n_before)
+    grown = extended(statistics, job.plan)
+    reliability = split_half(grown, POOLING)
+    for plan in _chunks(job.plan, effort):
+        if reliability >= effort.target_reliability:
+            break
+        grown = extended(grown, plan)
+        reliability = split_half(grown, POOLING)
+    masks = _told(grown, job.plan, reliability, effort)
+    n_new = _n_masks(grown) - n_before
+    if stored is None or n_new or stored.meta.get("masks") != masks:
+        save(entry, grown.arrays(), described(grown) | {"masks": masks})
+    if masks["converged"] is False:
+        logger.warning(
+            "%s %s: reliability %.2f after %d masks, under the target of %g: raise max_masks.",
+            step, utterance, reliability, masks["n_masks"], masks["target_reliability"],
+        )  # fmt: skip
     publish(place, entry, utterance)
+    _write_job(place.output / f"{utterance}.job.json", place, batch, n_new, started)
+
+
+def _chunks(plan: Plan, effort: Effort) -> Iterator[Plan]:
+    """Yield growing multiples of the plan, where there is a target to be reached.
+
+    The chunks do not depend on how far an earlier run came: resumed equals uninterrupted.
+    """
+    for times in range(2, math.ceil(effort.most) + 1):
+        share = min(times, effort.most)
+        yield replace(plan, n_masks=tuple(int(n * share) for n in plan.n_masks))
+
+
+def _told(statistics: Statistics, plan: Plan, reliability: float, effort: Effort) -> dict[str, Any]:
+    """Return what ``meta`` says about the masks."""
+    wanted = effort.target_reliability or None
+    return {
+        "segmentations": list(plan.names),
+        "n_masks": _n_masks(statistics),
+        # JSON knows no NaN: nothing varies, so nothing is measured.
+        "reliability": None if math.isnan(reliability) else reliability,
+        "target_reliability": wanted,
+        "converged": None if wanted is None else bool(reliability >= wanted),
+    }
+
+
+def _write_job(path: Path, place: Workplace, batch: _Batch, n_new: int, started: float) -> None:
+    """Write what may differ between two runs with the same numbers."""
+    told = {
+        "host": platform.node(),
+        "device": place.model.device,
+        "batch_size": batch.size,
+        "masks_computed": n_new,
+        "seconds": round(time.monotonic() - started, 3),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 
 class _Checkpoints:
     """Writes statistics to the store, but not so often that writing takes time from the masks."""
 
-    def __init__(self, entry: Path, meta: Mapping[str, Any]) -> None:
-        self._entry, self._meta = entry, meta
+    def __init__(self, entry: Path, described: Callable[[Statistics], Mapping[str, Any]]) -> None:
+        self._entry, self._described = entry, described
         self._saved = time.monotonic()
 
-    def save_if_due(self, statistics: Statistics) -> None:
+    def save_if_due(self, current: Callable[[], Statistics]) -> None:
         if time.monotonic() - self._saved >= SECONDS_BETWEEN_CHECKPOINTS:
-            save(self._entry, statistics.arrays(), self._meta)
+            statistics = current()
+            save(self._entry, statistics.arrays(), self._described(statistics))
             self._saved = time.monotonic()
+
+
+def _n_masks(statistics: Statistics | None) -> int:
+    return 0 if statistics is None else int(statistics.n_masks.sum())
 
 
 def _n_missing(statistics: Statistics | None, plan: Plan) -> int:

@@ -52,7 +52,7 @@ class Workplace:
         output
             Directory of the shard's results.
         compute
-            ``device`` and ``precision`` of the configuration.
+            ``device``, ``precision`` and ``compile`` of the configuration.
         threads
             CPU threads.
         store
@@ -64,6 +64,7 @@ class Workplace:
             device=compute["device"],
             precision=compute["precision"],
             threads=threads,
+            compile=compute["compile"],
         )
         return cls(model, Store(store), Path(output))
 

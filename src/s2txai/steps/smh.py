@@ -8,9 +8,10 @@ import numpy as np
 from s2txai.artifacts import Artifact
 from s2txai.models.base import Model, n_steps
 from s2txai.saliency.encoder_states import SEGMENTATION, state_score, step_segments
+from s2txai.saliency.estimators import ESTIMATORS
 from s2txai.saliency.spes import Plan, Score
 from s2txai.saliency.statistics import Statistics
-from s2txai.steps.masked import grow
+from s2txai.steps.masked import Effort, Job, grow_shard
 from s2txai.steps.shard import Workplace, features_of, hypothesis_of
 
 
@@ -21,7 +22,10 @@ def smh_shard(
     n_masks: int,
     p: float,
     seed: int,
-    batch_size: int,
+    batch_size: int | str = "auto",
+    target_reliability: float | None = None,
+    max_masks: int | None = None,
+    estimator: str = "mean",
 ) -> None:
     """Perturb the encoder output of every utterance.
 
@@ -36,9 +40,23 @@ def smh_shard(
     seed
         Of the masks.
     batch_size
-        Masks for one decoder pass.
+        Masks for one decoder pass; ``auto``: what fits into memory.
+    target_reliability
+        Of the map at encoder steps; masks are added, ``n_masks`` at a time, until it is reached or
+        there are ``max_masks``. None: ``n_masks`` are enough.
+    max_masks
+        At least ``n_masks``; needed with a target.
+    estimator
+        A name of :data:`s2txai.saliency.estimators.ESTIMATORS`, for which sums are kept.
     """
+    effort = Effort(
+        batch_size,
+        target_reliability or 0.0,
+        most=(max_masks or n_masks) / n_masks,
+        logarithms=ESTIMATORS[estimator].logarithms,
+    )
     parameters = {"p": p, "seed": seed, "occluded_value": "zero", "score": "KL"}
+    jobs = []
     for artifact in decoded:
         features, padding_value = features_of(artifact)
         steps = n_steps(len(features), int(artifact["subsampling"]))
@@ -50,11 +68,11 @@ def smh_shard(
             n_masks=(n_masks,),
             p=p,
         )
-        prepare = partial(_prepare, features, padding_value, *hypothesis_of(artifact), steps)
-        grow(
-            place, "smh", artifact, parameters,
-            prepare=prepare, plan=plan, batch_size=batch_size,
-        )  # fmt: skip
+        prepare = partial(
+            _prepare, features, padding_value, *hypothesis_of(artifact), steps, effort.logarithms
+        )
+        jobs.append(Job(artifact, prepare, plan))
+    grow_shard(place, "smh", parameters, jobs, effort)
 
 
 def _prepare(
@@ -63,10 +81,13 @@ def _prepare(
     prompt: list[int],
     tokens: list[int],
     steps: int,
+    logarithms: bool,
     model: Model,
 ) -> tuple[Statistics, Score]:
     return (
         # An encoder step is its own segment and its own "frame".
-        Statistics.zeros(step_segments(steps), len(tokens), subsampling=1, n_steps=steps),
+        Statistics.zeros(
+            step_segments(steps), len(tokens), subsampling=1, n_steps=steps, logarithms=logarithms
+        ),
         state_score(model, features, padding_value, prompt, tokens),
     )

@@ -7,6 +7,7 @@ import numpy as np
 
 from s2txai.artifacts import Artifact
 from s2txai.models.base import Model, n_steps
+from s2txai.saliency.estimators import ESTIMATORS
 from s2txai.saliency.segments import Segmentations, segmentations
 from s2txai.saliency.spes import (
     Plan,
@@ -16,7 +17,7 @@ from s2txai.saliency.spes import (
     segmentation_names,
 )
 from s2txai.saliency.statistics import Statistics
-from s2txai.steps.masked import grow
+from s2txai.steps.masked import Effort, Job, grow_shard
 from s2txai.steps.shard import Workplace, features_of, hypothesis_of
 
 
@@ -28,7 +29,10 @@ def smx_shard(
     n_masks: int,
     p: float,
     seed: int,
-    batch_size: int,
+    batch_size: int | str = "auto",
+    target_reliability: float | None = None,
+    max_masks: int | None = None,
+    estimator: str = "mean",
 ) -> None:
     """Run SPES on every utterance.
 
@@ -45,8 +49,21 @@ def smx_shard(
     seed
         Of the masks.
     batch_size
-        Masks for one forward pass.
+        Masks for one forward pass; ``auto``: what fits into memory.
+    target_reliability
+        Of the map at encoder steps; masks are added, ``n_masks`` at a time, until it is reached or
+        there are ``max_masks``. None: ``n_masks`` are enough.
+    max_masks
+        At least ``n_masks``; needed with a target.
+    estimator
+        A name of :data:`s2txai.saliency.estimators.ESTIMATORS`, for which sums are kept.
     """
+    effort = Effort(
+        batch_size,
+        target_reliability or 0.0,
+        most=(max_masks or n_masks) / n_masks,
+        logarithms=ESTIMATORS[estimator].logarithms,
+    )
     parameters = {
         "n_segments": list(n_segments),
         "p": p,
@@ -54,6 +71,7 @@ def smx_shard(
         "occluded_value": "bin mean",
         "score": "KL",
     }
+    jobs = []
     for artifact in decoded:
         features, padding_value = features_of(artifact)
         segments = segmentations(features, n_segments)
@@ -65,11 +83,16 @@ def smx_shard(
             n_masks=masks_per_segmentation(n_masks, segments),
             p=p,
         )
-        prepare = partial(_prepare, features, padding_value, *hypothesis_of(artifact), segments)
-        grow(
-            place, "smx", artifact, parameters,
-            prepare=prepare, plan=plan, batch_size=batch_size,
-        )  # fmt: skip
+        prepare = partial(
+            _prepare,
+            features,
+            padding_value,
+            *hypothesis_of(artifact),
+            segments,
+            effort.logarithms,
+        )
+        jobs.append(Job(artifact, prepare, plan))
+    grow_shard(place, "smx", parameters, jobs, effort)
 
 
 def _prepare(
@@ -78,11 +101,12 @@ def _prepare(
     prompt: list[int],
     tokens: list[int],
     segments: Segmentations,
+    logarithms: bool,
     model: Model,
 ) -> tuple[Statistics, Score]:
     subsampling = model.facts.subsampling
     steps = n_steps(len(features), subsampling)
     return (
-        Statistics.zeros(segments.labels, len(tokens), subsampling, steps),
+        Statistics.zeros(segments.labels, len(tokens), subsampling, steps, logarithms=logarithms),
         input_score(model, features, padding_value, prompt, tokens, segments),
     )

@@ -1,0 +1,108 @@
+"""How many inputs fit into one forward pass."""
+
+import gc
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import torch
+
+from s2txai.errors import UserError
+from s2txai.log import logger
+
+# Beyond these sizes a forward pass gets no faster, only larger.
+MOST = {"cpu": 16, "cuda": 256}
+# Of the free memory; the rest is for what the allocator scatters and other programs take.
+SHARE = 0.7
+
+_CPU_ALLOCATOR = "DefaultCPUAllocator"
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def fitting_batch_size(device: torch.device, work: Callable[[int], object]) -> int:
+    """Return how many inputs one forward pass takes in the memory that is free now.
+
+    The largest power of two that fits, but no more than :data:`MOST`.
+
+    Parameters
+    ----------
+    device
+        Where the work is done.
+    work
+        Does the work for a number of inputs; called with 1 and 2 to measure the memory of each.
+    """
+    most = MOST.get(device.type, MOST["cpu"])
+    one, two = (_peak(device, work, n) for n in (1, 2))
+    free = free_memory(device)
+    if one is None or two is None:
+        return most
+    each = max(two - one, 1)
+    fitting = max(1, int((SHARE * free - one) / each) + 1)
+    return min(most, 1 << (fitting.bit_length() - 1))
+
+
+def smaller_batch(batch_size: int, error: BaseException) -> int:
+    """Return half of a batch that did not fit, and say so; raise any other error again.
+
+    Raises
+    ------
+    UserError
+        If the batch was a single input.
+    """
+    if not is_out_of_memory(error):
+        raise error
+    if batch_size == 1:
+        raise UserError(
+            "Memory does not even hold a forward pass of one input: give the job more of it, take "
+            "a smaller model or precision, or cut the audio into shorter utterances."
+        ) from error
+    half = batch_size // 2
+    logger.warning("Out of memory with batches of %d: going on with %d.", batch_size, half)
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return half
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error of torch or Python says that memory ran out."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or _CPU_ALLOCATOR in str(error)
+
+
+def free_memory(device: torch.device) -> int:
+    """Return the free memory of a device in bytes."""
+    if device.type == "cuda":
+        # What torch keeps in reserve is free as well.
+        reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + reserved
+    in_system, in_cgroup = int(psutil.virtual_memory().available), _free_in_cgroup()
+    return in_system if in_cgroup is None else min(in_system, in_cgroup)
+
+
+def _free_in_cgroup() -> int | None:
+    """Return what a container or a cluster's job leaves of its limit."""
+    try:
+        limit = (_CGROUP / "memory.max").read_text().strip()
+        used = int((_CGROUP / "memory.current").read_text())
+    except (OSError, ValueError):
+        return None
+    return None if limit == "max" else max(0, int(limit) - used)
+
+
+def _peak(device: torch.device, work: Callable[[int], object], n: int) -> int | None:
+    """Return the bytes that work on n inputs takes at its height."""
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        work(n)
+        return torch.cuda.max_memory_allocated(device) - before
+    try:
+        # Resets the high-water mark of this process (proc(5)).
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return None
+    before = psutil.Process().memory_info().rss
+    work(n)
+    peak = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    return int(peak[1]) * 1024 - before if peak else None
