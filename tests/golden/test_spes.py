@@ -8,7 +8,7 @@ import pytest
 from s2txai.saliency.normalise import paired_min_max, single_mean_std
 from s2txai.saliency.scores import kl_divergence
 from s2txai.saliency.segments import requested_segments, segmentations, slic_segments
-from s2txai.saliency.statistics import N_FOLDS, Statistics, heatmap
+from s2txai.saliency.statistics import N_FOLDS, Statistics, heatmap, token_heatmap
 
 DATA = Path(__file__).parent / "data"
 LEVELS = (2000, 2500, 3000)
@@ -112,6 +112,25 @@ def test_heatmap_with_merged_levels(small):
     never = (small["masks"] == 1).all(axis=0)
     assert never.sum() == 20
     assert (heatmap(statistics)[:, never] == 0).all()
+
+
+def token_statistics_of(keep, scores):
+    """Sum golden token masks (1 = kept) into statistics."""
+    n_rows = scores.shape[1]
+    statistics = Statistics.zeros(np.zeros((1, 1, 1), np.int32), n_rows, 4, 25, tokens=True)
+    occluded = 1 - keep
+    statistics.token_sum += scores.T @ occluded
+    statistics.token_count += occluded.sum(axis=0).astype(np.int64)
+    return statistics
+
+
+def test_token_heatmap(small, tiny):
+    statistics = token_statistics_of(small["token_masks"], small["kl"])
+    np.testing.assert_allclose(token_heatmap(statistics), small["token_heatmap"], rtol=0, atol=1e-9)
+    statistics = token_statistics_of(tiny["A/token_masks"], tiny["A/kl"])
+    np.testing.assert_allclose(
+        token_heatmap(statistics), tiny["A/token_heatmap"], rtol=0, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("case", ["A", "B"])

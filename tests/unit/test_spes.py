@@ -1,5 +1,6 @@
 """SPES on models whose saliency is known in closed form, and the running sums over masks."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -22,7 +23,7 @@ from s2txai.saliency.spes import (
     occluded_value,
     segmentation_names,
 )
-from s2txai.saliency.statistics import AXES, UNITS, Statistics, heatmap
+from s2txai.saliency.statistics import AXES, UNITS, Statistics, heatmap, token_heatmap
 from tests.toy import SUBSAMPLING, LinearModel
 
 T, F, V = 6, 4, 3
@@ -387,3 +388,49 @@ def test_definition_used_here_is_scipy_s():
     np.testing.assert_allclose(
         divergence(weights, features, perturbed), rel_entr(one, other).sum(-1), atol=1e-12
     )
+
+
+class ChainModel(LinearModel):
+    """Row i reads the tokens before it: its logits move by ``strength[i, j]`` if j is hidden."""
+
+    def __init__(self, strength):
+        super().__init__(np.zeros((len(strength), STEPS, SUBSAMPLING * F, V)))
+        self._strength = torch.as_tensor(strength)
+
+    def decode_without_tokens(self, states, occluded, prompt, tokens):
+        logits = self.decode(states, prompt, tokens).clone()
+        logits[:, :, 0] += occluded.double() @ self._strength.T
+        return logits
+
+
+def test_preceding_tokens():
+    strength = np.tril([[1.0, 0, 0], [0, 2, 0], [3, 0, 0]])
+    score = input_score(ChainModel(strength), spectrogram(), 0.0, [], [0] * 3, ONE)
+    statistics = Statistics.zeros(ONE.labels, 3, SUBSAMPLING, STEPS, tokens=True)
+    plan = replace(plan_of(ONE, (2048,)), token_p=0.25)
+    accumulate(
+        statistics, score, plan, device=torch.device("cpu"), batch_size=32,
+        checkpoint=lambda _: None, progress=lambda _: None,
+    )  # fmt: skip
+    # Without weights for the input the divergence of a row is known from the tokens alone.
+    kl = {x: float(np.log(3) * -1 - log_softmax([x, 0, 0]).mean()) for x in (1.0, 2.0, 3.0)}
+    own = np.zeros((3, 3))
+    own[0, 0], own[1, 1], own[2, 0] = kl[1.0], kl[2.0], kl[3.0]
+    found = token_heatmap(statistics)[:, :, 0]
+    np.testing.assert_allclose(found[own > 0], own[own > 0], rtol=1e-9)
+    # A token that does not matter is hidden together with the one that does in a share p of masks.
+    bystanders = np.tril(np.ones((3, 3))) - (own > 0)
+    rows, columns = np.nonzero(bystanders)
+    expected = 0.25 * own.sum(axis=1)[rows]
+    np.testing.assert_allclose(found[rows, columns], expected, rtol=0.25)
+    assert np.all(np.triu(found, 1) == 0)
+    share = statistics.token_count / statistics.n_masks.sum()
+    np.testing.assert_allclose(share, 0.25, atol=0.04)
+    # Sums over cells are there as well, and the masks of cells are those of a run without tokens.
+    plain = run(score, ONE, (2048,), 3)
+    np.testing.assert_array_equal(statistics.occluded_count, plain.occluded_count)
+
+
+def test_without_occluded_tokens_there_is_no_map_of_them():
+    with pytest.raises(ValueError, match="token_p"):
+        token_heatmap(run(weird_score(), ONE, (32,), 3))

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from s2txai.datasets import Task
+from s2txai.errors import UserError
 
 Role = Literal["text", "special", "eos", "prompt"]
 
@@ -141,6 +142,34 @@ class Model(Protocol):
         # The plain way; a family overrides it where most of the work is the same for all N.
         hidden = pad_steps(occluded, states.shape[1])[:, :, None]  # (N, steps, 1)
         return self.decode(states.masked_fill(hidden, 0.0), prompt, tokens)
+
+    def decode_without_tokens(
+        self,
+        states: torch.Tensor,
+        occluded: torch.Tensor,
+        prompt: Sequence[int],
+        tokens: Sequence[int],
+    ) -> torch.Tensor:
+        """Return logits [N, I, V] with embeddings of preceding tokens set to zero.
+
+        Parameters
+        ----------
+        states
+            [N, steps, D].
+        occluded
+            bool [N, I]: entry j is the token that the decoder reads to predict row j, the last of
+            the prompt for row 0. Its position is still encoded.
+        prompt, tokens
+            The hypothesis.
+
+        Raises
+        ------
+        UserError
+            If the family cannot do this.
+        """
+        raise UserError(
+            "This family of models cannot occlude preceding tokens: set 'smx.token_p' to 0."
+        )
 
     def generate(
         self, states: torch.Tensor, prompt: Sequence[int], *, beam: int, max_new_tokens: int

@@ -339,17 +339,38 @@ class WhisperModel(Model):
         with self._autocast(), _occluded_cross_attention(self._network, states, hidden):
             return self.decode(states.expand(len(occluded), -1, -1), prompt, tokens)
 
+    @torch.inference_mode()
+    def decode_without_tokens(
+        self,
+        states: torch.Tensor,
+        occluded: torch.Tensor,
+        prompt: Sequence[int],
+        tokens: Sequence[int],
+    ) -> torch.Tensor:
+        """Return float32 logits [N, I, V] with embeddings of preceding tokens set to zero."""
+        # Only the last token of the prompt is the direct predecessor of a row.
+        visible = torch.nn.functional.pad(~occluded, (len(prompt) - 1, 0), value=True)
+        with self._autocast():
+            hidden = self._decoder(states, prompt, tokens, visible=visible).last_hidden_state
+            logits: torch.Tensor = self._network.proj_out(hidden[:, len(prompt) - 1 :])
+        return logits.float()
+
     def _decoder(
         self,
         states: torch.Tensor,
         prompt: Sequence[int],
         tokens: Sequence[int],
+        visible: torch.Tensor | None = None,
         **options: bool,
     ) -> BaseModelOutputWithPastAndCrossAttentions:
         # The last token is predicted, never fed.
         inputs = torch.tensor([*prompt, *tokens[:-1]], device=self.device)
-        return self._network.model.decoder(
-            input_ids=inputs.expand(len(states), -1),
+        decoder = self._network.model.decoder
+        embedded = decoder.embed_tokens(inputs).expand(len(states), -1, -1)  # (N, length, D)
+        if visible is not None:
+            embedded = embedded * visible[:, :, None]
+        return decoder(
+            inputs_embeds=embedded,
             encoder_hidden_states=states,
             use_cache=False,
             **options,

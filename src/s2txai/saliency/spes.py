@@ -27,8 +27,9 @@ __all__ = [
 LEAST_SCORE = 1e-8
 """Stands for a score of 0 where logarithms are summed, in nats: below it float32 sees nothing."""
 
-# From bool [N, S_k], True = occluded, and k to scores [N, I].
-Score = Callable[[torch.Tensor, int], torch.Tensor]
+# From bool [N, S_k], True = occluded, and k to scores [N, I]; where preceding tokens are occluded,
+# bool [N, I] follows.
+Score = Callable[..., torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class Plan:
         Masks wanted of each segmentation.
     p
         Probability that a segment is occluded.
+    token_p
+        Probability that the embedding of a preceding token is occluded by the same mask.
     """
 
     seed: int
@@ -56,6 +59,7 @@ class Plan:
     sizes: tuple[int, ...]
     n_masks: tuple[int, ...]
     p: float
+    token_p: float = 0.0
 
 
 def accumulate(
@@ -100,6 +104,7 @@ def accumulate(
     """
     offsets = np.concatenate([[0], np.cumsum(plan.sizes)])
     done: list[int] = statistics.n_masks.sum(axis=0).tolist()
+    n_rows = statistics.occluded_sum.shape[2]
     sums = _Sums(statistics, device)
     while any(have < want for have, want in zip(done, plan.n_masks, strict=True)):
         for k in range(len(plan.names)):
@@ -109,12 +114,14 @@ def accumulate(
             if start >= stop:
                 continue
             occluded = draw(plan, k, start, stop).to(device)  # (N, S_k)
+            tokens = _draw_tokens(plan, k, start, stop, n_rows, device)
             try:
-                scores = score(occluded, k)  # (N, I)
+                scores = score(occluded, k, *tokens)  # (N, I)
             except (RuntimeError, MemoryError) as error:
                 batch_size = smaller_batch(batch_size, error)
                 continue
             sums.add(occluded, scores, slice(offsets[k], offsets[k + 1]), k, start)
+            sums.add_tokens(scores, *tokens)
             progress(stop - start)
             done[k] = stop
         checkpoint(sums.statistics)
@@ -124,15 +131,29 @@ def accumulate(
 
 def draw(plan: Plan, k: int, start: int, stop: int) -> torch.Tensor:
     """Return masks ``start`` to ``stop - 1`` of segmentation k, bool [N, S_k] on the CPU."""
+    return _draw(plan, plan.names[k], start, stop, plan.sizes[k], plan.p)
+
+
+def _draw_tokens(
+    plan: Plan, k: int, start: int, stop: int, n_rows: int, device: torch.device
+) -> tuple[torch.Tensor, ...]:
+    """Return the preceding tokens that the same masks occlude, bool [N, I], where any are."""
+    if plan.token_p == 0:
+        return ()
+    name = f"{plan.names[k]} tokens"
+    return (_draw(plan, name, start, stop, n_rows, plan.token_p).to(device),)
+
+
+def _draw(plan: Plan, name: str, start: int, stop: int, n: int, p: float) -> torch.Tensor:
     return torch.from_numpy(
         occlusion(
             seed=plan.seed,
             utterance=plan.utterance,
-            segmentation=plan.names[k],
+            segmentation=name,
             start=start,
             stop=stop,
-            n_segments=plan.sizes[k],
-            p=plan.p,
+            n_segments=n,
+            p=p,
         )
     )
 
@@ -172,6 +193,12 @@ class _Sums:
             chosen = occluded[_of_fold(fold, start)]  # (n, S_k)
             self._sums["occluded_count"][fold, segments] += chosen.sum(dim=0)
             self._sums["n_masks"][fold, k] += len(chosen)
+
+    def add_tokens(self, scores: torch.Tensor, *occluded: torch.Tensor) -> None:
+        """Add masks that occlude preceding tokens, too: scores [N, I], occluded [N, I]."""
+        for tokens in occluded:
+            self._sums["token_sum"] += scores.double().T @ tokens.double()
+            self._sums["token_count"] += tokens.sum(dim=0)
 
     def _add(
         self,
@@ -257,8 +284,14 @@ def input_score(
 
     divergence = Divergence(logits(original[None])[0])
 
-    def score(occluded: torch.Tensor, k: int) -> torch.Tensor:
+    def score(
+        occluded: torch.Tensor, k: int, occluded_tokens: torch.Tensor | None = None
+    ) -> torch.Tensor:
         cells = occluded[:, labels[k]]  # (N, T, F)
-        return divergence(logits(torch.where(cells, baseline, original)))
+        perturbed = torch.where(cells, baseline, original)
+        if occluded_tokens is None:
+            return divergence(logits(perturbed))
+        states = model.encode(perturbed, padding_value)
+        return divergence(model.decode_without_tokens(states, occluded_tokens, prompt, tokens))
 
     return score

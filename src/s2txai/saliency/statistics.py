@@ -33,10 +33,19 @@ LOG_AXES: dict[str, list[str]] = {
 }
 """The axes of what only the log-linear estimator needs; absent elsewhere."""
 
+TOKEN_AXES: dict[str, list[str]] = {
+    "token_sum": ["token", "preceding token"],
+    "token_count": ["preceding token"],
+}
+"""The axes of what is there only where preceding tokens are occluded, too."""
+
+_OPTIONAL = (*LOG_AXES, *TOKEN_AXES)
+
 UNITS: dict[str, str] = {
     "occluded_sum": "nat",
     "score_sum": "nat",
     "score_square_sum": "nat^2",
+    "token_sum": "nat",
     "subsampling": "frames per encoder step",
 }
 """The units of ``Statistics.arrays`` that are not plain counts or ids."""
@@ -69,6 +78,11 @@ class Statistics:
         As ``occluded_sum``, of the natural logarithms of the scores.
     log_sum, log_square_sum : float64 [4, K, I], optional
         As ``score_sum`` and ``score_square_sum``, of the logarithms.
+    token_sum : float64 [I, I], optional
+        Sum of the scores of each row over the masks that occlude each preceding token; entry j is
+        the token that the decoder reads to predict row j.
+    token_count : int64 [I], optional
+        Number of those masks.
     """
 
     segments: npt.NDArray[np.int32]
@@ -82,6 +96,8 @@ class Statistics:
     occluded_log_sum: npt.NDArray[np.float64] | None = None
     log_sum: npt.NDArray[np.float64] | None = None
     log_square_sum: npt.NDArray[np.float64] | None = None
+    token_sum: npt.NDArray[np.float64] | None = None
+    token_count: npt.NDArray[np.int64] | None = None
 
     @classmethod
     def zeros(
@@ -92,6 +108,7 @@ class Statistics:
         n_steps: int,
         *,
         logarithms: bool = False,
+        tokens: bool = False,
     ) -> Self:
         """Return the statistics of no masks at all.
 
@@ -105,6 +122,8 @@ class Statistics:
             See the class.
         logarithms
             Whether logarithms of the scores are summed, too.
+        tokens
+            Whether preceding tokens are occluded, too.
         """
         K = len(segments)
         S = int(segments.max()) + 1
@@ -122,12 +141,16 @@ class Statistics:
             statistics.occluded_log_sum = np.zeros_like(statistics.occluded_sum)
             statistics.log_sum = np.zeros_like(statistics.score_sum)
             statistics.log_square_sum = np.zeros_like(statistics.score_sum)
+        if tokens:
+            statistics.token_sum = np.zeros((n_rows, n_rows))
+            statistics.token_count = np.zeros(n_rows, np.int64)
         return statistics
 
     @property
     def axes(self) -> dict[str, list[str]]:
         """The axes of ``arrays``."""
-        return AXES | LOG_AXES if self.has_logarithms else AXES
+        known = AXES | LOG_AXES | TOKEN_AXES
+        return {name: known[name] for name in self.arrays()}
 
     @property
     def has_logarithms(self) -> bool:
@@ -145,7 +168,7 @@ class Statistics:
         """
         values: dict[str, Any] = {
             **{name: arrays[name] for name in AXES},
-            **{name: arrays.get(name) for name in LOG_AXES},
+            **{name: arrays.get(name) for name in _OPTIONAL},
         }
         values["subsampling"] = int(values["subsampling"])
         values["n_steps"] = int(values["n_steps"])
@@ -153,7 +176,7 @@ class Statistics:
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return everything as arrays by name, as a result file holds them."""
-        values = {name: getattr(self, name) for name in (*AXES, *LOG_AXES)}
+        values = {name: getattr(self, name) for name in (*AXES, *_OPTIONAL)}
         return {name: np.asarray(value) for name, value in values.items() if value is not None}
 
 
@@ -186,3 +209,22 @@ def heatmap(
     count = segment_count[statistics.segments].sum(axis=0)  # (T, F)
     total /= np.maximum(count, 1)
     return total
+
+
+def token_heatmap(statistics: Statistics) -> npt.NDArray[np.float64]:
+    """Return the mean score of the masks that occlude each preceding token (arXiv 2411.01710).
+
+    Returns
+    -------
+    float64 [I, I, 1], nats
+        Entry j of row k: the token that the decoder reads to predict row j. 0 above the diagonal,
+        where it is read too late for row k, and for tokens that no mask occluded.
+
+    Raises
+    ------
+    ValueError
+        If the masks occluded no tokens.
+    """
+    if statistics.token_sum is None or statistics.token_count is None:
+        raise ValueError("these masks occluded no preceding tokens (smx.token_p was 0)")
+    return np.tril(statistics.token_sum / np.maximum(statistics.token_count, 1))[:, :, None]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,7 @@ def smx_shard(
     target_reliability: float | None = None,
     max_masks: int | None = None,
     estimator: str = "mean",
+    token_p: float = 0.0,
 ) -> None:
     """Run SPES on every utterance.
 
@@ -57,6 +59,8 @@ def smx_shard(
         At least ``n_masks``; needed with a target.
     estimator
         A name of :data:`s2txai.saliency.estimators.ESTIMATORS`, for which sums are kept.
+    token_p
+        Probability that a mask occludes the embedding of a preceding token, too.
     """
     effort = Effort(
         batch_size,
@@ -64,13 +68,15 @@ def smx_shard(
         most=(max_masks or n_masks) / n_masks,
         logarithms=ESTIMATORS[estimator].logarithms,
     )
-    parameters = {
+    parameters: dict[str, Any] = {
         "n_segments": list(n_segments),
         "p": p,
         "seed": seed,
         "occluded_value": "bin mean",
         "score": "KL",
     }
+    if token_p:
+        parameters["token_p"] = token_p
     jobs = []
     for artifact in decoded:
         features, padding_value = features_of(artifact)
@@ -82,6 +88,7 @@ def smx_shard(
             sizes=segments.n_segments,
             n_masks=masks_per_segmentation(n_masks, segments),
             p=p,
+            token_p=token_p,
         )
         prepare = partial(
             _prepare,
@@ -89,7 +96,7 @@ def smx_shard(
             padding_value,
             *hypothesis_of(artifact),
             segments,
-            effort.logarithms,
+            {"logarithms": effort.logarithms, "tokens": token_p > 0},
         )
         jobs.append(Job(artifact, prepare, plan))
     grow_shard(place, "smx", parameters, jobs, effort)
@@ -101,12 +108,12 @@ def _prepare(
     prompt: list[int],
     tokens: list[int],
     segments: Segmentations,
-    logarithms: bool,
+    kept: dict[str, bool],
     model: Model,
 ) -> tuple[Statistics, Score]:
     subsampling = model.facts.subsampling
     steps = n_steps(len(features), subsampling)
     return (
-        Statistics.zeros(segments.labels, len(tokens), subsampling, steps, logarithms=logarithms),
+        Statistics.zeros(segments.labels, len(tokens), subsampling, steps, **kept),
         input_score(model, features, padding_value, prompt, tokens, segments),
     )
