@@ -12,16 +12,20 @@ from s2txai.saliency.statistics import Statistics, heatmap
 T, F, R, STEPS, ROWS, P = 40, 3, 2, 20, 10, 0.5
 
 
-def simulated(seed, n_masks):
-    """Return statistics of scores that are linear in the masks plus noise, and the true map."""
+def simulated(seed, n_masks, replicate=0):
+    """Return statistics of scores that are linear in the masks plus noise, and the true map.
+
+    Replicates have one truth, but masks and noise of their own.
+    """
     rng = np.random.default_rng(seed)
-    # Two segmentations: every frame a segment; every two frames, shifted by one.
+    # Two segmentations: every frame a segment; every two frames, shifted by one, with the lowest
+    # bin apart.
     frames = np.broadcast_to(np.arange(T)[:, None], (T, F))
-    pairs = (frames + 1) // 2 + T
+    pairs = (frames + 1) // 2 * 2 + (np.arange(F) > 0) + T
     segments = np.stack([frames, pairs]).astype(np.int32)
-    sizes = (T, T // 2 + 1)
+    sizes = (T, T + 2)
     weights = [torch.from_numpy(rng.gamma(0.3, size=(ROWS, size))) for size in sizes]
-    noise = torch.Generator().manual_seed(seed)
+    noise = torch.Generator().manual_seed(1000 * replicate + seed)
 
     def score(occluded, k):
         clean = occluded.double() @ weights[k].T  # (N, I)
@@ -29,7 +33,7 @@ def simulated(seed, n_masks):
 
     statistics = Statistics.zeros(segments, ROWS, R, STEPS)
     accumulate(
-        statistics, score, Plan(seed, "u", ("a", "b"), sizes, (n_masks, n_masks), P),
+        statistics, score, Plan(seed, f"u{replicate}", ("a", "b"), sizes, (n_masks, n_masks), P),
         device=torch.device("cpu"), batch_size=64,
         checkpoint=lambda _: None, progress=lambda _: None,
     )  # fmt: skip
@@ -47,6 +51,19 @@ def test_reliability_is_the_squared_correlation_with_the_truth(n_masks):
         predicted.append(split_half(statistics, "avg2d"))
         measured = pool(heatmap(statistics), "avg2d", R, STEPS)
         real.append(correlation(measured, truth).value ** 2)
+    assert 0.2 < np.mean(real) < 0.95
+    assert np.mean(predicted) == pytest.approx(np.mean(real), abs=0.05)
+
+
+@pytest.mark.parametrize("n_masks", [128, 512])
+@pytest.mark.parametrize("pooling", ["avg2d", "max_freq_avg_time", "max2d"])
+def test_reliability_is_the_correlation_of_two_maps_from_as_many_masks(pooling, n_masks):
+    predicted, real = [], []
+    for seed in range(12):
+        pair = [simulated(seed, n_masks, replicate)[0] for replicate in (0, 1)]
+        predicted += [split_half(statistics, pooling) for statistics in pair]
+        maps = [pool(heatmap(statistics), pooling, R, STEPS) for statistics in pair]
+        real.append(correlation(*maps).value)
     assert 0.2 < np.mean(real) < 0.95
     assert np.mean(predicted) == pytest.approx(np.mean(real), abs=0.05)
 

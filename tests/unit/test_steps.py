@@ -1,5 +1,6 @@
 """The six steps in process: words, attention and saliency of the toy model are known."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,8 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from s2txai.artifacts import check_same_source, load_shard
+from s2txai.artifacts import check_same_source, load, load_shard
 from s2txai.datasets import parse_task, read_manifest, select, shards
 from s2txai.deletion import map_names
 from s2txai.errors import UserError
@@ -330,6 +332,98 @@ def test_a_killed_step_continues_at_its_last_checkpoint(study, monkeypatch):
     whole.decode()
     whole.smh()
     assert whole.files() == study.files()
+
+
+def masks_told(study, step):
+    return {artifact.meta["utterance"]: artifact.meta["masks"] for artifact in study.read(step)}
+
+
+def test_masks_are_added_until_the_target_is_reached(study):
+    study.decode()
+    design = {"n_masks": 64, "batch_size": 64, "max_masks": 4000}
+    study.smh(**design, target_reliability=0.9)
+    told = masks_told(study, "smh")
+    for utterance, masks in told.items():
+        assert masks["converged"] is True
+        assert masks["reliability"] >= 0.9
+        assert masks["n_masks"] % 64 == 0
+        assert 64 < masks["n_masks"] < 4000, utterance
+    # With one chunk less the target was not reached.
+    fewer = Study(study._results.parent / "fewer", study.utterances, WordModel())
+    fewer.decode()
+    n_masks = told["five"]["n_masks"] - 64
+    fewer.smh(n_masks=n_masks, batch_size=64)
+    plain = masks_told(fewer, "smh")["five"]
+    assert plain["reliability"] < 0.9
+    assert plain["target_reliability"] is plain["converged"] is None
+
+
+def test_the_search_for_the_target_ends(study, caplog):
+    study.decode()
+    study.smh(n_masks=64, max_masks=160, target_reliability=0.99)
+    for masks in masks_told(study, "smh").values():
+        assert masks["n_masks"] == 160
+        assert masks["converged"] is False
+    assert "reliability" in caplog.text
+    assert "under the target of 0.99: raise max_masks." in caplog.text
+
+
+def test_a_target_counts_the_masks_of_the_store(study):
+    study.decode()
+    study.smh(n_masks=64, max_masks=4000, target_reliability=0.9, batch_size=64)
+    in_one_go = study.files()
+    steps = Study(study._results.parent / "steps", study.utterances, WordModel())
+    steps.decode()
+    steps.smh(n_masks=64, batch_size=64)
+    model = steps.handle.model
+    model.calls.clear()
+    steps.smh(n_masks=64, max_masks=4000, target_reliability=0.9, batch_size=64)
+    assert steps.files() == in_one_go
+    added = sum(masks["n_masks"] - 64 for masks in masks_told(steps, "smh").values())
+    # The unperturbed input is decoded once for every chunk.
+    assert model.calls["decode"] == added + added // 64
+
+
+def test_the_job_tells_where_and_how_it_worked(study):
+    study.decode()
+    study.smx(batch_size="auto")
+    (folder,) = {path.parent for path in study._results.glob("smx/*/*.npz")}
+    for utterance in study.ids:
+        told = json.loads((folder / f"{utterance}.job.json").read_text())
+        assert told["host"]
+        assert told["device"] == "cpu"
+        assert 1 <= told["batch_size"] <= 16
+        assert told["masks_computed"] == 600
+        assert told["seconds"] > 0
+        meta = json.dumps(load(folder / f"{utterance}.npz").meta)
+        assert told["host"] not in meta
+        assert "batch" not in meta
+    study.smx()
+    told = json.loads((folder / "five.job.json").read_text())
+    assert told["masks_computed"] == 0
+
+
+def test_running_out_of_memory_halves_the_batch(study, caplog):
+    study.decode()
+    study.smh()
+    expected = [artifact["occluded_sum"] for artifact in study.read("smh")]
+    cramped = Study(study._results.parent / "cramped", study.utterances, WordModel())
+    cramped.decode()
+    model, decode = cramped.handle.model, WordModel.decode
+    largest = []
+
+    def decode_few(states, prompt, tokens):
+        if len(states) > 20:
+            torch.empty(2**50, dtype=torch.float64)  # what running out looks like
+        largest.append(len(states))
+        return decode(model, states, prompt, tokens)
+
+    model.decode = decode_few
+    cramped.smh()
+    assert max(largest) == 16  # 64, 32, 16
+    assert caplog.text.count("Out of memory") == 2  # the next utterance begins with what fitted
+    for found, wanted in zip(cramped.read("smh"), expected, strict=True):
+        np.testing.assert_allclose(found["occluded_sum"], wanted, rtol=1e-9)
 
 
 @pytest.mark.parametrize(

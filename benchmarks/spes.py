@@ -1,0 +1,229 @@
+"""What the perturbation loop costs beside the forward passes that it cannot do without.
+
+``python -m benchmarks.spes`` prints three tables:
+
+(a) masks a second of the whole loop (masks, perturbed input, forward, divergence, sums) and of the
+    bare forward pass of the same model, batch and precision, taken in turns;
+(b) milliseconds of CPU time a mask outside the forward pass, one thread, at the size of the published
+    study (T = 700 frames, F = 80 bins, I = 30 rows, 2,000 to 3,000 segments for 500 frames): the
+    model is replaced by one that returns logits made beforehand;
+(c) the height of memory against the number of masks and against T, each in a process of its own,
+    above that of one mask of the shortest utterance, with the same replaced model.
+
+``--only a`` and so on prints one of them; ``--model`` names a folder of weights for (a).
+"""
+
+import argparse
+import multiprocessing
+import platform
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+
+from s2txai.audio import read_audio
+from s2txai.datasets import parse_task
+from s2txai.memory import fitting_batch_size
+from s2txai.models import load_model
+from s2txai.models.base import Model
+from s2txai.saliency.segments import Segmentations, segmentations
+from s2txai.saliency.spes import (
+    Plan,
+    Score,
+    accumulate,
+    input_score,
+    masks_per_segmentation,
+    segmentation_names,
+)
+from s2txai.saliency.statistics import Statistics
+
+ROOT = Path(__file__).resolve().parents[1]
+CLIP = ROOT / "resources/speech/librivox/sense_and_sensibility_01_austen_64kb-0880.wav"
+LEVELS = (2000, 2500, 3000)
+T, F, I = 700, 80, 30
+VOCABULARIES = (8_000, 16_000, 51_865)
+PUBLISHED_MS = {8_000: 14.6, 16_000: 20.5, 51_865: 40.0}
+BATCH = 16
+REPEATS = 5
+
+
+class NoForward(Model):
+    """Returns logits made beforehand, so that only the loop around the model takes time."""
+
+    def __init__(self, vocabulary: int) -> None:
+        self.device = torch.device("cpu")
+        generator = torch.Generator().manual_seed(0)
+        reference = 3 * torch.randn((1, I, vocabulary), generator=generator)
+        moved = 0.3 * torch.randn((BATCH, I, vocabulary), generator=generator)
+        self._logits = reference + moved
+        self._reference = reference
+
+    def encode(self, features: torch.Tensor, padding_value: float) -> torch.Tensor:
+        return features
+
+    def decode(self, states: torch.Tensor, prompt: object, tokens: object) -> torch.Tensor:
+        return self._reference if len(states) == 1 else self._logits[: len(states)]
+
+
+def spectrogram(n_frames: int) -> np.ndarray:
+    """Return float32 [T, F] of smooth noise, which SLIC cuts as it cuts speech."""
+    rough = np.random.default_rng(0).standard_normal((n_frames + 8, F + 8))
+    window = np.ones((9, 9)) / 81
+    smooth = np.lib.stride_tricks.sliding_window_view(rough, (9, 9))
+    return np.einsum("tfij,ij->tf", smooth, window).astype(np.float32)
+
+
+def plan_of(segments: Segmentations, n_masks: int) -> Plan:
+    return Plan(
+        seed=0,
+        utterance="benchmark",
+        names=segmentation_names(segments),
+        sizes=segments.n_segments,
+        n_masks=masks_per_segmentation(n_masks, segments),
+        p=0.5,
+    )
+
+
+def loop(
+    score: Score,
+    segments: Segmentations,
+    n_rows: int,
+    n_masks: int,
+    batch: int,
+    device: str,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
+    """Return the seconds of ``n_masks`` masks."""
+    statistics = Statistics.zeros(segments.labels, n_rows, 2, -(-segments.labels.shape[1] // 2))
+    started = clock()
+    accumulate(
+        statistics,
+        score,
+        plan_of(segments, n_masks),
+        device=torch.device(device),
+        batch_size=batch,
+        checkpoint=lambda _: None,
+        progress=lambda _: None,
+    )
+    return clock() - started
+
+
+def against_the_forward(model_folder: Path, device: str, precision: str, compile: bool) -> None:
+    """Print table (a)."""
+    model = load_model("whisper", model_folder, device=device, precision=precision, compile=compile)
+    features = model.features(read_audio(CLIP, model.facts.sampling_rate))
+    prompt = model.prompt(parse_task("asr-en"))
+    inputs = torch.from_numpy(features.values).to(model.device)
+    states = model.encode(inputs[None], features.padding_value)
+    (tokens,) = model.generate(states, prompt, beam=5, max_new_tokens=40)
+    segments = segmentations(features.values, LEVELS)
+    score = input_score(model, features.values, features.padding_value, prompt, tokens, segments)
+
+    def work(n: int) -> object:
+        occluded = torch.ones((n, segments.n_segments[0]), dtype=torch.bool, device=model.device)
+        return score(occluded, 0)
+
+    batch = fitting_batch_size(model.device, work)
+    n_masks = 2 * len(segments.n_segments) * batch * (1 if model.device.type == "cpu" else 16)
+
+    def forward() -> float:
+        batch_inputs = inputs.expand(batch, -1, -1).contiguous()
+        started = time.perf_counter()
+        for _ in range(n_masks // batch):
+            model.decode(model.encode(batch_inputs, features.padding_value), prompt, tokens)
+        if model.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - started
+
+    def whole() -> float:
+        return loop(score, segments, len(tokens), n_masks, batch, str(model.device))
+
+    whole(), forward()  # the first calls pay for what later ones reuse
+    pairs = [(whole(), forward()) for _ in range(REPEATS)]
+    masks = sum(plan_of(segments, n_masks).n_masks)
+    forwards = n_masks // batch * batch
+    full = median(masks / seconds for seconds, _ in pairs)
+    bare = median(forwards / seconds for _, seconds in pairs)
+    ratio = median((masks / a) / (forwards / b) for a, b in pairs)
+    print(
+        f"(a) {model_folder.name}, {_hardware(device)}, {precision}{', compiled' * compile}, "
+        f"batches of {batch}\n"
+        f"    loop {full:.2f} masks/s, bare forward {bare:.2f} masks/s, loop/forward {ratio:.3f} "
+        f"(medians of {REPEATS} pairs)"
+    )
+
+
+def outside_the_forward() -> None:
+    """Print table (b)."""
+    torch.set_num_threads(1)
+    features = spectrogram(T)
+    segments = segmentations(features, LEVELS)
+    print(f"(b) one thread, T={T}, F={F}, I={I}, segments {segments.n_segments}")
+    print("    vocabulary  ms/mask  published  share")
+    for vocabulary in VOCABULARIES:
+        score = input_score(NoForward(vocabulary), features, 0.0, [], [0] * I, segments)
+        n_masks = 6 * BATCH * len(LEVELS)
+        loop(score, segments, I, n_masks, BATCH, "cpu")
+        found = [
+            1000 * loop(score, segments, I, n_masks, BATCH, "cpu") / n_masks for _ in range(REPEATS)
+        ]
+        published = PUBLISHED_MS[vocabulary]
+        cost = median(found)
+        print(f"    {vocabulary:10,}  {cost:7.2f}  {published:9.1f}  {cost / published:.3f}")
+
+
+def memory() -> None:
+    """Print table (c)."""
+    print("(c) height of memory in MiB above one mask of T=350")
+    least = _in_process(_peak_memory, 350, 1)
+    for n_frames, n_masks in [(700, 48), (700, 480), (700, 4800), (350, 480), (1400, 480)]:
+        height = (_in_process(_peak_memory, n_frames, n_masks) - least) / 2**20
+        print(f"    T={n_frames:5}  masks={n_masks:6,}  {height:8.1f}")
+
+
+def _peak_memory(n_frames: int, n_masks: int) -> int:
+    torch.set_num_threads(1)
+    features = spectrogram(n_frames)
+    segments = segmentations(features, LEVELS)
+    score = input_score(NoForward(1000), features, 0.0, [], [0] * I, segments)
+    loop(score, segments, I, n_masks, BATCH, "cpu")
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
+
+
+def _in_process(function: Callable[..., int], *arguments: int) -> int:
+    """Return what a function returns in a fresh process, whose memory holds nothing else."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
+def _hardware(device: str) -> str:
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return f"{model[1] if model else platform.processor()}, {torch.get_num_threads()} threads"
+
+
+def main() -> None:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", choices=["a", "b", "c"], help="print one table")
+    parser.add_argument("--model", type=Path, default=ROOT / "resources/models/whisper-tiny.en")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--precision", default="float32")
+    parser.add_argument("--compile", action="store_true")
+    asked = parser.parse_args()
+    if asked.only in (None, "a"):
+        against_the_forward(asked.model, asked.device, asked.precision, asked.compile)
+    if asked.only in (None, "b"):
+        outside_the_forward()
+    if asked.only in (None, "c"):
+        memory()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""Batches that fit: measured before the work, halved when memory runs out all the same."""
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from s2txai import memory
+from s2txai.errors import UserError
+from s2txai.memory import MOST, fitting_batch_size, free_memory, is_out_of_memory, smaller_batch
+
+CPU = torch.device("cpu")
+MIB = 2**20
+
+
+def no_memory():
+    """Return what torch raises on a CPU, by asking it for more than any machine has."""
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**50, dtype=torch.float64)
+    return caught.value
+
+
+def allocate(mib_each):
+    return lambda n: np.ones(n * mib_each * MIB, np.uint8).sum()
+
+
+def test_free_memory_is_what_the_system_says():
+    assert 0 < free_memory(CPU) <= psutil.virtual_memory().total
+
+
+def test_a_limit_of_the_job_counts(tmp_path, monkeypatch):
+    (tmp_path / "memory.max").write_text("5000\n")
+    (tmp_path / "memory.current").write_text("3000\n")
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    assert free_memory(CPU) == 2000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free_memory(CPU) > 2000
+
+
+@pytest.mark.parametrize(("free_mib", "expected"), [(20_000, MOST["cpu"]), (1400, 8), (200, 1)])
+def test_batches_fit_into_free_memory(monkeypatch, free_mib, expected):
+    monkeypatch.setattr(memory, "free_memory", lambda _: free_mib * MIB)
+    # 70 % of the memory, at 100 MiB an input.
+    assert fitting_batch_size(CPU, allocate(100)) == expected
+
+
+def test_work_is_measured_with_one_and_two_inputs():
+    asked = []
+    fitting_batch_size(CPU, asked.append)
+    assert asked == [1, 2]
+
+
+def test_halving_says_so(caplog):
+    assert smaller_batch(16, no_memory()) == 8
+    assert "Out of memory with batches of 16: going on with 8." in caplog.text
+    assert smaller_batch(3, MemoryError()) == 1
+
+
+def test_one_input_that_does_not_fit_is_a_sentence():
+    with pytest.raises(UserError, match="Memory does not even hold a forward pass of one input"):
+        smaller_batch(1, no_memory())
+
+
+def test_other_errors_are_raised_again():
+    error = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+    assert not is_out_of_memory(error)
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        smaller_batch(16, error)
+
+
+def test_what_counts_as_out_of_memory():
+    assert is_out_of_memory(no_memory())
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory."))
