@@ -13,5 +13,5 @@ ALGORITHM_VERSIONS = {
     "correlate": 1,
     "deletion": 1,
     "score": 1,
-    "report": 1,
+    "report": 2,
 }
