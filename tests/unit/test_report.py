@@ -15,6 +15,7 @@ from s2txai.report.figures import head_correlations, render_png
 from s2txai.report.layers import by_layer, layers_table
 from s2txai.report.names import row_labels
 from s2txai.report.page import Facts, RunFiles, write_report
+from s2txai.report.profiles import profiles
 from s2txai.report.runs import read_run
 from s2txai.report.tables import (
     PaperFigures,
@@ -108,7 +109,7 @@ def test_page_needs_nothing_else(page: Page) -> None:
 
 def test_every_picture_is_described_and_every_recording_embedded(page: Page) -> None:
     pictures = page.having("img")
-    assert len(pictures) == 4 + len(IDS)
+    assert len(pictures) == 5 + len(IDS)
     assert all(len(picture["alt"] or "") > 40 for picture in pictures)
     assert len({picture["alt"] for picture in pictures}) == len(pictures)
     recordings = [audio["src"] or "" for audio in page.having("audio")]
@@ -139,7 +140,7 @@ def test_empty_looking_hypothesis_survives(files: RunFiles) -> None:
 
 def test_figures_are_png_and_pdf_without_dates(files: RunFiles, report: Path) -> None:
     figures = [path for path in (report / "figures").rglob("*") if path.is_file()]
-    stems = ["comparison"] + [f"librivox/whisper-tiny.en/asr-en/{name}" for name in (
+    stems = ["comparison", "layers"] + [f"librivox/whisper-tiny.en/asr-en/{name}" for name in (
         "deletion", "heads", "padding", "utterance_first", "utterance_second"
     )]  # fmt: skip
     assert {str(path.relative_to(report / "figures")) for path in figures} == {
@@ -155,7 +156,7 @@ def test_same_results_give_the_same_bytes(
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1")
     write(tmp_path, files)
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(written) == 3 + 12
+    assert len(written) == 3 + 14
     for path in written:
         assert path.read_bytes() == (report / path.relative_to(tmp_path)).read_bytes(), path.name
 
@@ -370,6 +371,60 @@ def test_layers_table_has_the_papers_area_for_word_errors_only(two: Path) -> Non
     assert [row[0].link for row in shown.groups[4]] == ["b", ""]
 
 
+def test_profiles_of_different_depth_begin_and_end_together(depths: pd.DataFrame) -> None:
+    figure = profiles(depths, "smx_avg2d", PaperFigures(PAPER))
+    columns = [
+        *("rho_smx_avg2d", "rho_smh", "delta_avg2d"),
+        *("rho_corrected_smx_avg2d", "rho_corrected_smh", "delta_corrected_avg2d"),
+    ]
+    for panel, column in zip(figure.axes, columns, strict=True):
+        drawn = [line for line in panel.lines if line.get_marker() != "None"]
+        short, mean_of_short, deep, _ = drawn
+        np.testing.assert_allclose(short.get_xdata(), [0, 1 / 3, 2 / 3, 1])
+        np.testing.assert_array_equal(short.get_ydata(), depths[column][1:5])
+        np.testing.assert_array_equal(mean_of_short.get_ydata(), depths[column][:1])
+        assert len(deep.get_ydata()) == 12
+        assert [deep.get_xdata()[end] for end in (0, -1)] == [0, 1]
+        assert short.get_color() != deep.get_color()
+    labels = [label.get_text().strip() for label in figure.axes[-1].get_xticklabels()]
+    assert labels == ["first", "middle", "last", "all\nheads"]
+
+
+def test_profiles_of_one_depth_number_its_layers(depths: pd.DataFrame) -> None:
+    def labels(n_layers: int) -> list[str]:
+        one = depths[depths["model"] == "deep"].iloc[: 1 + n_layers]
+        figure = profiles(one, "smx_avg2d", PaperFigures(PAPER))
+        render_png(figure)
+        return [label.get_text().strip() for label in figure.axes[-1].get_xticklabels()][:-1]
+
+    assert sorted(labels(12), key=int) == [str(layer) for layer in range(12)]
+    assert labels(1) == ["0"]
+
+
+def test_runs_of_the_profiles_can_be_told_apart(depths: pd.DataFrame) -> None:
+    one = depths[depths["model"] == "deep"]
+    runs = [
+        one.assign(model=f"model {model}", task=task)
+        for model in range(9)
+        for task in ("asr-en", "asr-it", "st-it-en")
+    ]
+    figure = profiles(pd.concat(runs), "smx_avg2d", PaperFigures(PAPER))
+    styles = {
+        (line.get_color(), line.get_markerfacecolor(), line.get_marker())
+        for line in figure.axes[0].lines
+        if len(line.get_xdata()) == 12
+    }
+    assert len(styles) == 27
+
+
+def test_profiles_survive_undefined_values(depths: pd.DataFrame) -> None:
+    table = depths.copy()
+    table[[name for name in table if name.startswith(("rho", "delta"))]] = np.nan
+    figure = profiles(table, "smx_avg2d", PaperFigures(PAPER))
+    render_png(figure)
+    assert [panel.texts[0].get_text() for panel in figure.axes] == ["not defined"] * 6
+
+
 def test_page_of_several_runs_begins_with_their_comparison(two: Path) -> None:
     page = Page((two / "index.html").read_text(encoding="utf-8"))
     first = page.having("img")[0]["alt"] or ""
@@ -377,6 +432,9 @@ def test_page_of_several_runs_begins_with_their_comparison(two: Path) -> None:
     assert "2 of 2 runs have fewer than 20 utterances" in page.text
     assert "clipped WER (%): a higher area means a more faithful map" in page.text
     assert "BLEU (0–100): a lower area means a more faithful map" in page.text
+    assert (page.having("img")[1]["alt"] or "").startswith(
+        "Correlation with SMX avg2d and with SMH"
+    )
     assert "results/report/layers.csv" in page.text
     links = [link["href"] for link in page.having("a")]
     assert "#prompts/whisper-tiny.en/st-it-en" in links

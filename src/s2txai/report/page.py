@@ -23,6 +23,7 @@ from s2txai.report import tables
 from s2txai.report.comparison import comparison
 from s2txai.report.layers import by_layer, layers_table
 from s2txai.report.names import map_name, row_labels, score_name
+from s2txai.report.profiles import profiles
 from s2txai.report.runs import LOW_RELIABILITY, Run, RunFiles, UtteranceFacts, read_run
 from s2txai.report.sweep import (
     saliencies,
@@ -133,7 +134,7 @@ def write_report(
     )
     page = environment.get_template("index.html.j2").render(
         comparison=_comparison(rows, keys, figures, paper),
-        layers=layers_table(layer_rows, keys, _main_pooling(saliencies(rows)), paper),
+        layers=_layers(layer_rows, keys, _main_pooling(saliencies(rows)), figures, paper),
         sections=sections,
         facts=facts,
         config=yaml.safe_dump(dict(facts.config), sort_keys=False, allow_unicode=True),
@@ -187,6 +188,33 @@ def _comparison(
         "correlation": sweep_correlation_table(rows, keys, smx, paper),
         "effects": sweep_effects_table(rows, keys, smx, paper),
         "warnings": _sweep_warnings(rows),
+    }
+
+
+def _layers(
+    rows: pd.DataFrame,
+    keys: Sequence[str],
+    smx: str,
+    figures: Path,
+    paper: tables.PaperFigures,
+) -> dict[str, Any]:
+    """Return what the template shows of all runs layer by layer."""
+    return {
+        "figure": _picture(
+            profiles(rows, smx, paper),
+            figures,
+            "layers",
+            f"Correlation with {map_name(smx)} and with SMH and context mixing over the decoder "
+            f"layers of {len(keys)} runs, raw and corrected; the table below has the corrected "
+            "values.",
+            "Mean over the heads of each decoder layer, a marker a layer, from the first on the "
+            "left to the last; models of different depth begin and end together. Set apart: the "
+            "mean of all heads. Above raw values, below those corrected for the noise of the "
+            "maps, which may be compared between runs. Bands: the paper's ranges "
+            f"({paper.VERSION}) of raw values over its models and tasks; its share of "
+            f"{paper.correlation('smh').text} for SMH is drawn as ρ, as it reads it.",
+        ),
+        "table": layers_table(rows, keys, smx, paper),
     }
 
 
