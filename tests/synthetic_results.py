@@ -33,17 +33,18 @@ def write_run(
     scores: tuple[str, ...] = ("wer", "wer_max"),
     key: tuple[str, str, str] = KEY,
     noise: float = 1.0,
+    n_layers: int = L,
 ) -> dict[str, Path]:
     """Write ``root/{decode,...}`` and return the recordings by utterance.
 
-    ``noise`` is that of the saliency maps.
+    ``noise`` is that of the saliency maps; attention follows them the more the later its layer.
     """
     audio = {}
     for number, utterance in enumerate(ids):
         rng = np.random.default_rng(number)
         planted = alignment()
         _save(root, "decode", utterance, decode_arrays(rng), _DECODE_AXES, {"beam": 5})
-        attention = attention_arrays(rng, planted)
+        attention = attention_arrays(rng, planted, n_layers)
         _save(root, "attention", utterance, attention, _ATTENTION_AXES, {})
         for step, statistics in (("smx", smx(rng, planted)), ("smh", smh(rng, planted))):
             _save(root, step, utterance, statistics.arrays(), AXES, {"p": 0.5, "seed": 1})
@@ -81,10 +82,12 @@ def decode_arrays(rng: np.random.Generator) -> dict[str, np.ndarray]:
     }
 
 
-def attention_arrays(rng: np.random.Generator, planted: np.ndarray) -> dict[str, np.ndarray]:
-    weights = 0.05 * rng.random((L, H, N_ROWS, STEPS))
-    weights += np.linspace(0, 1, L)[:, None, None, None] * planted
-    padding = rng.uniform(0.3, 0.7, (L, H, N_ROWS))
+def attention_arrays(
+    rng: np.random.Generator, planted: np.ndarray, n_layers: int
+) -> dict[str, np.ndarray]:
+    weights = 0.05 * rng.random((n_layers, H, N_ROWS, STEPS))
+    weights += np.linspace(0, 1, n_layers)[:, None, None, None] * planted
+    padding = rng.uniform(0.3, 0.7, (n_layers, H, N_ROWS))
     weights *= (1 - padding[..., None]) / weights.sum(axis=-1, keepdims=True)
     return {
         "cross_attention": weights.astype(np.float32),

@@ -13,5 +13,5 @@ ALGORITHM_VERSIONS = {
     "correlate": 2,
     "deletion": 1,
     "score": 2,
-    "report": 1,
+    "report": 2,
 }

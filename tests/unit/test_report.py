@@ -12,8 +12,10 @@ import pytest
 from s2txai.errors import UserError
 from s2txai.report.comparison import comparison
 from s2txai.report.figures import head_correlations, render_png
+from s2txai.report.layers import by_layer, layers_table
 from s2txai.report.names import row_labels
 from s2txai.report.page import Facts, RunFiles, write_report
+from s2txai.report.profiles import profiles
 from s2txai.report.runs import read_run
 from s2txai.report.tables import (
     PaperFigures,
@@ -64,7 +66,8 @@ class Page(HTMLParser):
 
 
 def write(folder: Path, *runs: RunFiles, facts: Facts = FACTS) -> None:
-    write_report(runs, folder / "index.html", folder / "sweep.csv", folder / "figures", facts)
+    outputs = [folder / name for name in ("index.html", "sweep.csv", "layers.csv", "figures")]
+    write_report(runs, *outputs, facts)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +109,7 @@ def test_page_needs_nothing_else(page: Page) -> None:
 
 def test_every_picture_is_described_and_every_recording_embedded(page: Page) -> None:
     pictures = page.having("img")
-    assert len(pictures) == 4 + len(IDS)
+    assert len(pictures) == 5 + len(IDS)
     assert all(len(picture["alt"] or "") > 40 for picture in pictures)
     assert len({picture["alt"] for picture in pictures}) == len(pictures)
     recordings = [audio["src"] or "" for audio in page.having("audio")]
@@ -137,7 +140,7 @@ def test_empty_looking_hypothesis_survives(files: RunFiles) -> None:
 
 def test_figures_are_png_and_pdf_without_dates(files: RunFiles, report: Path) -> None:
     figures = [path for path in (report / "figures").rglob("*") if path.is_file()]
-    stems = ["comparison"] + [f"librivox/whisper-tiny.en/asr-en/{name}" for name in (
+    stems = ["comparison", "layers"] + [f"librivox/whisper-tiny.en/asr-en/{name}" for name in (
         "deletion", "heads", "padding", "utterance_first", "utterance_second"
     )]  # fmt: skip
     assert {str(path.relative_to(report / "figures")) for path in figures} == {
@@ -153,7 +156,7 @@ def test_same_results_give_the_same_bytes(
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1")
     write(tmp_path, files)
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(written) == 2 + 12
+    assert len(written) == 3 + 14
     for path in written:
         assert path.read_bytes() == (report / path.relative_to(tmp_path)).read_bytes(), path.name
 
@@ -258,9 +261,11 @@ def test_sweep_has_a_row_a_run_in_their_order(two: Path) -> None:
     assert (table.filter(like="signature_").map(len) > 5).all(axis=None)
 
 
-def test_columns_of_the_sweep_are_documented(two: Path) -> None:
+@pytest.mark.parametrize("table", ["sweep", "layers"])
+def test_columns_of_all_runs_are_documented(two: Path, table: str) -> None:
     text = (PAPER.parents[1] / "docs" / "results.md").read_text(encoding="utf-8")
-    lines = re.findall(r"^\| (`.*?) \|", text.split("### `report/sweep.csv`")[1], re.M)
+    section = text.split(f"### `report/{table}.csv`")[1].split("\n### ")[0]
+    lines = re.findall(r"^\| (`.*?) \|", section, re.M)
     documented = {
         name.replace("<pooling>", pooling).replace("<map>", deleted)
         for line in lines
@@ -268,7 +273,156 @@ def test_columns_of_the_sweep_are_documented(two: Path) -> None:
         for pooling in POOLINGS
         for deleted in MAPS
     }
-    assert documented == set(pd.read_csv(two / "sweep.csv"))
+    assert documented == set(pd.read_csv(two / f"{table}.csv"))
+
+
+def test_layers_have_a_row_each_and_one_for_all_heads(two: Path) -> None:
+    table = pd.read_csv(two / "layers.csv")
+    assert list(table["task"]) == ["st-it-en"] * 5 + ["asr-en"] * 5
+    assert list(table["attention"]) == ["ca_mean", *["ca_layer"] * 4] * 2
+    assert list(table["layer"].dropna()) == [0, 1, 2, 3] * 2
+    all_heads = table[table["attention"] == "ca_mean"].reset_index(drop=True)
+    sweep = pd.read_csv(two / "sweep.csv")
+    # The area of one map depends on less than those of all.
+    shared = [name for name in sweep if name in table and name != "signature_deletion"]
+    assert set(shared) > {"rho_corrected_smh", "delta_avg2d", "deletion_metric", "signature_smx"}
+    pd.testing.assert_frame_equal(all_heads[shared], sweep[shared])
+
+
+def test_rows_of_layers_are_those_of_the_run(files: RunFiles, report: Path) -> None:
+    rows = pd.read_csv(report / "layers.csv").set_index("layer")
+    chosen = (
+        "attention == 'ca_layer' and layer == 2 and metric == 'pearson' and normalise == 'token'"
+    )
+    summary = pd.read_csv(files.tables / "correlate/summary.csv").query(chosen)
+    for saliency, found in summary.set_index("saliency").iterrows():
+        for name in ("rho", "reliability", "ceiling", "rho_corrected"):
+            np.testing.assert_equal(rows.loc[2, f"{name}_{saliency}"], found[name])
+    mixing = pd.read_csv(files.tables / "correlate/mixing.csv").query(chosen)
+    for pooling, found in mixing.set_index("pooling").iterrows():
+        for name in ("delta", "delta_corrected"):
+            np.testing.assert_equal(rows.loc[2, f"{name}_{pooling}"], found[name])
+    assert len(summary) == 1 + len(mixing) == 1 + len(POOLINGS)
+
+
+def test_area_is_given_for_the_attention_that_was_deleted_by(two: Path) -> None:
+    table = pd.read_csv(two / "layers.csv").groupby("task")
+    # As the synthetic areas are set: the second map is the last layer.
+    for task, noise in (("asr-en", 1.0), ("st-it-en", 3.0)):
+        rows = table.get_group(task)
+        first = 38.0 + 2 * noise
+        np.testing.assert_equal(list(rows["auc"]), [first, *[np.nan] * 3, first + 7])
+        assert list(rows["signature_deletion"].isna()) == [False, True, True, True, False]
+
+
+@pytest.fixture(scope="module")
+def depths(files: RunFiles, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """Return the layers of a model with 4, and of one with 12."""
+    key = ("librivox", "deep", "asr-en")
+    root = tmp_path_factory.mktemp("depths").joinpath(*key)
+    write_run(root, ids=IDS[:1], key=key, noise=0.3, n_layers=12)
+    deep = RunFiles(*key, root, {"0000": IDS[:1]}, {})
+    return by_layer([read_run(files), read_run(deep)])
+
+
+def test_layers_table_holds_models_of_different_depth(depths: pd.DataFrame) -> None:
+    table = layers_table(depths, ["short", "deep"], "smx_avg2d", PaperFigures(PAPER))
+    assert table.header == ["run", "all heads", *map(str, range(12))]
+    assert table.titles == [
+        "ρ corrected with SMX avg2d",
+        "ρ corrected with SMH",
+        "Δ corrected, SMH minus SMX avg2d",
+        "area under the deletion curve, clipped WER (%): a higher area means a more faithful map",
+    ]
+    assert [[row[0].link for row in group] for group in table.groups] == [["short", "deep", ""]] * 4
+    assert [group[-1][1].text for group in table.groups] == [
+        "0.45–0.55", "52–75\u202f%", "0.03–0.18", "41.2",
+    ]  # fmt: skip
+    short, deep, _ = table.groups[0]
+    expected = depths["rho_corrected_smx_avg2d"].map(number_text)
+    assert [cell.text for cell in short[1:]] == [*expected[:5], *["–"] * 8]
+    assert [cell.text for cell in deep[1:]] == list(expected[5:])
+    assert {table.notes[cell.note] for cell in short[6:]} == {"the model has fewer decoder layers"}
+    assert [row.index(next(cell for cell in row if cell.marked)) for row in (short, deep)] == [
+        5,
+        13,
+    ]
+    # Only the noisy maps are warned of.
+    assert "more noise than signal" in table.notes[short[0].note]
+    assert not deep[0].note
+    areas = table.groups[3][0]
+    assert [cell.text for cell in areas[1:6]] == ["40.0", "–", "–", "–", "47.0"]
+    assert "last layer" in table.notes[areas[2].note]
+
+
+def test_layers_table_of_a_maximum_shows_raw_values(depths: pd.DataFrame) -> None:
+    table = layers_table(depths, ["short", "deep"], "smx_max2d", PaperFigures(PAPER))
+    assert table.titles[0] == "ρ with SMX max2d"
+    assert table.titles[2] == "Δ, SMH minus SMX max2d"
+    assert table.groups[0][1][13].text == number_text(depths["rho_smx_max2d"].iloc[-1])
+    assert table.groups[2][1][13].text == number_text(depths["delta_max2d"].iloc[-1], "+.3f")
+
+
+def test_layers_table_has_the_papers_area_for_word_errors_only(two: Path) -> None:
+    table = pd.read_csv(two / "layers.csv")
+    shown = layers_table(table, ["a", "b"], "smx_avg2d", PaperFigures(PAPER))
+    assert "BLEU (0–100): a lower area" in shown.titles[3]
+    assert [row[0].link for row in shown.groups[3]] == ["a"]
+    assert [row[0].link for row in shown.groups[4]] == ["b", ""]
+
+
+def test_profiles_of_different_depth_begin_and_end_together(depths: pd.DataFrame) -> None:
+    figure = profiles(depths, "smx_avg2d", PaperFigures(PAPER))
+    columns = [
+        *("rho_smx_avg2d", "rho_smh", "delta_avg2d"),
+        *("rho_corrected_smx_avg2d", "rho_corrected_smh", "delta_corrected_avg2d"),
+    ]
+    for panel, column in zip(figure.axes, columns, strict=True):
+        drawn = [line for line in panel.lines if line.get_marker() != "None"]
+        short, mean_of_short, deep, _ = drawn
+        np.testing.assert_allclose(short.get_xdata(), [0, 1 / 3, 2 / 3, 1])
+        np.testing.assert_array_equal(short.get_ydata(), depths[column][1:5])
+        np.testing.assert_array_equal(mean_of_short.get_ydata(), depths[column][:1])
+        assert len(deep.get_ydata()) == 12
+        assert [deep.get_xdata()[end] for end in (0, -1)] == [0, 1]
+        assert short.get_color() != deep.get_color()
+    labels = [label.get_text().strip() for label in figure.axes[-1].get_xticklabels()]
+    assert labels == ["first", "middle", "last", "all\nheads"]
+
+
+def test_profiles_of_one_depth_number_its_layers(depths: pd.DataFrame) -> None:
+    def labels(n_layers: int) -> list[str]:
+        one = depths[depths["model"] == "deep"].iloc[: 1 + n_layers]
+        figure = profiles(one, "smx_avg2d", PaperFigures(PAPER))
+        render_png(figure)
+        return [label.get_text().strip() for label in figure.axes[-1].get_xticklabels()][:-1]
+
+    assert sorted(labels(12), key=int) == [str(layer) for layer in range(12)]
+    assert labels(1) == ["0"]
+
+
+def test_runs_of_the_profiles_can_be_told_apart(depths: pd.DataFrame) -> None:
+    one = depths[depths["model"] == "deep"]
+    runs = [
+        one.assign(model=f"model {model}", task=task)
+        for model in range(9)
+        for task in ("asr-en", "asr-it", "st-it-en")
+    ]
+    figure = profiles(pd.concat(runs), "smx_avg2d", PaperFigures(PAPER))
+    styles = {
+        (line.get_color(), line.get_markerfacecolor(), line.get_marker())
+        for line in figure.axes[0].lines
+        if len(line.get_xdata()) == 12
+    }
+    assert len(styles) == 27
+
+
+def test_profiles_survive_undefined_values(depths: pd.DataFrame) -> None:
+    table = depths.copy()
+    table[[name for name in table if name.startswith(("rho", "delta"))]] = np.nan
+    figure = profiles(table, "smx_avg2d", PaperFigures(PAPER))
+    render_png(figure)
+    assert [panel.texts[0].get_text() for panel in figure.axes] == ["not defined"] * 6
 
 
 def test_page_of_several_runs_begins_with_their_comparison(two: Path) -> None:
@@ -278,6 +432,10 @@ def test_page_of_several_runs_begins_with_their_comparison(two: Path) -> None:
     assert "2 of 2 runs have fewer than 20 utterances" in page.text
     assert "clipped WER (%): a higher area means a more faithful map" in page.text
     assert "BLEU (0–100): a lower area means a more faithful map" in page.text
+    assert (page.having("img")[1]["alt"] or "").startswith(
+        "Correlation with SMX avg2d and with SMH"
+    )
+    assert "results/report/layers.csv" in page.text
     links = [link["href"] for link in page.having("a")]
     assert "#prompts/whisper-tiny.en/st-it-en" in links
     ids = [attributes["id"] for _, attributes in page.tags if attributes.get("id")]

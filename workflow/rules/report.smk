@@ -34,6 +34,12 @@ rule report:
             category="Report",
             labels={"result": "all runs in one table"},
         ),
+        layers=report(
+            "results/report/layers.csv",
+            caption="../report/layers.rst",
+            category="Report",
+            labels={"result": "all runs layer by layer"},
+        ),
         figures=report(
             directory("results/report/figures"),
             # The PDFs beside them are the same figures.

@@ -36,6 +36,7 @@ with logging_to(Path(snakemake.log[0])):
         runs,
         Path(snakemake.output.page),
         Path(snakemake.output.sweep),
+        Path(snakemake.output.layers),
         Path(snakemake.output.figures),
         facts,
     )

@@ -12,12 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from s2txai.report.figures import CURVES, OTHER_CURVE, STYLE, new_figure
-from s2txai.report.names import map_name, short_score_name
+from s2txai.report.names import map_name, short_score_name, shortened
 from s2txai.report.sweep import deletion_maps
 from s2txai.report.tables import PaperFigures, area_key
 
 RUN_HEIGHT = 0.52  # inches
-LONGEST_LABEL = 30  # characters of a line
 
 # Fill and edge. The fills are Okabe and Ito's; the darker edges stand out against white.
 SMX_COLOURS = ("#E69F00", "#8F6200")
@@ -58,7 +57,7 @@ def comparison(table: pd.DataFrame, smx: str, paper: PaperFigures) -> Figure:
             _draw_areas(panel, rows, metric, deletion_maps(table), paper)
         for panel in panels:
             _prepare_rows(panel, len(rows))
-        labels = [f"{_short(row['model'])}\n{_short(_where(row))}" for row in rows]
+        labels = [f"{shortened(row['model'])}\n{shortened(_where(row))}" for row in rows]
         panels[0].set_yticks(range(-1, len(rows)), [f"paper\n{paper.VERSION}", *labels])
         _legends(below, smx, deletion_maps(table))
     return figure
@@ -66,14 +65,6 @@ def comparison(table: pd.DataFrame, smx: str, paper: PaperFigures) -> Figure:
 
 def _where(row: Mapping[str, Any]) -> str:
     return f"{row['dataset']}, {row['task']}"
-
-
-def _short(text: str) -> str:
-    """Return text with its middle left out where it is long: names often differ at their ends."""
-    if len(text) <= LONGEST_LABEL:
-        return text
-    half = (LONGEST_LABEL - 1) // 2
-    return f"{text[:half]}…{text[-half:]}"
 
 
 def _prepare_rows(panel: Axes, n_runs: int) -> None:

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+LONGEST_LABEL = 30  # characters of a line in a figure
+
 _MAPS = {
     "ca_mean": "CA, mean of all heads",
     "ca_last": "CA, last layer",
@@ -39,6 +41,14 @@ def attention_name(attention: str, layer: int | None, n_layers: int) -> str:
     if layer is None:
         return "mean of all heads" if attention == "ca_mean" else attention
     return f"layer {layer} (last)" if layer == n_layers - 1 else f"layer {layer}"
+
+
+def shortened(text: str) -> str:
+    """Return text with its middle left out where it is long: names often differ at their ends."""
+    if len(text) <= LONGEST_LABEL:
+        return text
+    half = (LONGEST_LABEL - 1) // 2
+    return f"{text[:half]}…{text[-half:]}"
 
 
 def printable(text: str) -> str:

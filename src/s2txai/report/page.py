@@ -21,7 +21,9 @@ from s2txai.datasets import parse_task
 from s2txai.report import figures as draw
 from s2txai.report import tables
 from s2txai.report.comparison import comparison
+from s2txai.report.layers import by_layer, layers_table
 from s2txai.report.names import map_name, row_labels, score_name
+from s2txai.report.profiles import profiles
 from s2txai.report.runs import LOW_RELIABILITY, Run, RunFiles, UtteranceFacts, read_run
 from s2txai.report.sweep import (
     saliencies,
@@ -89,9 +91,9 @@ class Picture:
 
 
 def write_report(
-    runs: Sequence[RunFiles], output: Path, table: Path, figures: Path, facts: Facts
+    runs: Sequence[RunFiles], output: Path, table: Path, layers: Path, figures: Path, facts: Facts
 ) -> None:
-    """Write the page, the table of all runs, and the figures as PNG and PDF.
+    """Write the page, the tables of all runs, and the figures as PNG and PDF.
 
     Parameters
     ----------
@@ -101,6 +103,8 @@ def write_report(
         The HTML file.
     table
         The CSV of all runs, one row each.
+    layers
+        The CSV of all runs layer by layer.
     figures
         Directory of the figures.
     facts
@@ -116,8 +120,11 @@ def write_report(
     n_figured = max(1, min(N_FIGURED, N_FIGURED_IN_ALL // len(found)))
     sections = [_section(run, figures, paper, n_figured) for run in found]
     rows = sweep(found)
-    with replacing(table) as partial:
-        rows.to_csv(partial, index=False)
+    layer_rows = by_layer(found)
+    for path, frame in ((table, rows), (layers, layer_rows)):
+        with replacing(path) as partial:
+            frame.to_csv(partial, index=False)
+    keys = [files.key for files in runs]
     environment = Environment(
         loader=PackageLoader("s2txai.report"),
         autoescape=True,
@@ -126,7 +133,8 @@ def write_report(
         lstrip_blocks=True,
     )
     page = environment.get_template("index.html.j2").render(
-        comparison=_comparison(rows, [files.key for files in runs], figures, paper),
+        comparison=_comparison(rows, keys, figures, paper),
+        layers=_layers(layer_rows, keys, _main_pooling(saliencies(rows)), figures, paper),
         sections=sections,
         facts=facts,
         config=yaml.safe_dump(dict(facts.config), sort_keys=False, allow_unicode=True),
@@ -180,6 +188,33 @@ def _comparison(
         "correlation": sweep_correlation_table(rows, keys, smx, paper),
         "effects": sweep_effects_table(rows, keys, smx, paper),
         "warnings": _sweep_warnings(rows),
+    }
+
+
+def _layers(
+    rows: pd.DataFrame,
+    keys: Sequence[str],
+    smx: str,
+    figures: Path,
+    paper: tables.PaperFigures,
+) -> dict[str, Any]:
+    """Return what the template shows of all runs layer by layer."""
+    return {
+        "figure": _picture(
+            profiles(rows, smx, paper),
+            figures,
+            "layers",
+            f"Correlation with {map_name(smx)} and with SMH and context mixing over the decoder "
+            f"layers of {len(keys)} runs, raw and corrected; the table below has the corrected "
+            "values.",
+            "Mean over the heads of each decoder layer, a marker a layer, from the first on the "
+            "left to the last; models of different depth begin and end together. Set apart: the "
+            "mean of all heads. Above raw values, below those corrected for the noise of the "
+            "maps, which may be compared between runs. Bands: the paper's ranges "
+            f"({paper.VERSION}) of raw values over its models and tasks; its share of "
+            f"{paper.correlation('smh').text} for SMH is drawn as ρ, as it reads it.",
+        ),
+        "table": layers_table(rows, keys, smx, paper),
     }
 
 

@@ -46,20 +46,41 @@ def _row(run: Run) -> dict[str, Any]:
         "metric": score["metric"],
         "score": score["score"],
     }
+    row |= correlations(summary, mixing) | {"deletion_metric": run.deletion_metric}
+    row |= {f"auc_{name}": area for name, area in auc["auc"].items()}
+    return row | {
+        "signature_score": score["signature"],
+        **correlation_signatures(summary),
+        "signature_deletion": merged_signatures(auc["signature"]),
+    }
+
+
+def correlations(summary: pd.DataFrame, mixing: pd.DataFrame) -> dict[str, float]:
+    """Return correlations and mixing of one choice of heads, by their columns in the sweep.
+
+    Parameters
+    ----------
+    summary
+        Its rows of the summary, a saliency map each and named by it.
+    mixing
+        Its rows of mixing, a pooling each and named by it.
+    """
+    row = {}
     for saliency, found in summary.iterrows():
         for name in ("rho", "reliability", "ceiling", "rho_corrected"):
             row[f"{name}_{saliency}"] = found[name]
     for pooling, found in mixing.iterrows():
         for name in ("delta", "delta_corrected"):
             row[f"{name}_{pooling}"] = found[name]
-    row["deletion_metric"] = run.deletion_metric
-    row |= {f"auc_{name}": area for name, area in auc["auc"].items()}
+    return row
+
+
+def correlation_signatures(summary: pd.DataFrame) -> dict[str, str]:
+    """Return what :func:`correlations` depend on, ``summary`` as there."""
     smh = summary.index == "smh"
-    return row | {
-        "signature_score": score["signature"],
+    return {
         "signature_smx": merged_signatures(summary.loc[~smh, "signature"]),
         "signature_smh": merged_signatures(summary.loc[smh, "signature"]),
-        "signature_deletion": merged_signatures(auc["signature"]),
     }
 
 
@@ -185,10 +206,7 @@ def sweep_effects_table(
     )
     rows = list(zip(keys, table.to_dict("records"), strict=True))
     for metric in table["deletion_metric"].unique():
-        better = "lower" if metric == "bleu" else "higher"
-        shown.titles.append(
-            f"{score_name(metric, short=True)}: a {better} area means a more faithful map"
-        )
+        shown.titles.append(area_title(metric))
         shown.groups.append(
             [
                 _effects_row(shown, row, key, smx, maps)
@@ -201,6 +219,12 @@ def sweep_effects_table(
     mixing = [paper.cell("ca_smh_minus_smx_rho"), Cell("")]
     shown.groups.append([[words("over models and tasks"), *mixing, *areas]])
     return shown
+
+
+def area_title(metric: str) -> str:
+    """Return how the areas of a score are to be read."""
+    better = "lower" if metric == "bleu" else "higher"
+    return f"{score_name(metric, short=True)}: a {better} area means a more faithful map"
 
 
 def _effects_row(
