@@ -207,6 +207,18 @@ def test_impossible_runs(config, root, change, sentence):
         ({"shard_size": True}, "config: 'shard_size' must be a whole number (at least 1), not"),
         ({"text_normalisation": "whispr"}, "config: 'text_normalisation' must be one of 'whisper'"),
         ({"runs": []}, "config: 'runs' must"),
+        (
+            {"smh": {"n_masks": 100, "p": 0.5, "target_reliability": 0.9}},
+            "config: 'smh.max_masks' is missing; 'smh.target_reliability' needs it.",
+        ),
+        (
+            {"smh": {"n_masks": 100, "p": 0.5, "target_reliability": 0.9, "max_masks": 99}},
+            "config: 'smh.max_masks' must be at least 'smh.n_masks' (100), not 99.",
+        ),
+        (
+            {"smh": {"n_masks": 100, "p": 0.5, "estimator": "loglin"}},
+            "config: 'smh.estimator' must be one of 'mean', 'loglinear', not 'loglin'",
+        ),
         ({"smh": {"n_masks": 100, "p": 1}}, "config: 'smh.p' must be more than 0 and less than 1"),
     ],
 )
