@@ -23,6 +23,7 @@ from s2txai.report.tables import (
     deletion_table,
     mixing_table,
     number_text,
+    sizes_table,
 )
 from tests.synthetic_results import HOSTILE, IDS, MAPS, POOLINGS, write_run
 
@@ -127,6 +128,13 @@ def test_summary_warns_of_few_utterances_and_low_reliability(page: Page) -> None
     assert "Illustrative only: 2 utterances, fewer than 20" in page.text
     assert "Low reliability, under 0.5: SMX avg2d" in page.text
     assert "SMH (" not in page.text.split("Low reliability")[1].split("More than half")[0]
+
+
+def test_masks_and_what_they_reached_are_told(files: RunFiles) -> None:
+    table = sizes_table(read_run(files))
+    row = [cell.text for cell in table.groups[0][0]]
+    assert row[-4:] == ["160", "0.80", "400", "0.80"]
+    assert list(table.notes.values()) == ["the target of 0.9 was not reached: raise max_masks"]
 
 
 def test_what_was_run_is_stated(page: Page) -> None:

@@ -75,8 +75,9 @@ class UtteranceFacts:
         Of the speech frames, in seconds.
     n_rows, n_frames, n_steps
         Predicted tokens, input frames, encoder steps.
-    n_masks_smx, n_masks_smh
-        Masks behind its saliency maps.
+    masks
+        What the result says of the masks of ``smx`` and of ``smh``: their number, the reliability
+        they reached, the target and whether it was reached.
     """
 
     id: str
@@ -84,8 +85,7 @@ class UtteranceFacts:
     n_rows: int
     n_frames: int
     n_steps: int
-    n_masks_smx: int
-    n_masks_smh: int
+    masks: Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -161,8 +161,7 @@ def read_run(files: RunFiles) -> Run:
                 n_rows=len(decoded["tokens"]),
                 n_frames=len(decoded["features"]),
                 n_steps=steps,
-                n_masks_smx=int(aggregated["n_masks_smx"]),
-                n_masks_smh=int(aggregated["n_masks_smh"]),
+                masks=aggregated.meta["masks"],
             )
         )
         padding.append(aggregated["padding_mass"])

@@ -1,8 +1,10 @@
 """Tables of the page: numbers as text, and a reason wherever there is no number."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -13,6 +15,9 @@ from s2txai.report.runs import Run, headline
 
 NOT_LINEAR = "no correction for this map: noise does not average out under a maximum"
 NO_SIGNAL = "the half-maps do not agree at all, so the ceiling is 0"
+# Steps that perturb.
+MASKED = ("smx", "smh")
+
 UNDEFINED = "no row of the maps varies, so there is nothing to correlate"
 
 VARIANTS = (
@@ -424,18 +429,20 @@ def score_table(run: Run) -> Table:
 
 
 def sizes_table(run: Run) -> Table:
-    """Return the size of each utterance and the masks behind its maps."""
+    """Return the size of each utterance, the masks behind its maps and their reliability."""
     table = Table(
-        caption="Sizes, and the number of masks behind the saliency maps of each utterance.",
+        caption="Sizes, the number of masks behind the saliency maps of each utterance, and the "
+        "reliability of its maps at encoder steps (SMX avg2d, SMH).",
         header=[
             "utterance",
             "speech (s)",
             "frames",
             "encoder steps",
             "tokens",
-            "masks, SMX",
-            "masks, SMH",
+            *["masks", "reliability"] * len(MASKED),
         ],
+        over=[("", 5), *((map_name(step), 2) for step in MASKED)],
+        source="correlate/masks.csv",
     )
     table.groups = [
         [
@@ -448,15 +455,23 @@ def sizes_table(run: Run) -> Table:
                         facts.n_frames,
                         facts.n_steps,
                         facts.n_rows,
-                        facts.n_masks_smx,
-                        facts.n_masks_smh,
                     )
                 ),
+                *(cell for step in MASKED for cell in _masks(table, facts.masks[step])),
             ]
             for facts in run.utterances
         ]
     ]
     return table
+
+
+def _masks(table: Table, masks: Mapping[str, Any]) -> list[Cell]:
+    reached = masks["reliability"]
+    cell = table.number(math.nan if reached is None else reached, ".2f")
+    if masks["converged"] is False:
+        missed = f"the target of {masks['target_reliability']:g} was not reached: raise max_masks"
+        cell = Cell(cell.text, table.letter(missed))
+    return [table.number(masks["n_masks"], ",.0f"), cell]
 
 
 def parameters_table(run: Run) -> Table:
