@@ -20,7 +20,8 @@ def test_every_result_is_there(finished):
         assert artifact.meta["utterance"] == "sns-0880"
     for table in (
         "decode/transcripts", "decode/scores", "correlate/utterances", "correlate/reliability",
-        "correlate/summary", "correlate/mixing", "deletion/curves", "deletion/auc",
+        "correlate/summary", "correlate/mixing", "correlate/masks", "deletion/curves",
+        "deletion/auc",
     ):  # fmt: skip
         rows = pd.read_csv(run / f"{table}.csv")
         assert len(rows) > 0
