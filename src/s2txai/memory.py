@@ -31,14 +31,24 @@ def fitting_batch_size(device: torch.device, work: Callable[[int], object]) -> i
         Where the work is done.
     work
         Does the work for a number of inputs; called with 1 and 2 to measure the memory of each.
+
+    Raises
+    ------
+    UserError
+        If not even one input fits.
     """
     most = MOST.get(device.type, MOST["cpu"])
-    one, two = (_peak(device, work, n) for n in (1, 2))
-    free = free_memory(device)
+    peaks = []
+    for n in (1, 2):
+        try:
+            peaks.append(_peak(device, work, n))
+        except (RuntimeError, MemoryError) as error:
+            return smaller_batch(n, error)
+    one, two = peaks
     if one is None or two is None:
         return most
     each = max(two - one, 1)
-    fitting = max(1, int((SHARE * free - one) / each) + 1)
+    fitting = max(1, int((SHARE * free_memory(device) - one) / each) + 1)
     return min(most, 1 << (fitting.bit_length() - 1))
 
 

@@ -50,6 +50,19 @@ def test_work_is_measured_with_one_and_two_inputs():
     assert asked == [1, 2]
 
 
+@pytest.mark.parametrize("fitting", [0, 1])
+def test_measuring_may_run_out_of_memory(fitting):
+    def work(n):
+        if n > fitting:
+            raise no_memory()
+
+    if fitting:
+        assert fitting_batch_size(CPU, work) == 1
+    else:
+        with pytest.raises(UserError, match="one input"):
+            fitting_batch_size(CPU, work)
+
+
 def test_halving_says_so(caplog):
     assert smaller_batch(16, no_memory()) == 8
     assert "Out of memory with batches of 16: going on with 8." in caplog.text

@@ -200,7 +200,7 @@ def _chunks(plan: Plan, effort: Effort) -> Iterator[Plan]:
     """
     for times in range(2, math.ceil(effort.most) + 1):
         share = min(times, effort.most)
-        yield replace(plan, n_masks=tuple(int(n * share) for n in plan.n_masks))
+        yield replace(plan, n_masks=tuple(round(n * share) for n in plan.n_masks))
 
 
 def _told(statistics: Statistics, plan: Plan, reliability: float, effort: Effort) -> dict[str, Any]:
