@@ -63,6 +63,9 @@ class LinearModel(Model):
         self.calls["decode"] += len(states)
         return self._logits(states, len(tokens))
 
+    def differentiable_logits(self, features, padding_value, prompt, tokens):
+        return self.decode(self.encode(features, padding_value), prompt, tokens)
+
     def _logits(self, states, n_rows):
         weights, bias = self.readout(states.shape[1] - self._n_padding, n_rows)
         return torch.einsum("njd,ijdv->niv", states, weights) + bias

@@ -171,6 +171,28 @@ class Model(Protocol):
             "This family of models cannot occlude preceding tokens: set 'smx.token_p' to 0."
         )
 
+    def differentiable_logits(
+        self,
+        features: torch.Tensor,
+        padding_value: float,
+        prompt: Sequence[int],
+        tokens: Sequence[int],
+    ) -> torch.Tensor:
+        """Return float32 logits [N, I, V] with a graph that leads back to the features.
+
+        The same numbers as ``decode(encode(features, padding_value), prompt, tokens)``, which need
+        not keep a graph. Weights stay frozen.
+
+        Parameters
+        ----------
+        features
+            [N, T, F]; gradients flow to it where it requires them.
+        padding_value
+            As for ``encode``.
+        prompt, tokens
+            The hypothesis, teacher-forced.
+        """
+
     def generate(
         self, states: torch.Tensor, prompt: Sequence[int], *, beam: int, max_new_tokens: int
     ) -> list[list[int]]:

@@ -308,6 +308,9 @@ class WhisperModel(Model):
     @torch.inference_mode()
     def encode(self, features: torch.Tensor, padding_value: float) -> torch.Tensor:
         """Encode features [N, T, F] into states [N, 1500, D]."""
+        return self._encode(features, padding_value)
+
+    def _encode(self, features: torch.Tensor, padding_value: float) -> torch.Tensor:
         inputs = torch.nn.functional.pad(
             features.transpose(1, 2), (0, self._context - features.shape[1]), value=padding_value
         )  # (N, F, context)
@@ -320,11 +323,26 @@ class WhisperModel(Model):
         self, states: torch.Tensor, prompt: Sequence[int], tokens: Sequence[int]
     ) -> torch.Tensor:
         """Return float32 logits [N, I, V]."""
+        return self._decode(states, prompt, tokens)
+
+    def _decode(
+        self, states: torch.Tensor, prompt: Sequence[int], tokens: Sequence[int]
+    ) -> torch.Tensor:
         with self._autocast():
             hidden = self._decoder(states, prompt, tokens).last_hidden_state
             # Only the rows that predict a token: the vocabulary makes this the largest product.
             logits: torch.Tensor = self._network.proj_out(hidden[:, len(prompt) - 1 :])
         return logits.float()
+
+    def differentiable_logits(
+        self,
+        features: torch.Tensor,
+        padding_value: float,
+        prompt: Sequence[int],
+        tokens: Sequence[int],
+    ) -> torch.Tensor:
+        """Return float32 logits [N, I, V] with a graph that leads back to features [N, T, F]."""
+        return self._decode(self._encode(features, padding_value), prompt, tokens)
 
     @torch.inference_mode()
     def decode_occluded(
