@@ -55,6 +55,7 @@ rule all_saliency:
     input:
         shard_directories("smx"),
         shard_directories("smh"),
+        *(shard_directories(method) for method in METHODS),
 
 
 rule all_aggregate:

@@ -1,5 +1,7 @@
 """A Whisper with random weights and a context of one second, for tests without weights."""
 
+from pathlib import Path
+
 import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -11,7 +13,7 @@ WORDS = 20
 EOS, START, NO_TIMESTAMPS = WORDS, WORDS + 1, WORDS + 2
 
 
-def tiny_whisper(seed: int = 0) -> WhisperModel:
+def _network(seed: int) -> WhisperForConditionalGeneration:
     torch.manual_seed(seed)
     config = WhisperConfig(
         vocab_size=WORDS + 3,
@@ -33,15 +35,31 @@ def tiny_whisper(seed: int = 0) -> WhisperModel:
         suppress_tokens=None,
         begin_suppress_tokens=None,
     )
+    network = WhisperForConditionalGeneration(config)
+    network.generation_config.suppress_tokens = [START, NO_TIMESTAMPS]
+    network.generation_config.begin_suppress_tokens = [EOS]
+    return network
+
+
+def _tokenizer() -> Tokenizer:
     vocabulary = {f" word{number}": number for number in range(WORDS)} | {
         "<|endoftext|>": EOS,
         "<|startoftranscript|>": START,
         "<|notimestamps|>": NO_TIMESTAMPS,
     }
+    return Tokenizer(WordLevel(vocabulary, unk_token=" word0"))
+
+
+def tiny_whisper(seed: int = 0) -> WhisperModel:
     return WhisperModel(
-        WhisperForConditionalGeneration(config).eval().requires_grad_(False),
-        Tokenizer(WordLevel(vocabulary, unk_token=" word0")),
+        _network(seed).eval().requires_grad_(False),
+        _tokenizer(),
         suppress_tokens=[START, NO_TIMESTAMPS],
         begin_suppress_tokens=[EOS],
         precision=torch.float32,
     )
+
+
+def save_tiny_whisper(directory: Path) -> None:
+    _network(0).save_pretrained(directory)
+    _tokenizer().save(str(directory / "tokenizer.json"))

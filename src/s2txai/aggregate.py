@@ -1,11 +1,17 @@
 """Step 4: heads and layers of attention, saliency brought down to encoder steps."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from s2txai.registry import Registry
+from s2txai.saliency.gradient_statistics import (
+    GRADIENTS,
+    GradientStatistics,
+    cells_of,
+    gradient_map,
+)
 from s2txai.saliency.statistics import N_FOLDS
 
 
@@ -26,6 +32,9 @@ class Pooling:
 
 
 POOLINGS: Registry[Pooling] = Registry("pooling")
+
+# Linear, and keeps signs.
+GRADIENT_POOLING = "avg2d"
 
 # From folds to the map of their masks.
 MapOfFolds = Callable[[Sequence[int]], np.ndarray]
@@ -55,8 +64,13 @@ POOLINGS.register("max2d")(Pooling(max2d, linear=False))
 
 
 def is_linear(saliency: str) -> bool:
-    """Return whether a map at encoder steps, ``smh`` or ``smx_<pooling>``, is linear in scores."""
-    return saliency == "smh" or POOLINGS[saliency.removeprefix("smx_")].linear
+    """Return whether a map at encoder steps is linear in scores: noise averages out over masks.
+
+    ``saliency`` is ``smh``, ``smx_<pooling>`` or a gradient method.
+    """
+    if saliency == "smh" or saliency in GRADIENTS:
+        return True
+    return POOLINGS[saliency.removeprefix("smx_")].linear
 
 
 def pool(saliency: np.ndarray, pooling: str, subsampling: int, n_steps: int) -> np.ndarray:
@@ -127,3 +141,36 @@ def saliency_maps(
     for name in tuple(maps):
         maps[f"{name}_halves"] = np.array([[half[name] for half in pair] for pair in halves])
     return {name: values.astype(np.float32) for name, values in maps.items()}
+
+
+def gradient_maps(found: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Return the map of each gradient method at encoder steps, the mean over the cells of a step.
+
+    Parameters
+    ----------
+    found
+        Arrays of the methods' artefacts.
+
+    Returns
+    -------
+    dict
+        ``<method>`` [I, T']; ``<method>_halves`` [3, 2, I, T'] where masks were drawn, as in
+        :func:`saliency_maps`.
+    """
+    maps = {}
+    for method, arrays in found.items():
+        size = int(arrays["subsampling"]), int(arrays["n_steps"])
+        maps[method] = pool(cells_of(method, arrays), GRADIENT_POOLING, *size)
+        if GRADIENTS[method].sampled:
+            maps[f"{method}_halves"] = gradient_halves(GradientStatistics.from_mapping(arrays))
+    return {name: values.astype(np.float32) for name, values in maps.items()}
+
+
+def gradient_halves(statistics: GradientStatistics) -> np.ndarray:
+    """Return [3, 2, I, T'], maps from half of the masks in each way to deal the folds."""
+
+    def at_steps(folds: Sequence[int]) -> np.ndarray:
+        cells = gradient_map(statistics, folds)
+        return pool(cells, GRADIENT_POOLING, statistics.subsampling, statistics.n_steps)
+
+    return np.array([[at_steps(folds) for folds in pair] for pair in HALVES])

@@ -5,6 +5,7 @@ score falls, the more faithful the map (paper, section 5; ``docs/definitions.md`
 """
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,8 @@ UNITS = {"percents": "% of cells"}
 
 # 0 % and 100 % are the same input whatever the map.
 ENDS = (0, 100)
+
+NO_GRADIENTS: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 def delete(
@@ -109,9 +112,13 @@ def random_map(n_frames: int, n_bins: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).random((n_frames, n_bins))
 
 
-def map_names(poolings: Sequence[str]) -> tuple[str, ...]:
-    """Return the maps that are compared: attention, SMX in each pooling and in full, random."""
-    return ("ca_mean", "ca_last", *(f"smx_{name}" for name in poolings), "smx_full", "random")
+def map_names(poolings: Sequence[str], gradients: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the maps that are compared.
+
+    Attention, SMX in each pooling and in full, gradient methods in full, random.
+    """
+    smx = (*(f"smx_{name}" for name in poolings), "smx_full")
+    return ("ca_mean", "ca_last", *smx, *gradients, "random")
 
 
 def deletion_map(
@@ -120,6 +127,7 @@ def deletion_map(
     full: np.ndarray,
     subsampling: int,
     seed: int,
+    gradients: Mapping[str, np.ndarray] = NO_GRADIENTS,
 ) -> np.ndarray:
     """Return the sentence map [T, F] that a name of :func:`map_names` stands for.
 
@@ -135,12 +143,16 @@ def deletion_map(
         Frames for one encoder step.
     seed
         Of the random order.
+    gradients
+        Maps [I, T, F] of gradient methods by their name.
     """
     n_frames, n_bins = full.shape[1:]
     if name == "random":
         return random_map(n_frames, n_bins, seed)
     if name == "smx_full":
         return sentence_map(full)
+    if name in gradients:
+        return sentence_map(gradients[name])
     steps = aggregated["ca_layer"][-1] if name == "ca_last" else aggregated[name]
     return sentence_map(spread_over_cells(steps, n_frames, n_bins, subsampling))
 

@@ -5,7 +5,7 @@ average utterance. What cannot be known before decoding is the number of tokens;
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -17,9 +17,10 @@ from s2txai.aggregate import HALVES
 from s2txai.audio import audio_duration
 from s2txai.deletion import ENDS, map_names
 from s2txai.log import duration
-from s2txai.models.base import Model, n_steps
+from s2txai.models.base import Features, Model, n_steps
 from s2txai.models.handle import ModelHandle
 from s2txai.plan import Run, Study
+from s2txai.saliency.gradient_statistics import GRADIENTS
 from s2txai.saliency.statistics import N_FOLDS
 
 # The LibriVox clips have 3.5 to 4 tokens a second.
@@ -37,7 +38,7 @@ BYTES = {"float32": 4, "float64": 8}
 class Cost:
     """Measured seconds for one mask, one decoder pass over encoder states, one decoded input.
 
-    ``n_maps`` counts layers times heads.
+    ``n_maps`` counts layers times heads; ``backward`` is one backward pass, of one row.
     """
 
     mask: float
@@ -45,6 +46,7 @@ class Cost:
     deleted: float
     hypothesis: float
     n_maps: int
+    backward: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,17 @@ def measure(model: Model, run: Run, config: Mapping[str, Any]) -> Cost:
         deleted=encode + _seconds(generate(config["deletion"]["beam"])),
         hypothesis=encode + _seconds(generate(config["decode"]["beam"])),
         n_maps=attention.shape[0] * attention.shape[1],
+        backward=_backward(model, features, prompt, tokens) if config["gradient"]["methods"] else 0,
     )
+
+
+def _backward(
+    model: Model, features: Features, prompt: Sequence[int], tokens: Sequence[int]
+) -> float:
+    inputs = torch.from_numpy(features.values).to(model.device)[None].requires_grad_()
+    logits = model.differentiable_logits(inputs, features.padding_value, prompt, tokens)
+    row = logits[:, 0].sum()
+    return _seconds(lambda: torch.autograd.grad(row, inputs, retain_graph=True))
 
 
 def _seconds(work: Callable[[], object]) -> float:
@@ -99,12 +111,14 @@ def _seconds(work: Callable[[], object]) -> float:
 def estimate(run: Run, config: Mapping[str, Any], cost: Cost | None) -> Estimate:
     """Return what a run takes, in time and disk where its model could be measured."""
     n = len(run.utterances)
-    masks = n * (config["smx"]["n_masks"] + config["smh"]["n_masks"])
-    model_jobs = MODEL_STEPS * len(run.shards)
+    methods = config["gradient"]["methods"]
+    n_gradient_masks = config["gradient"]["n_masks"] if "grad" in methods else 0
+    masks = n * (config["smx"]["n_masks"] + config["smh"]["n_masks"] + n_gradient_masks)
+    model_jobs = (MODEL_STEPS + len(methods)) * len(run.shards)
     jobs = model_jobs + len(run.shards) + JOBS_PER_RUN
     if cost is None:
         return Estimate(run, jobs, masks, None, None)
-    n_maps = len(map_names(config["aggregate"]["poolings"]))
+    n_maps = len(map_names(config["aggregate"]["poolings"], methods))
     n_inner = len(range(0, 101, config["deletion"]["step"])) - len(ENDS)
     seconds = model_jobs * SECONDS_PER_JOB + n * (
         config["smx"]["n_masks"] * cost.mask
@@ -112,8 +126,22 @@ def estimate(run: Run, config: Mapping[str, Any], cost: Cost | None) -> Estimate
         + (n_maps * n_inner + len(ENDS)) * cost.deleted
         + cost.hypothesis
     )
+    seconds += sum(_gradients(audio_duration(one.path), config, cost) for one in run.utterances)
     size = sum(_bytes(audio_duration(one.path), config, cost.n_maps) for one in run.utterances)
     return Estimate(run, jobs, masks, seconds, size)
+
+
+def _gradients(speech: float, config: Mapping[str, Any], cost: Cost) -> float:
+    """Return the seconds that the gradient methods take for an utterance."""
+    rows = TOKENS_PER_SECOND * speech + 1
+    # Captum runs every row forward, too.
+    of_rows = rows * (cost.mask + cost.backward)
+    seconds = {
+        "grad": config["gradient"]["n_masks"] * (cost.mask + rows * cost.backward),
+        "input_x_gradient": of_rows,
+        "integrated_gradients": config["gradient"]["n_steps"] * of_rows,
+    }
+    return float(sum(seconds[method] for method in config["gradient"]["methods"]))
 
 
 def _bytes(speech: float, config: Mapping[str, Any], n_attention_maps: int) -> int:
@@ -126,9 +154,15 @@ def _bytes(speech: float, config: Mapping[str, Any], n_attention_maps: int) -> i
     segments = K * T * F * BYTES["float32"]
     features = T * F * BYTES["float32"]
     attention = 3 * n_attention_maps * rows * steps * BYTES["float32"]
-    saliency = len(config["aggregate"]["poolings"]) + 1
+    methods = config["gradient"]["methods"]
+    maps = sum(not GRADIENTS[method].sampled for method in methods)
+    if "grad" in methods:
+        sums += N_FOLDS * S * rows * BYTES["float64"]
+        segments *= 2
+    saliency = len(config["aggregate"]["poolings"]) + 1 + ("grad" in methods)
     pooled = saliency * (1 + 2 * len(HALVES)) * rows * steps * BYTES["float32"]
-    return int(sums + segments + features + attention + pooled)
+    cells = maps * rows * T * F * BYTES["float32"]
+    return int(sums + segments + features + attention + pooled + cells)
 
 
 def print_estimate(study: Study, config: Mapping[str, Any], models: Path, threads: int) -> str:

@@ -23,6 +23,7 @@ from s2txai.datasets import (
 )
 from s2txai.errors import UserError
 from s2txai.registry import did_you_mean
+from s2txai.saliency.gradient_statistics import GRADIENTS
 from s2txai.saliency.statistics import N_FOLDS
 from s2txai.store import fingerprint
 
@@ -131,6 +132,8 @@ def plan(config: Mapping[str, Any], root: Path) -> Study:
     """
     schemas = root / "workflow" / "schemas"
     _check(config, schemas / "config.schema.yaml", "config")
+    for method in config["gradient"]["methods"]:
+        GRADIENTS[method]  # refused like a pooling
     _check_masks(config)
     for pooling in config["aggregate"]["poolings"]:
         POOLINGS[pooling]  # an unknown one is refused with the list of known ones
@@ -169,13 +172,14 @@ def _check_masks(config: Mapping[str, Any]) -> None:
                 f"config: '{step}.max_masks' must be at least '{step}.n_masks' ({fewest}), not "
                 f"{most}."
             )
-    smx = config["smx"]
-    levels = len(smx["n_segments"])
-    if smx["n_masks"] < N_FOLDS * levels:
-        raise UserError(
-            f"config: 'smx.n_masks' must be at least {N_FOLDS * levels}, not {smx['n_masks']}, for "
-            f"{levels} levels of 'smx.n_segments': reliability needs {N_FOLDS} masks of each."
-        )
+    levels = len(config["smx"]["n_segments"])
+    for step in ("smx", *(["gradient"] if "grad" in config["gradient"]["methods"] else [])):
+        n_masks = config[step]["n_masks"]
+        if n_masks < N_FOLDS * levels:
+            raise UserError(
+                f"config: '{step}.n_masks' must be at least {N_FOLDS * levels}, not {n_masks}, for "
+                f"{levels} levels of 'smx.n_segments': reliability needs {N_FOLDS} masks of each."
+            )
 
 
 def _runs(

@@ -15,11 +15,13 @@ from s2txai.artifacts import Artifact, load, load_shard
 from s2txai.datasets import Utterance, parse_task
 from s2txai.deletion import map_names
 from s2txai.plan import Run
+from s2txai.saliency.gradient_statistics import GRADIENTS
 from s2txai.steps.aggregate import aggregate_shard
 from s2txai.steps.attention import attention_shard
 from s2txai.steps.correlate import correlate
 from s2txai.steps.decode import decode_shard, score_transcripts
 from s2txai.steps.deletion import Search, areas, curves, deletion_shard
+from s2txai.steps.grad import gradient_shard
 from s2txai.steps.shard import Workplace
 from s2txai.steps.smh import smh_shard
 from s2txai.steps.smx import smx_shard
@@ -42,7 +44,7 @@ TOP_FOLDERS = {
 } | {".ci", "benchmarks", "docs", "tests"}
 # Made by the workflow, not part of a fresh clone.
 GENERATED = ("results", "resources/models")
-STEPS = ("decode", "attention", "smx", "smh", "aggregate", "deletion")
+STEPS = ("decode", "attention", "smx", "smh", *GRADIENTS, "aggregate", "deletion")
 TABLES = (
     "decode/transcripts", "decode/scores", "correlate/utterances", "correlate/summary",
     "correlate/reliability", "correlate/mixing", "correlate/masks",
@@ -97,11 +99,18 @@ def results(tmp_path_factory):
     attention_shard(place("attention"), made("decode"))
     smx_shard(place("smx"), made("decode"), n_segments=[200], **masks)
     smh_shard(place("smh"), made("decode"), **masks)
+    gradient_shard(place("grad"), "grad", made("decode"), n_segments=[200], **masks)
+    gradient_shard(place("input_x_gradient"), "input_x_gradient", made("decode"))
+    gradient_shard(place("integrated_gradients"), "integrated_gradients", made("decode"), n_steps=4)
+    gradients = {method: made(method) for method in GRADIENTS}
     sources = [made(step) for step in ("decode", "attention", "smx", "smh")]
-    aggregate_shard(folder(root, "aggregate"), *sources, poolings=list(POOLINGS))
+    aggregate_shard(
+        folder(root, "aggregate"), *sources, poolings=list(POOLINGS), gradients=gradients
+    )
     deletion_shard(
         place("deletion"), made("decode"), made("smx"), made("aggregate"),
-        maps=map_names(list(POOLINGS)), percents=[0, 50, 100], search=Search(1, 8, 0),
+        maps=map_names(list(POOLINGS), list(GRADIENTS)), percents=[0, 50, 100],
+        search=Search(1, 8, 0), gradients=gradients,
     )  # fmt: skip
     return Results(root, written_tables(root, utterance, made))
 
@@ -137,7 +146,9 @@ def table_rows(text: str) -> list[list[str]]:
 
 def documented_arrays(step: str) -> dict[str, tuple[list[str], str, str]]:
     """Return axes, type and unit by array, each pooling spelled out."""
-    heading = "`smx` and `smh`" if step in ("smx", "smh") else f"`{step}`"
+    shared = (("smx", "smh"), ("input_x_gradient", "integrated_gradients"))
+    names = next((names for names in shared if step in names), (step,))
+    heading = " and ".join(f"`{name}`" for name in names)
     found = {}
     for name, axes, dtype, unit, _ in table_rows(section("results.md", heading)):
         described = ([] if axes == "–" else axes.split(", "), dtype, "" if unit == "–" else unit)
@@ -298,7 +309,7 @@ def test_poolings_are_defined():
 def test_maps_of_deletion_are_defined():
     rows = table_rows(section("definitions.md", "Deletion"))
     listed = {name for first, _ in rows for name in re.findall("`(.*?)`", first)}
-    assert listed == {"smx_<pooling>", *map_names([])}
+    assert listed == {"smx_<pooling>", *map_names([], list(GRADIENTS))}
 
 
 def test_citation_agrees_with_the_package():

@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
-from s2txai.estimate import Cost, estimate, print_estimate
+from s2txai.audio import audio_duration
+from s2txai.estimate import SECONDS_PER_JOB, TOKENS_PER_SECOND, Cost, estimate, print_estimate
 from s2txai.plan import plan, read_config
 from tests.weights import ROOT, model_directory
 
@@ -36,6 +38,21 @@ def test_jobs_and_masks_are_those_that_snakemake_plans(config):
     # 32 and 64 masks, 6 maps at the one inner percentage and the two ends, one hypothesis
     inside = 32 * 2.0 + 64 * 0.5 + (6 * 1 + 2) * 3.0 + 5.0
     assert found.seconds - inside == pytest.approx(5 * 8)
+
+
+def test_gradient_methods_are_jobs_masks_and_backward_passes(config):
+    (run,) = plan(config, ROOT).runs.values()
+    methods = ["grad", "integrated_gradients"]
+    listed = config | {"gradient": {"methods": methods, "n_masks": 40, "n_steps": 10}}
+    cost = replace(COST, backward=1.0)
+    before, found = (estimate(run, one, cost) for one in (config, listed))
+    assert found.jobs == before.jobs + 2
+    assert found.masks == before.masks + 40
+    rows = TOKENS_PER_SECOND * audio_duration(run.utterances[0].path) + 1
+    forward, backward, deleted = 40 + 10 * rows, 40 * rows + 10 * rows, 2
+    expected = forward * 2.0 + backward * 1.0 + deleted * 3.0 + 2 * SECONDS_PER_JOB
+    assert found.seconds - before.seconds == pytest.approx(expected)
+    assert found.bytes > before.bytes
 
 
 def test_more_shards_are_more_jobs_and_no_more_masks(config):

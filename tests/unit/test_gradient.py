@@ -5,19 +5,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 
 from s2txai.errors import UserError
 from s2txai.saliency.gradient import (
     MAPS,
     accumulate_changes,
     first_order_change,
+    gradient_names,
     row_maps,
     token_log_probs,
 )
 from s2txai.saliency.gradient_statistics import GRADIENTS, GradientStatistics, gradient_map
 from s2txai.saliency.masks import occlusion
 from s2txai.saliency.segments import Segmentations
-from s2txai.saliency.spes import Plan, occluded_value
+from s2txai.saliency.spes import Plan, accumulate, input_score, occluded_value, segmentation_names
+from s2txai.saliency.statistics import Statistics, heatmap
 from tests.tiny_whisper import NO_TIMESTAMPS, START, tiny_whisper
 from tests.toy import PROMPT, SUBSAMPLING, LinearModel, WordModel
 
@@ -135,6 +138,28 @@ def test_masks_that_change_nothing_have_no_gradient():
     found = run(model, features(), (0.0, [], TOKENS), plan, segments)
     np.testing.assert_allclose(found.segment_sum, 0, atol=1e-6)
     assert found.n_masks.sum() == 12
+
+
+def test_grad_agrees_with_smx_where_cells_matter_to_different_degrees():
+    """Each cell a segment, weights over a range of 20 to 1: the same order, from other masks."""
+    rng = np.random.default_rng(5)
+    sizes = rng.permutation(np.geomspace(0.05, 1, T * F)).reshape(T, F, 1)
+    weights = rng.standard_normal((1, T, F, V)) * sizes
+    model = LinearModel(weights.reshape(1, STEPS, SUBSAMPLING * F, V))
+    labels = np.arange(T * F, dtype=np.int32).reshape(1, T, F)
+    segments = Segmentations(labels, ((1,),), (T * F,))
+    plan = Plan(1, "u1", gradient_names(segments), segments.n_segments, (512,), 0.5)
+    rest = (0.0, [], TOKENS[:1])
+    found = run(model, features(), rest, plan, segments, batch_size=512)
+    statistics = Statistics.zeros(labels, 1, SUBSAMPLING, STEPS)
+    accumulate(
+        statistics, input_score(model, features(), *rest, segments),
+        replace(plan, names=segmentation_names(segments), n_masks=(4096,)),
+        device=model.device, batch_size=512, checkpoint=lambda _: None, progress=lambda _: None,
+    )  # fmt: skip
+    grad, smx = gradient_map(found)[0].ravel(), heatmap(statistics)[0].ravel()
+    assert spearmanr(grad, smx).statistic > 0.9
+    assert np.corrcoef(grad, smx)[0, 1] > 0.98
 
 
 @pytest.mark.parametrize("batch_size", [1, 5])

@@ -253,6 +253,26 @@ def test_too_few_masks_for_the_levels(config, root):
     plan(config, root)
 
 
+def test_an_unknown_gradient_method(config, root):
+    config["gradient"]["methods"] = ["grad", "integrated_gradient"]
+    assert complaint(config, root) == (
+        "Unknown gradient method 'integrated_gradient'; did you mean 'integrated_gradients'? "
+        "Choose one of: grad, input_x_gradient, integrated_gradients."
+    )
+
+
+def test_too_few_masks_for_grad_matter_only_where_it_is_listed(config, root):
+    config["smx"]["n_segments"] = [10, 20, 30, 40, 50]
+    config["gradient"]["n_masks"] = 16
+    plan(config, root)
+    config["gradient"]["methods"] = ["grad"]
+    assert complaint(config, root).startswith("config: 'gradient.n_masks' must be at least 20, not")
+
+
+def test_no_gradient_method_is_listed_by_default():
+    assert DEFAULT["gradient"]["methods"] == []
+
+
 def test_all_mistakes_of_form_are_told_at_once(config, root):
     config["decode"]["beam"] = 0
     config["deletion"]["step"] = 7

@@ -3,6 +3,7 @@
 
 rule aggregate:
     input:
+        unpack(gradient_shards),
         decode=RUN + "/decode/{shard}",
         attention=RUN + "/attention/{shard}",
         smx=RUN + "/smx/{shard}",

@@ -7,6 +7,7 @@ from pathlib import Path
 from s2txai.errors import UserError
 from s2txai.fetch import model_files
 from s2txai.plan import plan
+from s2txai.saliency.gradient_statistics import GRADIENTS
 from s2txai.versions import ALGORITHM_VERSIONS
 
 ROOT = Path(workflow.basedir)
@@ -26,6 +27,22 @@ wildcard_constraints:
     model="|".join(re.escape(name) for name in STUDY.models),
     task=r"asr-\w+|st-\w+-\w+",
     shard=r"\d{4}",
+    method="|".join(GRADIENTS),
+
+
+# Listed in the order of the registry: another order in the configuration is no reason to run again.
+METHODS = [method for method in GRADIENTS if method in config["gradient"]["methods"]]
+# What each method uses of the configuration.
+GRADIENT_PARAMETERS = {
+    "grad": {
+        "n_segments": config["smx"]["n_segments"],
+        "p": config["smx"]["p"],
+        "n_masks": config["gradient"]["n_masks"],
+        "seed": config["seed"],
+    },
+    "input_x_gradient": {},
+    "integrated_gradients": {"n_steps": config["gradient"]["n_steps"]},
+}
 
 
 def in_order(value):
@@ -53,6 +70,12 @@ def shards_of(step):
         return [f"{prefix}/{step}/{shard}" for shard in run_of(wildcards).shards]
 
     return paths
+
+
+def gradient_shards(wildcards):
+    """Input function: the shard of each gradient method, under the method's name."""
+    prefix = RUN.format(**wildcards)
+    return {method: f"{prefix}/{method}/{wildcards.shard}" for method in METHODS}
 
 
 def run_prefixes():

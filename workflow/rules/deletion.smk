@@ -3,6 +3,7 @@
 
 rule deletion:
     input:
+        unpack(gradient_shards),
         model=MODELS + "/{model}",
         decode=RUN + "/decode/{shard}",
         smx=RUN + "/smx/{shard}",

@@ -1,4 +1,5 @@
-# Step 3: saliency on the input (smx) and on encoder outputs (smh) by perturbation.
+# Step 3: saliency on the input (smx) and on encoder outputs (smh) by perturbation, and on the input
+# by gradients (grad; any of its methods).
 
 
 rule smx:
@@ -55,3 +56,29 @@ rule smh:
         "Saliency on encoder outputs: {wildcards.dataset}, {wildcards.model}, {wildcards.task}, shard {wildcards.shard}"
     script:
         "../scripts/smh.py"
+
+
+rule grad:
+    input:
+        model=MODELS + "/{model}",
+        decode=RUN + "/decode/{shard}",
+    output:
+        directory(RUN + "/{method}/{shard}"),
+    log:
+        "results/logs/{dataset}/{model}/{task}/{method}/{shard}.log",
+    benchmark:
+        "results/benchmarks/{dataset}/{model}/{task}/{method}/{shard}.tsv"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=16000,
+        runtime=240,
+    params:
+        version=lambda wildcards: ALGORITHM_VERSIONS[wildcards.method],
+        family=model_family,
+        ids=shard_ids,
+        parameters=lambda wildcards: in_order(GRADIENT_PARAMETERS[wildcards.method]),
+    message:
+        "Gradients by {wildcards.method}: {wildcards.dataset}, {wildcards.model}, {wildcards.task}, shard {wildcards.shard}"
+    script:
+        "../scripts/grad.py"

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from s2txai.artifacts import load_shard
 from s2txai.log import logging_to
+from s2txai.saliency.gradient_statistics import GRADIENTS
 from s2txai.steps.aggregate import aggregate_shard
 
 if TYPE_CHECKING:
@@ -15,9 +16,15 @@ with logging_to(Path(snakemake.log[0])):
         load_shard(Path(snakemake.input[step]), snakemake.params.ids, step)
         for step in ("decode", "attention", "smx", "smh")
     ]
+    gradients = {
+        method: load_shard(Path(snakemake.input[method]), snakemake.params.ids, method)
+        for method in GRADIENTS
+        if snakemake.input.get(method)
+    }
     aggregate_shard(
         Path(snakemake.output[0]),
         *artifacts,
         poolings=snakemake.params.poolings,
         estimators=snakemake.params.estimators,
+        gradients=gradients,
     )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from s2txai.artifacts import load_shard
 from s2txai.deletion import map_names
 from s2txai.log import logging_to
+from s2txai.saliency.gradient_statistics import GRADIENTS
 from s2txai.steps.deletion import Search, deletion_shard
 from s2txai.steps.shard import Workplace
 
@@ -25,10 +26,16 @@ with logging_to(Path(snakemake.log[0])):
         load_shard(Path(snakemake.input[step]), params.ids, step)
         for step in ("decode", "smx", "aggregate")
     ]
+    gradients = {
+        method: load_shard(Path(snakemake.input[method]), params.ids, method)
+        for method in GRADIENTS
+        if snakemake.input.get(method)
+    }
     deletion_shard(
         place,
         *artifacts,
-        maps=map_names(params.poolings),
+        maps=map_names(params.poolings, list(gradients)),
         percents=range(0, 101, params.deletion["step"]),
         search=Search(params.deletion["beam"], compute["batch_size"], params.seed),
+        gradients=gradients,
     )

@@ -48,6 +48,9 @@ CURVES = {
     "smx_max_freq_avg_time": ("#D55E00", "v", "-"),
     "smx_max2d": ("#CC79A7", "D", "-"),
     "smx_full": ("#000000", "P", "-"),
+    "grad": ("#009E73", "p", "-"),
+    "input_x_gradient": ("#009E73", "<", ":"),
+    "integrated_gradients": ("#009E73", ">", "--"),
     "random": ("#767676", "x", "--"),
 }
 OTHER_CURVE = ("#009E73", "*", "-.")

@@ -10,6 +10,9 @@ _MAPS = {
     "smx": "SMX",
     "smh": "SMH",
     "smx_full": "SMX, full resolution",
+    "grad": "GRAD",
+    "input_x_gradient": "input × gradient",
+    "integrated_gradients": "integrated gradients",
     "random": "random order",
 }
 

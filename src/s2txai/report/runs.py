@@ -10,8 +10,12 @@ import pandas as pd
 
 from s2txai.artifacts import Artifact, load
 from s2txai.errors import UserError
+from s2txai.saliency.gradient_statistics import GRADIENTS
 
 LOW_RELIABILITY = 0.5
+
+# In the order of tables.
+SALIENCY_STEPS = ("smx", "smh", *GRADIENTS)
 
 TABLES = {
     "transcripts": "decode/transcripts.csv",
@@ -76,8 +80,8 @@ class UtteranceFacts:
     n_rows, n_frames, n_steps
         Predicted tokens, input frames, encoder steps.
     masks
-        What the result says of the masks of ``smx`` and of ``smh``: their number, the reliability
-        they reached, the target and whether it was reached.
+        What the result says of the masks of each step that draws some: their number, the
+        reliability they reached, the target and whether it was reached.
     """
 
     id: str
@@ -172,7 +176,11 @@ def read_run(files: RunFiles) -> Run:
         padding=np.concatenate(padding, axis=-1).mean(axis=-1),
         parameters={
             "decode": decoded.meta["parameters"],
-            **{step: aggregated.meta["parameters"][step] for step in ("smx", "smh")},
+            **{
+                step: aggregated.meta["parameters"][step]
+                for step in SALIENCY_STEPS
+                if step in aggregated.meta["parameters"]
+            },
         },
         model_sha256=str(decoded.meta["model_sha256"]),
     )

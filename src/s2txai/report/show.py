@@ -9,12 +9,13 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from s2txai.aggregate import POOLINGS, pool
+from s2txai.aggregate import GRADIENT_POOLING, POOLINGS, gradient_halves, pool
 from s2txai.artifacts import Artifact, load
 from s2txai.errors import UserError
 from s2txai.report import figures as draw
 from s2txai.report.names import map_name, printable, row_labels
-from s2txai.saliency.reliability import split_half
+from s2txai.saliency.gradient_statistics import GRADIENTS, GradientStatistics, cells_of
+from s2txai.saliency.reliability import half_correlation, spearman_brown, split_half
 from s2txai.saliency.statistics import Statistics, heatmap
 
 POOLING = "avg2d"  # the one whose reliability is exact
@@ -169,6 +170,16 @@ def _reliability_lines(artifact: Artifact) -> list[str]:
     ]
 
 
+def _gradient_lines(artifact: Artifact) -> list[str]:
+    statistics = GradientStatistics.from_mapping(artifact.arrays)
+    reliability = spearman_brown(half_correlation(gradient_halves(statistics)))
+    return [
+        "",
+        f"masks       {int(statistics.n_masks.sum())}",
+        f"reliability {reliability:.3f} ({GRADIENT_POOLING})",
+    ]
+
+
 def _decode_figure(artifact: Artifact) -> Figure:
     labels = _labels(artifact)
     figure = draw.new_figure(4.2)
@@ -242,10 +253,38 @@ def _saliency_figure(artifact: Artifact) -> Figure:
     return figure
 
 
+def _gradient_figure(artifact: Artifact) -> Figure:
+    method = artifact.meta["step"]
+    full = cells_of(method, artifact.arrays)  # (I, T, F)
+    pooled = pool(
+        full, GRADIENT_POOLING, int(artifact["subsampling"]), int(artifact["n_steps"])
+    )  # (I, T')
+    height = draw.map_height(len(pooled))
+    figure = draw.new_figure(2.2 + height + 0.6)
+    top, bottom = figure.subplots(2, 1, height_ratios=[1.6, height])
+    mean = full.mean(axis=0)  # (T, F)
+    largest = float(np.abs(mean).max())
+    image = top.imshow(
+        mean.T, origin="lower", aspect="auto",
+        cmap=draw.CORRELATION_COLOURS, vmin=-largest, vmax=largest,
+    )  # fmt: skip
+    top.set_ylabel("frequency bin")
+    top.set_xlabel("frame")
+    top.set_title(f"{map_name(method)} at full resolution, mean over tokens")
+    figure.colorbar(image, ax=top, aspect=12).set_label("change (nat a cell)")
+    image = draw.draw_rows(bottom, pooled, [str(i) for i in range(len(pooled))], step=1)
+    bottom.set_title(f"{map_name(method)} by token, pooled by {GRADIENT_POOLING}")
+    bottom.set_xlabel("encoder step")
+    bottom.set_ylabel("token")
+    figure.colorbar(image, ax=bottom, aspect=20, extend="both").set_label(_ROW_UNIT_SHORT)
+    return figure
+
+
 def _aggregate_figure(artifact: Artifact) -> Figure:
     maps = {map_name("ca_mean"): artifact["ca_mean"], map_name("ca_last"): artifact["ca_layer"][-1]}
     for name in sorted(artifact.arrays):
-        if name == "smh" or (name.startswith("smx_") and not name.endswith("_halves")):
+        is_smx = name.startswith("smx_") and not name.endswith("_halves")
+        if name == "smh" or is_smx or name in GRADIENTS:
             maps[map_name(name)] = artifact[name]
     labels = _labels(artifact)
     height = draw.map_height(len(labels))
@@ -270,6 +309,7 @@ _TABLES: dict[str, Callable[[Artifact], list[str]]] = {
     "decode": _token_lines,
     "smx": _reliability_lines,
     "smh": _reliability_lines,
+    "grad": _gradient_lines,
     "deletion": _hypothesis_lines,
 }
 _FIGURES: dict[str, Callable[[Artifact], Figure]] = {
@@ -277,5 +317,6 @@ _FIGURES: dict[str, Callable[[Artifact], Figure]] = {
     "attention": _attention_figure,
     "smx": _saliency_figure,
     "smh": _saliency_figure,
+    **dict.fromkeys(GRADIENTS, _gradient_figure),
     "aggregate": _aggregate_figure,
 }

@@ -19,6 +19,7 @@ from s2txai.report.tables import (
     merged_signatures,
     words,
 )
+from s2txai.saliency.gradient_statistics import GRADIENTS
 
 UNRELIABLE = f"reliability under {LOW_RELIABILITY}: more noise than signal"
 
@@ -77,10 +78,14 @@ def correlations(summary: pd.DataFrame, mixing: pd.DataFrame) -> dict[str, float
 
 def correlation_signatures(summary: pd.DataFrame) -> dict[str, str]:
     """Return what :func:`correlations` depend on, ``summary`` as there."""
-    smh = summary.index == "smh"
+    steps = {
+        "smx": summary.index.str.startswith("smx_"),
+        "smh": summary.index == "smh",
+        **{method: summary.index == method for method in GRADIENTS if method in summary.index},
+    }
     return {
-        "signature_smx": merged_signatures(summary.loc[~smh, "signature"]),
-        "signature_smh": merged_signatures(summary.loc[smh, "signature"]),
+        f"signature_{step}": merged_signatures(summary.loc[rows, "signature"])
+        for step, rows in steps.items()
     }
 
 
@@ -134,7 +139,9 @@ def sweep_correlation_table(
             (map_name("smh"), 3),
         ],
         source="results/report/sweep.csv",
-        signature=merged_signatures(pd.concat([table["signature_smx"], table["signature_smh"]])),
+        signature=merged_signatures(
+            pd.concat([table[f"signature_{step}"] for step in _steps(table)])
+        ),
     )
     rows = list(zip(keys, table.to_dict("records"), strict=True))
     for dataset, group in groupby(rows, key=lambda pair: str(pair[1]["dataset"])):
@@ -157,6 +164,11 @@ def sweep_correlation_table(
         ]
     )
     return shown
+
+
+def _steps(table: pd.DataFrame) -> list[str]:
+    """Return the steps whose maps are correlated."""
+    return ["smx", "smh", *(name for name in GRADIENTS if f"signature_{name}" in table)]
 
 
 def _breakable(name: str) -> str:

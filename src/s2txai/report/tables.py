@@ -11,13 +11,12 @@ import pandas as pd
 from s2txai.aggregate import is_linear
 from s2txai.errors import UserError
 from s2txai.report.names import attention_name, map_name, score_name
-from s2txai.report.runs import Run, headline
+from s2txai.report.runs import SALIENCY_STEPS, Run, headline
+from s2txai.saliency.gradient_statistics import GRADIENTS
 
 NOT_LINEAR = "no correction for this map: noise does not average out under a maximum"
+NO_NOISE = "by definition: the map is made without random masks"
 NO_SIGNAL = "the half-maps do not agree at all, so the ceiling is 0"
-# Steps that perturb.
-MASKED = ("smx", "smh")
-
 UNDEFINED = "no row of the maps varies, so there is nothing to correlate"
 
 VARIANTS = (
@@ -165,6 +164,8 @@ class PaperFigures:
         """Return what stands beside the correlation with a saliency map."""
         if saliency == "smh":
             return self.cell("ca_smh_share_percent", unit="\u202f%", rowspan=rowspan)
+        if saliency in GRADIENTS:
+            return Cell("", rowspan=rowspan)
         span = self.cell("ca_smx_rho").text
         best = self.cell("ca_smx_rho_best", saliency.removeprefix("smx_")).text
         return Cell(f"{span}, best {best}" if best else span, rowspan=rowspan)
@@ -220,7 +221,7 @@ def merged_signatures(column: pd.Series) -> str:
 
 
 def _why_uncorrected(row: pd.Series) -> str:
-    if row["ceiling_kind"] != "exact":
+    if row["ceiling_kind"] not in ("exact", "deterministic"):
         return NOT_LINEAR
     return UNDEFINED if math.isnan(row["rho"]) else NO_SIGNAL
 
@@ -285,6 +286,8 @@ def _correlation_group(
 
 def _reliability_cell(table: Table, row: pd.Series, rowspan: int) -> Cell:
     cell = table.number(row["reliability"], rowspan=rowspan)
+    if row["ceiling_kind"] == "deterministic":
+        return Cell(cell.text, table.letter(NO_NOISE), rowspan=rowspan)
     if row["ceiling_kind"] != "approximate" or cell.note:
         return cell
     note = table.letter("approximate: the formula holds for maps that are means over masks")
@@ -430,18 +433,20 @@ def score_table(run: Run) -> Table:
 
 def sizes_table(run: Run) -> Table:
     """Return the size of each utterance, the masks behind its maps and their reliability."""
+    masked = [step for step in SALIENCY_STEPS if step in run.utterances[0].masks]
+    pooled = ["SMX avg2d" if step == "smx" else map_name(step) for step in masked]
     table = Table(
         caption="Sizes, the number of masks behind the saliency maps of each utterance, and the "
-        "reliability of its maps at encoder steps (SMX avg2d, SMH).",
+        f"reliability of its maps at encoder steps ({', '.join(pooled)}).",
         header=[
             "utterance",
             "speech (s)",
             "frames",
             "encoder steps",
             "tokens",
-            *["masks", "reliability"] * len(MASKED),
+            *["masks", "reliability"] * len(masked),
         ],
-        over=[("", 5), *((map_name(step), 2) for step in MASKED)],
+        over=[("", 5), *((map_name(step), 2) for step in masked)],
         source="correlate/masks.csv",
     )
     table.groups = [
@@ -457,7 +462,7 @@ def sizes_table(run: Run) -> Table:
                         facts.n_rows,
                     )
                 ),
-                *(cell for step in MASKED for cell in _masks(table, facts.masks[step])),
+                *(cell for step in masked for cell in _masks(table, facts.masks[step])),
             ]
             for facts in run.utterances
         ]

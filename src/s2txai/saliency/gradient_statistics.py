@@ -45,6 +45,15 @@ AXES: dict[str, list[str]] = {
 UNITS: dict[str, str] = {"segment_sum": "nat", "subsampling": "frames per encoder step"}
 """The units of ``GradientStatistics.arrays`` that are not plain counts or ids."""
 
+MAP_AXES: dict[str, list[str]] = {
+    "map": ["token", "frame", "frequency"],
+    "subsampling": [],
+    "n_steps": [],
+}
+"""The axes of what the methods without masks keep."""
+
+MAP_UNITS: dict[str, str] = {"map": "nat", "subsampling": "frames per encoder step"}
+
 
 @dataclass
 class GradientStatistics:
@@ -146,3 +155,10 @@ def gradient_map(
         total += density[:, segments]
     total /= max(1, int(statistics.n_masks[chosen].sum()))
     return total
+
+
+def cells_of(method: str, arrays: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
+    """Return the map [I, T, F] that the arrays of an artefact of a method hold."""
+    if GRADIENTS[method].sampled:
+        return gradient_map(GradientStatistics.from_mapping(arrays))
+    return arrays["map"].astype(np.float64)

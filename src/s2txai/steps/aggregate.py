@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
-from s2txai.aggregate import attention_maps, saliency_maps
+from s2txai.aggregate import attention_maps, gradient_maps, saliency_maps
 from s2txai.artifacts import Artifact, check_same_source, save
 from s2txai.log import Progress
 from s2txai.provenance import describe, source_of
@@ -18,6 +19,8 @@ _HEADS = {
 # The estimator of SPES.
 MEAN = {"smx": "mean", "smh": "mean"}
 
+NO_GRADIENTS: Mapping[str, Sequence[Artifact]] = MappingProxyType({})
+
 _TOKENS = ("tokens", "pieces", "roles", "word_index")
 
 
@@ -30,6 +33,7 @@ def aggregate_shard(
     *,
     poolings: Sequence[str],
     estimators: Mapping[str, str] = MEAN,
+    gradients: Mapping[str, Sequence[Artifact]] = NO_GRADIENTS,
 ) -> None:
     """Write one file of maps for each utterance.
 
@@ -43,6 +47,8 @@ def aggregate_shard(
         Names of :data:`s2txai.aggregate.POOLINGS`.
     estimators
         A name of :data:`s2txai.saliency.estimators.ESTIMATORS` for ``smx`` and one for ``smh``.
+    gradients
+        Artefacts of gradient methods by their name, in the same order.
 
     Raises
     ------
@@ -50,8 +56,9 @@ def aggregate_shard(
         If files of different hypotheses, models or audio lie together.
     """
     with Progress("aggregate", len(decoded), "utterances") as progress:
-        for artifacts in zip(decoded, attention, smx, smh, strict=True):
-            _aggregate(output, *artifacts, poolings, estimators)
+        for n, artifacts in enumerate(zip(decoded, attention, smx, smh, strict=True)):
+            of_utterance = {method: found[n] for method, found in gradients.items()}
+            _aggregate(output, *artifacts, of_utterance, poolings, estimators)
             progress.add(1)
 
 
@@ -61,31 +68,33 @@ def _aggregate(
     attention: Artifact,
     smx: Artifact,
     smh: Artifact,
+    gradients: Mapping[str, Artifact],
     poolings: Sequence[str],
     estimators: Mapping[str, str],
 ) -> None:
-    check_same_source(decoded, attention, smx, smh)
+    check_same_source(decoded, attention, smx, smh, *gradients.values())
     saliency = saliency_maps(
         maps_of(smx, estimators["smx"]),
         maps_of(smh, estimators["smh"]),
         poolings,
         int(smx["subsampling"]),
         int(smx["n_steps"]),
-    )
+    ) | gradient_maps({method: found.arrays for method, found in gradients.items()})
+    masked = {"smx": smx, "smh": smh} | {
+        method: found for method, found in gradients.items() if "n_masks" in found.arrays
+    }
     arrays = {
         **attention_maps(attention["cross_attention"]),
         "padding_mass": attention["padding_mass"],
         **saliency,
-        "n_masks_smx": smx["n_masks"].sum(),
-        "n_masks_smh": smh["n_masks"].sum(),
+        **{f"n_masks_{step}": found["n_masks"].sum() for step, found in masked.items()},
         **{name: decoded[name] for name in _TOKENS},
     }
     half = ["split", "half", "token", "step"]
     axes = {
         **_HEADS,
         **{name: half if name.endswith("_halves") else ["token", "step"] for name in saliency},
-        "n_masks_smx": [],
-        "n_masks_smh": [],
+        **{f"n_masks_{step}": [] for step in masked},
         **{name: ["token"] for name in _TOKENS},
     }
     units = dict.fromkeys(saliency, "nat") | dict.fromkeys(_HEADS, "share")
@@ -93,8 +102,9 @@ def _aggregate(
         "poolings": list(poolings),
         "smx": {**smx.meta["parameters"], "estimator": estimators["smx"]},
         "smh": {**smh.meta["parameters"], "estimator": estimators["smh"]},
+        **{method: found.meta["parameters"] for method, found in gradients.items()},
     }
     utterance = decoded.meta["utterance"]
     meta = describe("aggregate", source_of(decoded), parameters, axes, units)
-    meta["masks"] = {"smx": smx.meta["masks"], "smh": smh.meta["masks"]}
+    meta["masks"] = {step: found.meta["masks"] for step, found in masked.items()}
     save(output / f"{utterance}.npz", arrays, meta)

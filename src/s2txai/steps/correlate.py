@@ -11,6 +11,7 @@ from s2txai.aggregate import is_linear
 from s2txai.artifacts import Artifact
 from s2txai.correlate import choose_rows, correlations, is_constant
 from s2txai.errors import UserError
+from s2txai.saliency.gradient_statistics import GRADIENTS
 from s2txai.saliency.reliability import ceiling, half_correlation, spearman_brown
 from s2txai.signature import signature, spread
 
@@ -62,7 +63,7 @@ def correlate(aggregated: Sequence[Artifact], *, poolings: Sequence[str], rows: 
     rows
         ``all`` or ``text``; see :func:`s2txai.correlate.choose_rows`.
     """
-    saliencies = [*(f"smx_{name}" for name in poolings), "smh"]
+    saliencies = [*(f"smx_{name}" for name in poolings), "smh", *gradient_methods(aggregated[0])]
     utterances = pd.concat(
         [_correlate_utterance(artifact, saliencies, rows) for artifact in aggregated],
         ignore_index=True,
@@ -75,6 +76,11 @@ def correlate(aggregated: Sequence[Artifact], *, poolings: Sequence[str], rows: 
     reliability = _sign(_reliability(halves), aggregated)
     summary = _summary(utterances, reliability)
     return Tables(utterances, reliability, summary, _mixing(summary, poolings), _masks(aggregated))
+
+
+def gradient_methods(aggregated: Artifact) -> list[str]:
+    """Return the gradient methods whose maps an ``aggregate`` artefact holds."""
+    return [name for name in GRADIENTS if name in aggregated.meta["parameters"]]
 
 
 def _masks(aggregated: Sequence[Artifact]) -> pd.DataFrame:
@@ -106,25 +112,38 @@ def _design(aggregated: Sequence[Artifact], saliency: str) -> dict[str, Any]:
     UserError
         If they were made in different ways.
     """
-    step = "smh" if saliency == "smh" else "smx"
+    step = _step_of(saliency)
     first = aggregated[0]
     design = first.meta["parameters"][step]
     for other in aggregated[1:]:
-        if other.meta["parameters"][step] != design:
+        if other.meta["parameters"].get(step) != design:
             raise UserError(
                 f"{first.path} and {other.path} hold {step} maps made with different parameters: "
                 "delete the older one and run the workflow again."
             )
+    if not _is_sampled(saliency):
+        return dict(design)
     return {**design, "n_masks": spread([int(one[f"n_masks_{step}"]) for one in aggregated])}
+
+
+def _step_of(saliency: str) -> str:
+    """Return the step that makes a saliency map."""
+    return "smx" if saliency.startswith("smx_") else saliency
+
+
+def _is_sampled(saliency: str) -> bool:
+    """Return whether a map is made from random masks."""
+    return saliency not in GRADIENTS or GRADIENTS[saliency].sampled
 
 
 def _chosen_rows(artifact: Artifact, saliencies: Sequence[str], wanted: np.ndarray) -> np.ndarray:
     """Return bool [I]: which of the wanted rows every correlation of the utterance uses.
 
-    A row that is constant in one saliency map is left out of all, so that their correlations can be
-    compared.
+    A row that is constant in one perturbation map is left out of all, so that their correlations
+    can be compared. Gradient maps have no say: listing a method changes no other number.
     """
-    constant = np.any([is_constant(artifact[name]) for name in saliencies], axis=0)
+    perturbed = [name for name in saliencies if name not in GRADIENTS]
+    constant = np.any([is_constant(artifact[name]) for name in perturbed], axis=0)
     return np.asarray(wanted & ~constant)
 
 
@@ -174,8 +193,12 @@ def _halves_of_utterance(artifact: Artifact, saliencies: Sequence[str], rows: st
     chosen = _chosen_rows(artifact, saliencies, wanted)
     found = []
     for saliency in saliencies:
+        if not _is_sampled(saliency):
+            # The same map every time: nothing to split.
+            found += [(saliency, *variant, rows, 1.0, 0) for variant in VARIANTS]
+            continue
         halves = artifact[f"{saliency}_halves"][:, :, chosen]
-        n_masks = int(artifact["n_masks_smh" if saliency == "smh" else "n_masks_smx"])
+        n_masks = int(artifact[f"n_masks_{_step_of(saliency)}"])
         for metric, normalise in VARIANTS:
             half = half_correlation(halves, metric=metric, normalise=normalise)
             found.append((saliency, metric, normalise, rows, half, n_masks))
@@ -184,6 +207,8 @@ def _halves_of_utterance(artifact: Artifact, saliencies: Sequence[str], rows: st
 
 def _kind(saliency: str, metric: str) -> str:
     """Return what a reliability is worth: Spearman-Brown holds for linear maps and Pearson."""
+    if not _is_sampled(saliency):
+        return "deterministic"
     if metric != "pearson":
         return "empirical"
     return "exact" if is_linear(saliency) else "approximate"
@@ -226,7 +251,7 @@ def _summary(utterances: pd.DataFrame, reliability: pd.DataFrame) -> pd.DataFram
     ).rename(columns={"kind": "ceiling_kind"})
     empirical = table["ceiling_kind"] == "empirical"
     table["ceiling"] = table["half_correlation"].where(empirical, table["reliability"].map(ceiling))
-    usable = (table["ceiling_kind"] == "exact") & (table["ceiling"] > 0)
+    usable = table["ceiling_kind"].isin(["exact", "deterministic"]) & (table["ceiling"] > 0)
     table["rho_corrected"] = (table["rho"] / table["ceiling"]).where(usable)
     table["r2_corrected"] = table["rho_corrected"] ** 2
     return table[

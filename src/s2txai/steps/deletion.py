@@ -13,9 +13,11 @@ from s2txai.datasets import Diacritics, Task
 from s2txai.log import Progress
 from s2txai.provenance import describe, source_of
 from s2txai.saliency.estimators import maps_of
+from s2txai.saliency.gradient_statistics import GRADIENTS, cells_of
 from s2txai.saliency.statistics import N_FOLDS
 from s2txai.scoring import corpus_score, score_names, score_signature
 from s2txai.signature import spread
+from s2txai.steps.aggregate import NO_GRADIENTS
 from s2txai.steps.shard import Workplace, features_of, hypothesis_of, keep
 from s2txai.store import fingerprint
 
@@ -63,6 +65,7 @@ def deletion_shard(
     maps: Sequence[str],
     percents: Sequence[int],
     search: Search,
+    gradients: Mapping[str, Sequence[Artifact]] = NO_GRADIENTS,
 ) -> None:
     """Decode every utterance at every percentage for every map.
 
@@ -78,12 +81,15 @@ def deletion_shard(
         Shares of the cells to delete, 0 and 100 among them.
     search
         How to decode.
+    gradients
+        Artefacts of gradient methods by their name, in the same order.
     """
     total = len(decoded) * len(maps)
     with Progress("deletion", total, "maps") as progress:
-        for artifacts in zip(decoded, smx, aggregated, strict=True):
-            check_same_source(*artifacts)
-            _delete_utterance(place, *artifacts, maps, percents, search, progress)
+        for n, artifacts in enumerate(zip(decoded, smx, aggregated, strict=True)):
+            of_utterance = {method: found[n] for method, found in gradients.items()}
+            check_same_source(*artifacts, *of_utterance.values())
+            _delete_utterance(place, *artifacts, of_utterance, maps, percents, search, progress)
 
 
 def _delete_utterance(
@@ -91,6 +97,7 @@ def _delete_utterance(
     decoded: Artifact,
     smx: Artifact,
     aggregated: Artifact,
+    gradients: Mapping[str, Artifact],
     maps: Sequence[str],
     percents: Sequence[int],
     search: Search,
@@ -100,12 +107,13 @@ def _delete_utterance(
     seed = search.seed_of(decoded.meta["utterance"])
     design = aggregated.meta["parameters"]["smx"]
     full = maps_of(smx, design["estimator"])(range(N_FOLDS))  # (I, T, F)
+    cells = {method: cells_of(method, found.arrays) for method, found in gradients.items()}
     ends = _hypotheses(place, decoded, np.zeros(features.shape), deletion.ENDS, search)
     inner = [percent for percent in percents if percent not in deletion.ENDS]
     rows = []
     for name in maps:
         saliency = deletion.deletion_map(
-            name, aggregated.arrays, full, int(decoded["subsampling"]), seed
+            name, aggregated.arrays, full, int(decoded["subsampling"]), seed, cells
         )
         found = ends | _hypotheses(place, decoded, saliency, inner, search)
         rows.append([found[percent] for percent in percents])
@@ -122,9 +130,15 @@ def _delete_utterance(
         "occluded_value": "bin mean",
         "precision": place.model.precision,
         "smx": {**design, "n_masks": int(smx["n_masks"].sum())},
+        **{method: _gradient_design(found) for method, found in gradients.items()},
     }
     meta = describe("deletion", source_of(decoded), parameters, AXES, deletion.UNITS)
     save(place.output / f"{utterance}.npz", arrays, meta)
+
+
+def _gradient_design(found: Artifact) -> dict[str, Any]:
+    n_masks = {"n_masks": int(found["n_masks"].sum())} if "n_masks" in found.arrays else {}
+    return {**found.meta["parameters"], **n_masks}
 
 
 def _hypotheses(
@@ -205,13 +219,18 @@ def curves(
 def _design(deleted: Sequence[Artifact], name: str) -> dict[str, Any]:
     """Return what a map's curve depends on, for its signature."""
     stated = dict(deleted[0].meta["parameters"])
-    smx = stated.pop("smx")
-    if not name.startswith("smx"):
+    designs = {step: stated.pop(step) for step in ("smx", *GRADIENTS) if step in stated}
+    step = "smx" if name.startswith("smx") else name
+    if step not in designs:
         return stated
-    n_masks = [artifact.meta["parameters"]["smx"]["n_masks"] for artifact in deleted]
-    masks = {name: smx[name] for name in ("n_segments", "p", "estimator")}
-    masks["mask_seed"] = smx["seed"]
-    return {**stated, **masks, "n_masks": spread(n_masks)}
+    design = designs[step]
+    stated |= {
+        key: design[key] for key in ("n_segments", "p", "estimator", "n_steps") if key in design
+    }
+    if "n_masks" in design:
+        n_masks = [artifact.meta["parameters"][step]["n_masks"] for artifact in deleted]
+        stated |= {"mask_seed": design["seed"], "n_masks": spread(n_masks)}
+    return stated
 
 
 def areas(table: pd.DataFrame) -> pd.DataFrame:
