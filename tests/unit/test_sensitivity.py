@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
+from s2txai.aggregate import HALVES
 from s2txai.artifacts import load_shard
 from s2txai.correlate import correlation
 from s2txai.errors import UserError
 from s2txai.saliency.baselines import OCCLUDED_VALUES
-from s2txai.saliency.reliability import split_half
+from s2txai.saliency.reliability import half_correlation, split_half
 from s2txai.saliency.statistics import Statistics
-from s2txai.steps.sensitivity import MAIN, sensitivity
+from s2txai.steps.sensitivity import MAIN, _across_halves, sensitivity
 from s2txai.steps.smx import smx_shard
 from tests.toy import WordModel
 from tests.unit.test_steps import SMX, Study, write_corpus
@@ -117,6 +118,20 @@ def test_other_masks_of_the_same_design_measure_the_same(table):
         rows.loc[MAIN, "rho_corrected"], abs=0.05
     )
     assert rows.loc[MAIN, "rho_with_main"] == pytest.approx(1)
+
+
+def test_noise_that_two_designs_share_is_no_agreement():
+    """The same masks, and scores of two models that have nothing in common but the noise."""
+    rng = np.random.default_rng(0)
+    signals = rng.standard_normal((2, 8, 40))
+    common = 1.5 * rng.standard_normal((4, 8, 40))  # by fold
+    maps = signals[:, None] + common  # (design, fold, I, T')
+    halves = np.array(
+        [[[one[list(folds)].mean(axis=0) for folds in pair] for pair in HALVES] for one in maps]
+    )
+    assert correlation(maps[0].mean(axis=0), maps[1].mean(axis=0)).value > 0.2
+    assert _across_halves(*halves) == pytest.approx(0, abs=0.1)
+    assert _across_halves(halves[0], halves[0]) == pytest.approx(half_correlation(halves[0]))
 
 
 def test_a_design_in_the_store_is_not_computed_again(study):

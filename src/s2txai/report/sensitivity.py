@@ -97,7 +97,7 @@ def sensitivity_figure(table: pd.DataFrame) -> Figure:
         attention, main = drawn.subplots(1, 2, sharey=True, width_ratios=[1.4, 1])
         for panel, quantity, title in (
             (attention, "rho", "Attention and SMX avg2d"),
-            (main, "rho_with_main", "SMX avg2d and that of the main design"),
+            (main, "rho_with_main", "SMX avg2d and the main SMX"),
         ):
             panel.set_title(title)
             panel.set_xlabel("ρ (no unit)")

@@ -71,6 +71,7 @@ def sensitivity(
             rho=("rho", "mean"),
             half_correlation=("half_correlation", "mean"),
             rho_with_main=("rho_with_main", "mean"),
+            across_halves=("across_halves", "mean"),
             n_utterances=("rho", "count"),
         )
         .reset_index()
@@ -78,11 +79,11 @@ def sensitivity(
     means["reliability"] = means["half_correlation"].map(spearman_brown)
     means["ceiling"] = means["reliability"].map(ceiling)
     means["rho_corrected"] = (means["rho"] / means["ceiling"]).where(means["ceiling"] > 0)
-    main = means.loc[means["design"] == MAIN, "reliability"].iloc[0]
-    both = means["reliability"].map(lambda other: ceiling(main, other))
-    means["rho_with_main_corrected"] = (means["rho_with_main"] / both).where(both > 0)
-    # A map with itself shares its noise.
-    means.loc[means["design"] == MAIN, "rho_with_main_corrected"] = 1.0
+    # Designs with the same segments have the same masks, hence noise in common, and correlations of
+    # their whole maps are too high. Halves of different folds share no mask.
+    main = means.loc[means["design"] == MAIN, "half_correlation"].iloc[0]
+    both = np.sqrt((main * means["half_correlation"]).clip(lower=0))
+    means["rho_with_main_corrected"] = (means["across_halves"] / both).where(both > 0)
     stated = {name: _stated(made) for name, made in designs.items()}
     for column in ("n_segments", "p", "occluded_value", "n_masks"):
         means[column] = [stated[name][column] for name in means["design"]]
@@ -142,9 +143,22 @@ def _of_utterance(
                 rho=[one.value for one in found],
                 half_correlation=half_correlation(made.halves[:, :, chosen]),
                 rho_with_main=correlation(full, maps[MAIN].full[chosen]).value,
+                across_halves=_across_halves(
+                    made.halves[:, :, chosen], maps[MAIN].halves[:, :, chosen]
+                ),
             )
         )
     return pd.concat(tables, ignore_index=True)
+
+
+def _across_halves(halves: np.ndarray, other: np.ndarray) -> float:
+    """Return the mean correlation of each half [3, 2, I, T'] with the other half of another map."""
+    crossed = [
+        correlation(a, b).value
+        for (first, second), (other_first, other_second) in zip(halves, other, strict=True)
+        for a, b in ((first, other_second), (second, other_first))
+    ]
+    return float(np.mean(crossed))
 
 
 def _pooled(artifact: Artifact, estimator: str) -> _Map:
