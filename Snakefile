@@ -22,6 +22,7 @@ include: "workflow/rules/saliency.smk"
 include: "workflow/rules/aggregate.smk"
 include: "workflow/rules/correlate.smk"
 include: "workflow/rules/deletion.smk"
+include: "workflow/rules/sensitivity.smk"
 include: "workflow/rules/report.smk"
 
 

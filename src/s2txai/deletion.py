@@ -13,8 +13,8 @@ import torch
 
 from s2txai.memory import smaller_batch
 from s2txai.models.base import Model
+from s2txai.saliency.baselines import bin_mean
 from s2txai.saliency.normalise import paired_min_max, single_mean_std
-from s2txai.saliency.spes import occluded_value
 
 AXES = {"percents": ["percent"], "hypotheses": ["percent"]}
 UNITS = {"percents": "% of cells"}
@@ -196,7 +196,7 @@ def decode_deleted(
     list of str
         One hypothesis a percentage.
     """
-    baseline = occluded_value(features)
+    baseline = bin_mean(features, padding_value)
     texts: list[str] = []
     while len(texts) < len(percents):
         variants = [

@@ -5,7 +5,7 @@ average utterance. What cannot be known before decoding is the number of tokens;
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -108,26 +108,41 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def estimate(run: Run, config: Mapping[str, Any], cost: Cost | None) -> Estimate:
-    """Return what a run takes, in time and disk where its model could be measured."""
+def estimate(
+    run: Run,
+    config: Mapping[str, Any],
+    cost: Cost | None,
+    designs: Collection[Mapping[str, Any]] = (),
+) -> Estimate:
+    """Return what a run takes, in time and disk where its model could be measured.
+
+    ``designs`` are the settings of ``smx`` of other designs of the perturbation.
+    """
     n = len(run.utterances)
     methods = config["gradient"]["methods"]
     n_gradient_masks = config["gradient"]["n_masks"] if "grad" in methods else 0
-    masks = n * (config["smx"]["n_masks"] + config["smh"]["n_masks"] + n_gradient_masks)
-    model_jobs = (MODEL_STEPS + len(methods)) * len(run.shards)
-    jobs = model_jobs + len(run.shards) + JOBS_PER_RUN
+    input_masks = config["smx"]["n_masks"] + sum(design["n_masks"] for design in designs)
+    masks = n * (input_masks + config["smh"]["n_masks"] + n_gradient_masks)
+    model_jobs = (MODEL_STEPS + len(methods) + len(designs)) * len(run.shards)
+    jobs = model_jobs + len(run.shards) + JOBS_PER_RUN + (1 if designs else 0)
     if cost is None:
         return Estimate(run, jobs, masks, None, None)
     n_maps = len(map_names(config["aggregate"]["poolings"], methods))
     n_inner = len(range(0, 101, config["deletion"]["step"])) - len(ENDS)
     seconds = model_jobs * SECONDS_PER_JOB + n * (
-        config["smx"]["n_masks"] * cost.mask
+        input_masks * cost.mask
         + config["smh"]["n_masks"] * cost.state_mask
         + (n_maps * n_inner + len(ENDS)) * cost.deleted
         + cost.hypothesis
     )
     seconds += sum(_gradients(audio_duration(one.path), config, cost) for one in run.utterances)
+    # Of the other designs only the sums over masks lie on disk as well.
     size = sum(_bytes(audio_duration(one.path), config, cost.n_maps) for one in run.utterances)
+    size += sum(
+        _bytes_of_sums(audio_duration(one.path), design)
+        for one in run.utterances
+        for design in designs
+    )
     return Estimate(run, jobs, masks, seconds, size)
 
 
@@ -148,21 +163,28 @@ def _bytes(speech: float, config: Mapping[str, Any], n_attention_maps: int) -> i
     """Return the uncompressed size of an utterance's files: 10 ms frames of 80 bins, r = 2."""
     T, F = 100 * speech, 80
     steps, rows = T / 2, TOKENS_PER_SECOND * speech + 1
-    K = len(config["smx"]["n_segments"])
-    S = sum(config["smx"]["n_segments"]) * T / REFERENCE_FRAMES
-    sums = N_FOLDS * (S + steps) * (rows + 1) * BYTES["float64"]
-    segments = K * T * F * BYTES["float32"]
+    sums = _bytes_of_sums(speech, config["smx"])
+    sums += int(N_FOLDS * steps * (rows + 1) * BYTES["float64"])
     features = T * F * BYTES["float32"]
     attention = 3 * n_attention_maps * rows * steps * BYTES["float32"]
     methods = config["gradient"]["methods"]
     maps = sum(not GRADIENTS[method].sampled for method in methods)
     if "grad" in methods:
-        sums += N_FOLDS * S * rows * BYTES["float64"]
-        segments *= 2
+        sums += _bytes_of_sums(speech, config["smx"])
     saliency = len(config["aggregate"]["poolings"]) + 1 + ("grad" in methods)
     pooled = saliency * (1 + 2 * len(HALVES)) * rows * steps * BYTES["float32"]
     cells = maps * rows * T * F * BYTES["float32"]
-    return int(sums + segments + features + attention + pooled + cells)
+    return int(sums + features + attention + pooled + cells)
+
+
+def _bytes_of_sums(speech: float, smx: Mapping[str, Any]) -> int:
+    """Return the uncompressed size of an utterance's sums over masks of the input."""
+    T, F = 100 * speech, 80
+    rows = TOKENS_PER_SECOND * speech + 1
+    K = len(smx["n_segments"])
+    S = sum(smx["n_segments"]) * T / REFERENCE_FRAMES
+    sums = N_FOLDS * S * (rows + 1) * BYTES["float64"]
+    return int(sums + K * T * F * BYTES["float32"])
 
 
 def print_estimate(study: Study, config: Mapping[str, Any], models: Path, threads: int) -> str:
@@ -188,7 +210,8 @@ def print_estimate(study: Study, config: Mapping[str, Any], models: Path, thread
             threads=threads,
         )
         here = (models / run.model).is_dir()
-        one = estimate(run, config, measure(handle.model, run, config) if here else None)
+        cost = measure(handle.model, run, config) if here else None
+        one = estimate(run, config, cost, study.designs.values())
         found.append(one)
         lines.append(
             f"{'/'.join(run.key):44} {len(run.utterances):>10} {one.jobs:>6} {one.masks:>10,} "

@@ -4,7 +4,7 @@ Light enough to run whenever Snakemake plans: nothing here imports torch.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -85,11 +85,15 @@ class Study:
         By dataset, model and task.
     models, datasets
         The entries that the runs use.
+    designs
+        Settings of ``smx`` for every other design of the perturbation, by a name that may stand in
+        paths.
     """
 
     runs: Mapping[Key, Run]
     models: Mapping[str, Mapping[str, Any]]
     datasets: Mapping[str, Mapping[str, Any]]
+    designs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def read_config(root: Path, files: Sequence[Path]) -> dict[str, Any]:
@@ -135,6 +139,7 @@ def plan(config: Mapping[str, Any], root: Path) -> Study:
     for method in config["gradient"]["methods"]:
         GRADIENTS[method]  # refused like a pooling
     _check_masks(config)
+    designs = _designs(config)
     for pooling in config["aggregate"]["poolings"]:
         POOLINGS[pooling]  # an unknown one is refused with the list of known ones
     inline_models, inline_datasets = config.get("models", {}), config.get("datasets", {})
@@ -154,7 +159,7 @@ def plan(config: Mapping[str, Any], root: Path) -> Study:
             runs[run.key] = run
     used_models = {run.model: _rooted(models[run.model], root) for run in runs.values()}
     used_datasets = {run.dataset: datasets[run.dataset] for run in runs.values()}
-    return Study(runs, used_models, used_datasets)
+    return Study(runs, used_models, used_datasets, designs)
 
 
 def _check(content: Mapping[str, Any], schema: Path, where: str) -> None:
@@ -172,14 +177,48 @@ def _check_masks(config: Mapping[str, Any]) -> None:
                 f"config: '{step}.max_masks' must be at least '{step}.n_masks' ({fewest}), not "
                 f"{most}."
             )
-    levels = len(config["smx"]["n_segments"])
-    for step in ("smx", *(["gradient"] if "grad" in config["gradient"]["methods"] else [])):
-        n_masks = config[step]["n_masks"]
-        if n_masks < N_FOLDS * levels:
-            raise UserError(
-                f"config: '{step}.n_masks' must be at least {N_FOLDS * levels}, not {n_masks}, for "
-                f"{levels} levels of 'smx.n_segments': reliability needs {N_FOLDS} masks of each."
-            )
+    _check_levels(config["smx"], "smx")
+    if "grad" in config["gradient"]["methods"]:
+        levels = {"n_segments": config["smx"]["n_segments"]}
+        _check_levels(config["gradient"] | levels, "gradient", "smx")
+
+
+def _check_levels(masked: Mapping[str, Any], where: str, segmented: str = "") -> None:
+    levels = len(masked["n_segments"])
+    if masked["n_masks"] < N_FOLDS * levels:
+        raise UserError(
+            f"config: '{where}.n_masks' must be at least {N_FOLDS * levels}, not "
+            f"{masked['n_masks']}, for {levels} levels of '{segmented or where}.n_segments': "
+            f"reliability needs {N_FOLDS} masks of each."
+        )
+
+
+def _designs(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the settings of every design under `sensitivity`, by name."""
+    designs: dict[str, dict[str, Any]] = {}
+    main = {"occluded_value": "bin mean", **config["smx"]}
+    for position, changes in enumerate(config.get("sensitivity", [])):
+        where = f"sensitivity[{position}]"
+        # A search for a reliability belongs to the main design.
+        search = ("target_reliability", "max_masks")
+        design = {name: main[name] for name in main if name not in search} | changes
+        if all(design[name] == main[name] for name in changes):
+            raise UserError(f"config: '{where}' is the design of 'smx' itself; change or drop it.")
+        if design in designs.values():
+            raise UserError(f"config: '{where}' is there twice; drop one.")
+        _check_levels(design, where)
+        designs[_design_name(changes)] = design
+    return designs
+
+
+def _design_name(changes: Mapping[str, Any]) -> str:
+    """Return ``n_segments-50-100_p-0.1``, safe in paths."""
+    parts = []
+    for name in sorted(changes):
+        value = changes[name]
+        values = value if isinstance(value, list) else [value]
+        parts.append("-".join([name, *(str(one).replace(" ", "-") for one in values)]))
+    return "_".join(parts)
 
 
 def _runs(

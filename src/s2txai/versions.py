@@ -15,6 +15,7 @@ ALGORITHM_VERSIONS = {
     "aggregate": 2,
     "correlate": 2,
     "deletion": 1,
+    "sensitivity": 1,
     "score": 2,
-    "report": 2,
+    "report": 3,
 }

@@ -22,6 +22,7 @@ from s2txai.steps.correlate import correlate
 from s2txai.steps.decode import decode_shard, score_transcripts
 from s2txai.steps.deletion import Search, areas, curves, deletion_shard
 from s2txai.steps.grad import gradient_shard
+from s2txai.steps.sensitivity import MAIN, sensitivity
 from s2txai.steps.shard import Workplace
 from s2txai.steps.smh import smh_shard
 from s2txai.steps.smx import smx_shard
@@ -48,7 +49,7 @@ STEPS = ("decode", "attention", "smx", "smh", *GRADIENTS, "aggregate", "deletion
 TABLES = (
     "decode/transcripts", "decode/scores", "correlate/utterances", "correlate/summary",
     "correlate/reliability", "correlate/mixing", "correlate/masks",
-    "deletion/curves", "deletion/auc",
+    "deletion/curves", "deletion/auc", "sensitivity/sensitivity",
 )  # fmt: skip
 
 # Where the examples of docs/results.md find their files.
@@ -119,10 +120,12 @@ def written_tables(root, utterance, made):
     scoring = {"text_normalisation": "whisper"}
     transcripts, scores = score_transcripts([utterance], made("decode"), RUN.task, **scoring)
     correlations = correlate(made("aggregate"), poolings=list(POOLINGS), rows="all")
+    designs = sensitivity(made("aggregate"), {MAIN: made("smx")}, rows="all", estimator="mean")
     curve = curves([utterance.transcript], made("deletion"), RUN.task, **scoring)
     frames = [
         transcripts, scores, correlations.utterances, correlations.summary,
-        correlations.reliability, correlations.mixing, correlations.masks, curve, areas(curve),
+        correlations.reliability, correlations.mixing, correlations.masks,
+        curve, areas(curve), designs,
     ]  # fmt: skip
     tables = {}
     for name, frame in zip(TABLES, frames, strict=True):

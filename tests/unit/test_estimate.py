@@ -71,6 +71,19 @@ def test_size_is_that_of_the_real_arrays(config):
     assert attention < estimate(run, config, COST).bytes < 3 * attention
 
 
+def test_other_designs_are_counted(config):
+    config["sensitivity"] = [{"n_masks": 100}, {"p": 0.1}]
+    study = plan(config, ROOT)
+    (run,) = study.runs.values()
+    plain = estimate(run, config, COST)
+    found = estimate(run, config, COST, study.designs.values())
+    # Two saliency jobs and the table of the run.
+    assert found.jobs == plain.jobs + 3
+    assert found.masks == plain.masks + 100 + 32
+    assert found.seconds == pytest.approx(plain.seconds + 132 * 2.0 + 2 * 8)
+    assert found.bytes > plain.bytes
+
+
 def test_a_model_that_is_not_here_has_no_time(config, tmp_path):
     text = print_estimate(plan(config, ROOT), config, tmp_path, threads=1)
     assert "unknown" in text

@@ -8,6 +8,7 @@ import torch
 from scipy.stats import spearmanr
 
 from s2txai.errors import UserError
+from s2txai.saliency.baselines import bin_mean
 from s2txai.saliency.gradient import (
     MAPS,
     accumulate_changes,
@@ -19,7 +20,7 @@ from s2txai.saliency.gradient import (
 from s2txai.saliency.gradient_statistics import GRADIENTS, GradientStatistics, gradient_map
 from s2txai.saliency.masks import occlusion
 from s2txai.saliency.segments import Segmentations
-from s2txai.saliency.spes import Plan, accumulate, input_score, occluded_value, segmentation_names
+from s2txai.saliency.spes import Plan, accumulate, input_score, segmentation_names
 from s2txai.saliency.statistics import Statistics, heatmap
 from tests.tiny_whisper import NO_TIMESTAMPS, START, tiny_whisper
 from tests.toy import PROMPT, SUBSAMPLING, LinearModel, WordModel
@@ -86,7 +87,7 @@ def test_grad_of_a_linear_model_in_closed_form():
     segments = blocks()
     plan = make_plan(segments)
     found = run(model, features(), (0.0, [], TOKENS), plan, segments)
-    x, value = features().astype(float), occluded_value(features()).astype(float)
+    x, value = features().astype(float), bin_mean(features(), 0.0).astype(float)
     p0 = softmax(np.einsum("tf,itfv->iv", x, weights))
     expected_sum = np.zeros_like(found.segment_sum)
     expected_map = np.zeros((N_ROWS, T, F))
@@ -110,7 +111,7 @@ def test_grad_of_whisper_agrees_with_autograd_one_mask_and_row_at_a_time():
     model, inputs, segments = tiny_whisper(), features(shape=(60, 8)), blocks((60, 8))
     plan = make_plan(segments, (4, 4))
     found = run(model, inputs, WHISPER, plan, segments)
-    x, value = torch.from_numpy(inputs), torch.from_numpy(occluded_value(inputs))
+    x, value = torch.from_numpy(inputs), torch.from_numpy(bin_mean(inputs, 0.0))
     log_p0 = torch.log_softmax(model.differentiable_logits(x[None], *WHISPER)[0], -1)
     expected = np.zeros_like(found.segment_sum)
     for k, first in enumerate((0, segments.n_segments[0])):
@@ -238,7 +239,7 @@ def logistic():
 def test_input_x_gradient_of_a_logistic_model():
     model, w = logistic()
     found, _ = maps("input_x_gradient", model, features(), (0.0, [], [0]))
-    x, value = features().astype(float), occluded_value(features())
+    x, value = features().astype(float), bin_mean(features(), 0.0)
     expected = w * (1 - 1 / (1 + np.exp(-(w * x).sum()))) * (x - value)
     np.testing.assert_allclose(found[0], expected, rtol=1e-4)
 
@@ -247,7 +248,7 @@ def test_integrated_gradients_of_a_logistic_model():
     """The gradient is along w everywhere, so each cell gets its share of the difference."""
     model, w = logistic()
     found, difference = maps("integrated_gradients", model, features(), (0.0, [], [0]), n_steps=50)
-    shares = w * (features() - occluded_value(features()))
+    shares = w * (features() - bin_mean(features(), 0.0))
     np.testing.assert_allclose(found[0], shares / shares.sum() * difference, rtol=1e-4)
 
 

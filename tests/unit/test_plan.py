@@ -283,6 +283,60 @@ def test_all_mistakes_of_form_are_told_at_once(config, root):
         assert sum(f"'{key}'" in sentence for sentence in sentences) == 1, sentences
 
 
+def test_designs_are_the_main_one_with_changes(config, root):
+    config["smx"] |= {"n_segments": [50, 100], "p": 0.5, "target_reliability": 0.9}
+    config["smx"]["max_masks"] = 1000
+    config["sensitivity"] = [
+        {"n_segments": [300, 400], "n_masks": 400},
+        {"p": 0.1},
+        {"occluded_value": "bin minimum"},
+    ]
+    designs = plan(config, root).designs
+    assert list(designs) == [
+        "n_masks-400_n_segments-300-400", "p-0.1", "occluded_value-bin-minimum",
+    ]  # fmt: skip
+    assert designs["p-0.1"]["p"] == 0.1
+    assert designs["p-0.1"]["n_segments"] == [50, 100]
+    assert designs["p-0.1"]["n_masks"] == config["smx"]["n_masks"]
+    # The search for a reliability belongs to the main design.
+    assert not {"target_reliability", "max_masks"} & set(designs["p-0.1"])
+
+
+def test_without_designs_there_are_none(config, root):
+    assert plan(config, root).designs == {}
+
+
+@pytest.mark.parametrize(
+    ("designs", "sentence"),
+    [
+        (
+            [{"p": 0.5}],
+            "config: 'sensitivity[0]' is the design of 'smx' itself; change or drop it.",
+        ),
+        (
+            [{"occluded_value": "bin mean"}],
+            "config: 'sensitivity[0]' is the design of 'smx' itself; change or drop it.",
+        ),
+        ([{"p": 0.1}, {"p": 0.1}], "config: 'sensitivity[1]' is there twice; drop one."),
+        (
+            [{"n_segments": [10, 20, 30, 40, 50], "n_masks": 16}],
+            "config: 'sensitivity[0].n_masks' must be at least 20, not 16, for 5 levels of "
+            "'sensitivity[0].n_segments': reliability needs 4 masks of each.",
+        ),
+        ([{}], "config: 'sensitivity[0]' must have at least 1 entry, not 0."),
+        (
+            [{"beam": 3}],
+            "config: unknown key 'sensitivity[0].beam'. Known keys here: n_segments, n_masks, p, "
+            "occluded_value.",
+        ),
+    ],
+)
+def test_impossible_designs(config, root, designs, sentence):
+    config["smx"]["p"] = 0.5
+    config["sensitivity"] = designs
+    assert complaint(config, root) == sentence
+
+
 def test_missing_audio(config, root):
     (root / "talks" / "en-3.wav").unlink()
     found = complaint(config, root)

@@ -1,6 +1,7 @@
 """The page and its figures, on a finished run made without a model."""
 
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -17,6 +18,7 @@ from s2txai.report.names import row_labels
 from s2txai.report.page import Facts, RunFiles, write_report
 from s2txai.report.profiles import profiles
 from s2txai.report.runs import read_run
+from s2txai.report.sensitivity import by_design, sensitivity_table
 from s2txai.report.tables import (
     PaperFigures,
     correlation_table,
@@ -135,6 +137,40 @@ def test_masks_and_what_they_reached_are_told(files: RunFiles) -> None:
     row = [cell.text for cell in table.groups[0][0]]
     assert row[-4:] == ["160", "0.80", "400", "0.80"]
     assert list(table.notes.values()) == ["the target of 0.9 was not reached: raise max_masks"]
+
+
+def test_designs_of_the_perturbation(files: RunFiles, page: Page, tmp_path: Path) -> None:
+    assert "Design of the perturbation" not in page.text
+    root = tmp_path / "run"
+    shutil.copytree(files.tables, root)
+    rows = [
+        ("main", 0.5, 0.40, 0.80, 0.447, 1.0, 1.0),
+        ("p-0.1", 0.1, 0.20, 0.25, 0.400, 0.3, 0.671),
+        ("p-0.9", 0.9, 0.01, 0.0, np.nan, 0.0, np.nan),
+    ]
+    columns = (
+        "design", "p", "rho", "reliability", "rho_corrected", "rho_with_main",
+        "rho_with_main_corrected",
+    )  # fmt: skip
+    table = pd.DataFrame(rows, columns=columns).assign(
+        dataset="librivox", model="whisper-tiny.en", task="asr-en", attention="ca_mean",
+        n_segments="50 100", occluded_value="bin mean", n_masks=160, signature="metric:pearson",
+    )  # fmt: skip
+    (root / "sensitivity").mkdir()
+    table.to_csv(root / "sensitivity" / "sensitivity.csv", index=False)
+    write(tmp_path, replace(files, tables=root, has_designs=True))
+    shown = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
+    assert "Design of the perturbation" in shown.text
+    assert "0.671" in shown.text
+    assert (tmp_path / "figures" / "sensitivity.png").stat().st_size > 10_000
+    found = sensitivity_table(by_design([read_run(replace(files, tables=root, has_designs=True))]),
+                              [files.key])  # fmt: skip
+    assert [row[0].text for row in found.groups[0]] == ["main", "p-0.1", "p-0.9"]
+    assert found.groups[0][2][7].text == "–"
+    assert set(found.notes.values()) == {
+        "reliability under 0.5: more noise than signal",
+        "the half-maps do not agree at all, so the ceiling is 0",
+    }
 
 
 def test_what_was_run_is_stated(page: Page) -> None:

@@ -13,6 +13,7 @@ from scipy.special import log_softmax, rel_entr, softmax
 from s2txai.artifacts import load, save
 from s2txai.provenance import describe
 from s2txai.saliency import spes
+from s2txai.saliency.baselines import bin_mean
 from s2txai.saliency.masks import occlusion
 from s2txai.saliency.segments import Segmentations
 from s2txai.saliency.spes import (
@@ -20,7 +21,6 @@ from s2txai.saliency.spes import (
     accumulate,
     input_score,
     masks_per_segmentation,
-    occluded_value,
     segmentation_names,
 )
 from s2txai.saliency.statistics import AXES, UNITS, Statistics, heatmap, token_heatmap
@@ -184,7 +184,7 @@ def test_cells_that_do_not_matter_or_do_not_change_have_no_saliency():
 
 def test_occluded_value_is_the_mean_of_the_bin():
     features = np.array([[1, 1e8], [2, 1], [6, 1]], np.float32)
-    value = occluded_value(features)
+    value = bin_mean(features, 0.0)
     assert value.dtype == np.float32
     np.testing.assert_allclose(value, [3, (1e8 + 2) / 3], rtol=1e-7)
 

@@ -27,6 +27,7 @@ wildcard_constraints:
     model="|".join(re.escape(name) for name in STUDY.models),
     task=r"asr-\w+|st-\w+-\w+",
     shard=r"\d{4}",
+    design="|".join(re.escape(name) for name in STUDY.designs) or "none",
     method="|".join(GRADIENTS),
 
 

@@ -18,6 +18,7 @@ rule report:
         mixing=tables("correlate/mixing.csv"),
         curves=tables("deletion/curves.csv"),
         auc=tables("deletion/auc.csv"),
+        sensitivity=tables("sensitivity/sensitivity.csv") if STUDY.designs else [],
         decode=shard_directories("decode"),
         aggregate=shard_directories("aggregate"),
         paper=os.path.relpath(ROOT / "config" / "paper_reference.csv"),

@@ -25,6 +25,7 @@ from s2txai.report.layers import by_layer, layers_table
 from s2txai.report.names import map_name, row_labels, score_name
 from s2txai.report.profiles import profiles
 from s2txai.report.runs import LOW_RELIABILITY, Run, RunFiles, UtteranceFacts, read_run
+from s2txai.report.sensitivity import by_design, sensitivity_figure, sensitivity_table
 from s2txai.report.sweep import (
     saliencies,
     sweep,
@@ -134,6 +135,7 @@ def write_report(
     )
     page = environment.get_template("index.html.j2").render(
         comparison=_comparison(rows, keys, figures, paper),
+        sensitivity=_sensitivity(found, keys, figures),
         layers=_layers(layer_rows, keys, _main_pooling(saliencies(rows)), figures, paper),
         sections=sections,
         facts=facts,
@@ -215,6 +217,28 @@ def _layers(
             f"{paper.correlation('smh').text} for SMH is drawn as ρ, as it reads it.",
         ),
         "table": layers_table(rows, keys, smx, paper),
+    }
+
+
+def _sensitivity(runs: Sequence[Run], keys: Sequence[str], figures: Path) -> dict[str, Any] | None:
+    """Return what the template shows of the designs of the perturbation; None without any."""
+    if not runs[0].files.has_designs:
+        return None
+    table = by_design(runs)
+    return {
+        "figure": _picture(
+            sensitivity_figure(table),
+            figures,
+            "sensitivity",
+            f"Correlation of attention with SMX in {table['design'].nunique()} designs of the "
+            "perturbation, and of each design's map with the main one; all values are in the table "
+            "below.",
+            "A row a design of the perturbation: what differs from the main design is in its name. "
+            "Left: the headline. Right: how much the design's map agrees with the main one; a map "
+            "that measures the same has 1 after correction. Where the corrected headline moves "
+            "from row to row, it depends on the design and not on the model alone.",
+        ),
+        "table": sensitivity_table(table, keys),
     }
 
 

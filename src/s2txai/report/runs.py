@@ -28,6 +28,9 @@ TABLES = {
 }
 
 
+SENSITIVITY = {"sensitivity": "sensitivity/sensitivity.csv"}
+
+
 @dataclass(frozen=True)
 class RunFiles:
     """Where one run lies: one data set, model and task.
@@ -42,6 +45,8 @@ class RunFiles:
         Utterance ids by shard, in the order of the manifest.
     audio
         Recordings by utterance id.
+    has_designs
+        Whether other designs of the perturbation were compared.
     """
 
     dataset: str
@@ -50,6 +55,7 @@ class RunFiles:
     tables: Path
     shards: Mapping[str, Sequence[str]]
     audio: Mapping[str, Path]
+    has_designs: bool = False
 
     @property
     def key(self) -> str:
@@ -154,7 +160,8 @@ def read_run(files: RunFiles) -> Run:
     UserError
         If a table or result file is missing or refused.
     """
-    tables = {name: _read_table(files.tables / path) for name, path in TABLES.items()}
+    wanted = TABLES | (SENSITIVITY if files.has_designs else {})
+    tables = {name: _read_table(files.tables / path) for name, path in wanted.items()}
     facts, padding = [], []
     for aggregated, decoded in _pairs(files):
         steps = aggregated["ca_mean"].shape[1]

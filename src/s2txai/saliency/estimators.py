@@ -10,6 +10,7 @@ import numpy as np
 from s2txai.aggregate import MapOfFolds
 from s2txai.artifacts import Artifact
 from s2txai.registry import Registry
+from s2txai.saliency import loglinear
 from s2txai.saliency.spes import Plan
 from s2txai.saliency.statistics import Statistics, heatmap
 
@@ -35,6 +36,7 @@ ESTIMATORS: Registry[Estimator] = Registry("estimator")
 ESTIMATORS.register("mean")(
     Estimator(lambda statistics, _: partial(heatmap, statistics), logarithms=False)
 )
+ESTIMATORS.register("loglinear")(Estimator(loglinear.prepare, logarithms=True))
 
 
 def maps_of(artifact: Artifact, estimator: str) -> MapOfFolds:

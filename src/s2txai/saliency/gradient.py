@@ -15,9 +15,10 @@ from captum.attr import InputXGradient, IntegratedGradients
 from s2txai.memory import smaller_batch
 from s2txai.models.base import Model
 from s2txai.registry import Registry
+from s2txai.saliency.baselines import bin_mean
 from s2txai.saliency.gradient_statistics import GradientStatistics
 from s2txai.saliency.segments import Segmentations
-from s2txai.saliency.spes import Plan, draw, occluded_value, segmentation_names
+from s2txai.saliency.spes import Plan, draw, segmentation_names
 from s2txai.saliency.statistics import N_FOLDS
 
 # From bool [N, S_k], True = occluded, and k to [N, T, F] for each row, one after the other.
@@ -58,7 +59,7 @@ def first_order_change(
         Labels [K, T, F], with ids unique over K.
     """
     original = torch.from_numpy(features).to(model.device)  # (T, F)
-    baseline = torch.from_numpy(occluded_value(features)).to(model.device)  # (F,)
+    baseline = torch.from_numpy(bin_mean(features, padding_value)).to(model.device)  # (F,)
     labels = torch.from_numpy(_labels_from_zero(segmentations)).to(model.device)
     with torch.no_grad():
         logits = model.differentiable_logits(original[None], padding_value, prompt, tokens)
@@ -221,7 +222,7 @@ def token_log_probs(
         [T, F], of the unperturbed input.
     """
     original = torch.from_numpy(features).to(model.device)  # (T, F)
-    baseline = torch.from_numpy(occluded_value(features)).to(model.device)  # (F,)
+    baseline = torch.from_numpy(bin_mean(features, padding_value)).to(model.device)  # (F,)
     chosen = torch.tensor(tokens, device=model.device)[None, :, None]  # (1, I, 1)
 
     def log_probs(distance: torch.Tensor) -> torch.Tensor:

@@ -14,6 +14,7 @@ import torch
 
 from s2txai.memory import smaller_batch
 from s2txai.models.base import Model
+from s2txai.saliency.baselines import OCCLUDED_VALUES
 from s2txai.saliency.masks import occlusion
 from s2txai.saliency.scores import Divergence
 from s2txai.saliency.segments import Segmentations
@@ -21,7 +22,7 @@ from s2txai.saliency.statistics import N_FOLDS, Statistics, heatmap
 
 __all__ = [
     "LEAST_SCORE", "Plan", "Score", "Statistics", "accumulate", "draw", "heatmap", "input_score",
-    "masks_per_segmentation", "occluded_value", "segmentation_names",
+    "masks_per_segmentation", "segmentation_names",
 ]  # fmt: skip
 
 LEAST_SCORE = 1e-8
@@ -248,11 +249,6 @@ def segmentation_names(segmentations: Segmentations) -> tuple[str, ...]:
     return tuple(f"slic-{levels[0]}" for levels in segmentations.levels)
 
 
-def occluded_value(features: np.ndarray) -> np.ndarray:
-    """Return float32 [F], the mean of each bin over the speech frames of features [T, F]."""
-    return np.asarray(features.mean(axis=0, dtype=np.float64).astype(np.float32))
-
-
 def input_score(
     model: Model,
     features: np.ndarray,
@@ -260,6 +256,7 @@ def input_score(
     prompt: Sequence[int],
     tokens: Sequence[int],
     segmentations: Segmentations,
+    occluded_value: str = "bin mean",
 ) -> Score:
     """Return the function that scores occlusions of the spectrogram.
 
@@ -273,9 +270,12 @@ def input_score(
         The hypothesis, teacher-forced.
     segmentations
         Labels [K, T, F], with ids unique over K.
+    occluded_value
+        A name of :data:`s2txai.saliency.baselines.OCCLUDED_VALUES`.
     """
+    hidden = OCCLUDED_VALUES[occluded_value](features, padding_value)
     original = torch.from_numpy(features).to(model.device)  # (T, F)
-    baseline = torch.from_numpy(occluded_value(features)).to(model.device)  # (F,)
+    baseline = torch.from_numpy(hidden).to(model.device)  # (F,)
     first_ids = np.concatenate([[0], np.cumsum(segmentations.n_segments)[:-1]])
     labels = torch.from_numpy(segmentations.labels - first_ids[:, None, None]).to(model.device)
 

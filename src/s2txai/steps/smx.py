@@ -35,6 +35,7 @@ def smx_shard(
     max_masks: int | None = None,
     estimator: str = "mean",
     token_p: float = 0.0,
+    occluded_value: str = "bin mean",
 ) -> None:
     """Run SPES on every utterance.
 
@@ -61,6 +62,8 @@ def smx_shard(
         A name of :data:`s2txai.saliency.estimators.ESTIMATORS`, for which sums are kept.
     token_p
         Probability that a mask occludes the embedding of a preceding token, too.
+    occluded_value
+        A name of :data:`s2txai.saliency.baselines.OCCLUDED_VALUES`.
     """
     effort = Effort(
         batch_size,
@@ -72,7 +75,7 @@ def smx_shard(
         "n_segments": list(n_segments),
         "p": p,
         "seed": seed,
-        "occluded_value": "bin mean",
+        "occluded_value": occluded_value,
         "score": "KL",
     }
     if token_p:
@@ -96,6 +99,7 @@ def smx_shard(
             padding_value,
             *hypothesis_of(artifact),
             segments,
+            occluded_value,
             {"logarithms": effort.logarithms, "tokens": token_p > 0},
         )
         jobs.append(Job(artifact, prepare, plan))
@@ -108,6 +112,7 @@ def _prepare(
     prompt: list[int],
     tokens: list[int],
     segments: Segmentations,
+    occluded_value: str,
     kept: dict[str, bool],
     model: Model,
 ) -> tuple[Statistics, Score]:
@@ -115,5 +120,5 @@ def _prepare(
     steps = n_steps(len(features), subsampling)
     return (
         Statistics.zeros(segments.labels, len(tokens), subsampling, steps, **kept),
-        input_score(model, features, padding_value, prompt, tokens, segments),
+        input_score(model, features, padding_value, prompt, tokens, segments, occluded_value),
     )
