@@ -27,7 +27,9 @@ RUN = "speech/whisper-base/asr-en"
 LOCAL_RUN = "speech/local/asr-en"
 MANIFEST = "speech/manifest.tsv"
 STEPS = ("decode", "attention", "smx", "smh", "aggregate", "deletion")
+OPTIONAL_STEPS = ("grad", "smx_design")
 TABLES = ("transcripts", "correlate", "deletion_curves")
+OPTIONAL_TABLES = ("sensitivity",)
 
 SPEECH = ROOT / "resources" / "speech" / "librivox"
 ROWS = (
@@ -182,12 +184,24 @@ CASES = (
         "`smx.n_segments` or `smx.p`", config(smx={"n_segments": [50]}),
         "all masks of SMX; deletion by its maps",
     ),
+    Case(
+        "`smx.estimator`", config(smx={"estimator": "loglinear"}),
+        "all masks of SMX, since only loglinear keeps logarithms; deletion by its maps",
+    ),
+    Case(
+        "a design more in `sensitivity`", config(sensitivity=[{"p": 0.1}]),
+        "the masks of the design",
+    ),
+    Case(
+        "a method more in `gradient.methods`", config(gradient={"methods": ["input_x_gradient"]}),
+        "the gradients; deletion by their map",
+    ),
     Case("`seed`", config(seed=1), "all masks; the deletion"),
     Case(
         "`decode.beam`", config(decode={"beam": 2}),
         "the hypotheses; attention, masks and deletion of those that differ",
     ),
-    Case("`deletion.step` or `deletion.beam`", config(deletion={"step": 20}), "the deletion"),
+    Case("`deletion.step` or `deletion.beam`", config(deletion={"step": 25}), "the deletion"),
     Case("`shard_size`", config(shard_size=1), NOTHING),
     Case(
         "results of a step are deleted, not the store", lose_smh,
@@ -281,12 +295,13 @@ def _describe_run(jobs: set[Job], run: str) -> str:
             rules_of[job.shard].add(job.rule)
     shards_of = defaultdict(list)
     for shard in sorted(rules_of):
-        shards_of[tuple(step for step in STEPS if step in rules_of[shard])].append(shard)
+        steps = tuple(step for step in STEPS + OPTIONAL_STEPS if step in rules_of[shard])
+        shards_of[steps].append(shard)
     parts = [
         f"{'every step' if steps == STEPS else _code(steps)} on {', '.join(shards)}"
         for steps, shards in shards_of.items()
     ]
-    tables = tuple(rule for rule in TABLES if Job(rule, run) in jobs)
+    tables = tuple(rule for rule in TABLES + OPTIONAL_TABLES if Job(rule, run) in jobs)
     if tables:
         parts.append("every table" if tables == TABLES else _code(tables))
     return "; ".join(parts)

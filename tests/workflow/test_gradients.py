@@ -38,7 +38,7 @@ def finished(tmp_path_factory):
             "tiny": {
                 "family": "whisper", "description": "Random.", "licence": "none",
                 "languages": ["en"], "translation_targets": [], "max_seconds": 1,
-                "source": {"path": "weights"},
+                "source": {"path": str(project.folder / "weights")},
             }
         },
         "runs": [{"dataset": "noise", "models": ["tiny"], "tasks": ["asr-en"]}],
