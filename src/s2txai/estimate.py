@@ -72,13 +72,16 @@ def measure(model: Model, run: Run, config: Mapping[str, Any]) -> Cost:
     steps = n_steps(len(features.values), model.facts.subsampling)
     states = model.encode(inputs, features.padding_value)
     occluded = torch.rand((n, steps), device=model.device) < 0.5
+    filling = torch.zeros_like(states[0, 0])
 
     def generate(beam: int) -> Callable[[], object]:
         return lambda: model.generate(states[:1], prompt, beam=beam, max_new_tokens=len(tokens))
 
     encode = _seconds(lambda: model.encode(inputs, features.padding_value)) / n
     decode = _seconds(lambda: model.decode(states, prompt, tokens)) / n
-    hidden = _seconds(lambda: model.decode_occluded(states[:1], occluded, prompt, tokens)) / n
+    hidden = _seconds(
+        lambda: model.decode_occluded(states[:1], occluded, prompt, tokens, filling)
+    ) / n  # fmt: skip
     attention = model.cross_attention(states[:1], prompt, tokens).weights
     return Cost(
         mask=encode + decode,

@@ -12,6 +12,7 @@ from s2txai.errors import UserError
 from s2txai.models import load_model
 from s2txai.models.base import n_steps
 from s2txai.models.whisper import MULTILINGUAL_VOCABULARY
+from s2txai.saliency.encoder_states import FILLINGS
 from s2txai.scoring import corpus_score
 from tests.weights import ROOT, model_directory
 
@@ -220,15 +221,36 @@ def test_missing_tokenizer_is_told(tmp_path):
         load_model("whisper", tmp_path, device="cpu", precision="float32")
 
 
-def test_occluded_steps_are_zero_vectors(model, states, hypothesis):
-    """The fast way, with keys and values projected once, against zeros put into copies."""
-    generator = torch.Generator().manual_seed(0)
-    occluded = torch.rand((3, 151), generator=generator) < 0.5
-    occluded[2] = True
+@pytest.fixture(scope="module")
+def occluded():
+    drawn = torch.rand((3, 151), generator=torch.Generator().manual_seed(0)) < 0.5
+    drawn[2] = True
+    return drawn
+
+
+@pytest.mark.parametrize("occluded_value", ["zero", "mean"])
+def test_occluded_steps_become_the_filling(model, states, hypothesis, occluded, occluded_value):
+    """The fast way, with keys and values projected once, against vectors put into copies."""
+    filling = FILLINGS[occluded_value](states[0, :151])
     hidden = torch.nn.functional.pad(occluded, (0, states.shape[1] - 151))[:, :, None]
-    expected = model.decode(states.masked_fill(hidden, 0.0), *hypothesis)
-    found = model.decode_occluded(states, occluded, *hypothesis)
+    expected = model.decode(torch.where(hidden, filling, states), *hypothesis)
+    found = model.decode_occluded(states, occluded, *hypothesis, filling)
     torch.testing.assert_close(found, expected, atol=2e-3, rtol=1e-4)
     assert (found[0] - found[1]).abs().max() > 0.1
     # Nothing stays behind in the model.
     assert not any("forward" in vars(module) for module in model._network.modules())
+
+
+def test_hidden_steps_could_as_well_not_be_there(model, states, hypothesis, occluded):
+    found = model.decode_occluded(states, occluded, *hypothesis, None)
+    for row, hidden in enumerate(occluded):
+        kept = torch.nn.functional.pad(~hidden, (0, states.shape[1] - 151), value=True)
+        expected = model.decode(states[:, kept], *hypothesis)
+        torch.testing.assert_close(found[row], expected[0], atol=2e-3, rtol=1e-4)
+
+
+def test_encoder_attention_rows_sum_to_one(model, decoded):
+    inputs = torch.from_numpy(decoded["features"])[None]
+    found = model.encoder_attention(inputs, float(decoded["padding_value"]))
+    assert found.shape == (4, 6, 1500, 1500)
+    np.testing.assert_allclose(found.sum(-1), 1, atol=1e-4)

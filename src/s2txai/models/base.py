@@ -126,22 +126,33 @@ class Model(Protocol):
         occluded: torch.Tensor,
         prompt: Sequence[int],
         tokens: Sequence[int],
+        filling: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Return logits [N, I, V] with encoder steps set to zero.
+        """Return logits [N, I, V] with encoder steps occluded.
 
         Parameters
         ----------
         states
             [1, steps, D], of one utterance.
         occluded
-            bool [N, T'], True where a step over speech becomes the zero vector; steps past the
-            speech stay.
+            bool [N, T'], True where a step over speech is occluded; steps past the speech stay.
         prompt, tokens
             The hypothesis.
+        filling
+            [D], the vector that an occluded step becomes; None hides it from cross-attention.
+
+        Raises
+        ------
+        UserError
+            If the family cannot hide steps.
         """
         # The plain way; a family overrides it where most of the work is the same for all N.
+        if filling is None:
+            raise UserError(
+                "This family of models cannot hide encoder steps: set 'smh.occluded_value' to zero."
+            )
         hidden = pad_steps(occluded, states.shape[1])[:, :, None]  # (N, steps, 1)
-        return self.decode(states.masked_fill(hidden, 0.0), prompt, tokens)
+        return self.decode(torch.where(hidden, filling, states), prompt, tokens)
 
     def decode_without_tokens(
         self,
@@ -202,6 +213,23 @@ class Model(Protocol):
         self, states: torch.Tensor, prompt: Sequence[int], tokens: Sequence[int]
     ) -> CrossAttention:
         """Return the attention of a teacher-forced pass over ``tokens``; ``states`` has N = 1."""
+
+    def encoder_attention(self, features: torch.Tensor, padding_value: float) -> np.ndarray:
+        """Return the encoder's self-attention, float32 [layers, H, steps, steps]; N = 1.
+
+        Entry ``[l, h, i, j]`` is what step i takes from step j; rows over all steps sum to 1.
+
+        Raises
+        ------
+        UserError
+            If the layers of the family's encoder work at another rate than its output.
+        """
+
+    def layers(self) -> list[torch.nn.Module]:
+        """Return the network in parts, from its output to its input, each weight in one of them.
+
+        Weights are changed in place through these (:mod:`s2txai.models.randomise`).
+        """
 
     def token_table(self, tokens: Sequence[int]) -> TokenTable:
         """Describe each token."""

@@ -311,12 +311,17 @@ class WhisperModel(Model):
         return self._encode(features, padding_value)
 
     def _encode(self, features: torch.Tensor, padding_value: float) -> torch.Tensor:
-        inputs = torch.nn.functional.pad(
-            features.transpose(1, 2), (0, self._context - features.shape[1]), value=padding_value
-        )  # (N, F, context)
         with self._autocast():
-            states: torch.Tensor = self._network.model.encoder(inputs).last_hidden_state
+            output = self._network.model.encoder(self._padded(features, padding_value))
+        states: torch.Tensor = output.last_hidden_state
         return states.float()
+
+    def _padded(self, features: torch.Tensor, padding_value: float) -> torch.Tensor:
+        """Return features [N, F, context] of [N, T, F]."""
+        missing = self._context - features.shape[1]
+        return torch.nn.functional.pad(
+            features.transpose(1, 2), (0, missing), value=padding_value
+        )  # fmt: skip
 
     @torch.inference_mode()
     def decode(
@@ -351,10 +356,11 @@ class WhisperModel(Model):
         occluded: torch.Tensor,
         prompt: Sequence[int],
         tokens: Sequence[int],
+        filling: torch.Tensor | None,
     ) -> torch.Tensor:
         """Return logits [N, I, V]; keys and values of the steps are computed once for all N."""
         hidden = pad_steps(occluded, states.shape[1])  # (N, steps)
-        with self._autocast(), _occluded_cross_attention(self._network, states, hidden):
+        with self._autocast(), _occluded_cross_attention(self._network, states, hidden, filling):
             return self.decode(states.expand(len(occluded), -1, -1), prompt, tokens)
 
     @torch.inference_mode()
@@ -441,6 +447,28 @@ class WhisperModel(Model):
         value_norm = weights * norms[:, :, None]
         return CrossAttention(weights.cpu().numpy(), value_norm.cpu().numpy())
 
+    @torch.inference_mode()
+    def encoder_attention(self, features: torch.Tensor, padding_value: float) -> np.ndarray:
+        """Return self-attention [layers, H, 1500, 1500] of one utterance [1, T, F]."""
+        with self._eager(), self._autocast():
+            output = self._network.model.encoder(
+                self._padded(features, padding_value), output_attentions=True
+            )
+        return np.stack([layer[0].float().cpu().numpy() for layer in output.attentions])
+
+    def layers(self) -> list[torch.nn.Module]:
+        """Return the decoder's norm and layers, its embeddings, then the same of the encoder."""
+        encoder, decoder = self._network.model.encoder, self._network.model.decoder
+        return [
+            # The output projection is the embedding of the tokens.
+            decoder.layer_norm,
+            *reversed(decoder.layers),
+            torch.nn.ModuleList([decoder.embed_tokens, decoder.embed_positions]),
+            encoder.layer_norm,
+            *reversed(encoder.layers),
+            torch.nn.ModuleList([encoder.conv1, encoder.conv2, encoder.embed_positions]),
+        ]
+
     def token_table(self, tokens: Sequence[int]) -> TokenTable:
         """Describe each token; a word starts at a leading space."""
         pieces = [self._tokenizer.decode([token], skip_special_tokens=False) for token in tokens]
@@ -481,20 +509,23 @@ class WhisperModel(Model):
 
 @contextmanager
 def _occluded_cross_attention(
-    network: WhisperForConditionalGeneration, states: torch.Tensor, occluded: torch.Tensor
+    network: WhisperForConditionalGeneration,
+    states: torch.Tensor,
+    occluded: torch.Tensor,
+    filling: torch.Tensor | None,
 ) -> Iterator[None]:
-    """Make every cross-attention see ``states`` [1, steps, D] with zeros where ``occluded`` says.
+    """Make every cross-attention see ``states`` [1, steps, D], occluded as ``occluded`` says.
 
-    A zero vector has the key 0 (Whisper's keys have no bias) and the bias as its value, so neither
-    needs to be projected again for each of the N rows of ``occluded`` [N, steps].
+    Keys and values of the steps, and those of the filling, are projected once, not again for each
+    of the N rows of ``occluded`` [N, steps].
     """
     attentions = [layer.encoder_attn for layer in network.model.decoder.layers]
     for attention in attentions:
         attention.forward = partial(
             _attend_occluded,
             attention,
-            _split_heads(attention.k_proj(states), attention.num_heads),
-            _split_heads(attention.v_proj(states), attention.num_heads),
+            _keys_and_values(attention, states),
+            None if filling is None else _keys_and_values(attention, filling[None, None]),
             occluded[:, None, None],
         )
     try:
@@ -504,25 +535,46 @@ def _occluded_cross_attention(
             del attention.forward  # the class's own is found again
 
 
+KeysAndValues = tuple[torch.Tensor, torch.Tensor]
+
+
 def _attend_occluded(
     attention: WhisperAttention,
-    keys: torch.Tensor,
-    values: torch.Tensor,
+    of_steps: KeysAndValues,
+    of_filling: KeysAndValues | None,
     occluded: torch.Tensor,
     hidden_states: torch.Tensor,
     **_: object,
 ) -> tuple[torch.Tensor, None]:
-    """Attend from [N, I, D] to keys and values [1, H, steps, d], occluded by [N, 1, 1, steps]."""
+    """Attend from [N, I, D] to steps [1, H, steps, d], occluded by [N, 1, 1, steps]."""
     query = _split_heads(
         attention.q_proj(hidden_states) * attention.scaling, attention.num_heads
     )  # (N, H, I, d)
-    scores = (query @ keys.transpose(-1, -2)).masked_fill(occluded, 0.0)
-    weights = torch.softmax(scores.float(), dim=-1)  # (N, H, I, steps)
-    visible = weights.masked_fill(occluded, 0.0)
-    on_occluded = (weights.sum(-1) - visible.sum(-1))[..., None]  # (N, H, I, 1)
-    bias = attention.v_proj.bias.view(attention.num_heads, 1, -1)  # (H, 1, d)
-    mixed = visible.to(values.dtype) @ values + on_occluded * bias  # (N, H, I, d)
+    keys, values = of_steps
+    scores = query @ keys.transpose(-1, -2)  # (N, H, I, steps)
+    if of_filling is None:
+        lowest = torch.finfo(torch.float32).min
+        weights = torch.softmax(scores.float().masked_fill(occluded, lowest), dim=-1)
+        # Where all is hidden, nothing is attended to, instead of everything alike.
+        weights = weights.masked_fill(occluded, 0.0)
+        mixed = weights.to(values.dtype) @ values  # (N, H, I, d)
+    else:
+        key, value = of_filling  # (1, H, 1, d)
+        scores = torch.where(occluded, query @ key.transpose(-1, -2), scores)
+        weights = torch.softmax(scores.float(), dim=-1)
+        visible = weights.masked_fill(occluded, 0.0)
+        on_occluded = (weights.sum(-1) - visible.sum(-1))[..., None]  # (N, H, I, 1)
+        mixed = visible.to(values.dtype) @ values + on_occluded * value
     return attention.out_proj(mixed.transpose(1, 2).flatten(2)), None
+
+
+def _keys_and_values(attention: WhisperAttention, states: torch.Tensor) -> KeysAndValues:
+    """Return keys and values [N, H, steps, d] of states [N, steps, D]."""
+    heads = attention.num_heads
+    return (
+        _split_heads(attention.k_proj(states), heads),
+        _split_heads(attention.v_proj(states), heads),
+    )
 
 
 def _split_heads(projected: torch.Tensor, heads: int) -> torch.Tensor:

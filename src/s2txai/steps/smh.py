@@ -26,6 +26,7 @@ def smh_shard(
     target_reliability: float | None = None,
     max_masks: int | None = None,
     estimator: str = "mean",
+    occluded_value: str = "zero",
 ) -> None:
     """Perturb the encoder output of every utterance.
 
@@ -48,6 +49,8 @@ def smh_shard(
         At least ``n_masks``; needed with a target.
     estimator
         A name of :data:`s2txai.saliency.estimators.ESTIMATORS`, for which sums are kept.
+    occluded_value
+        A name of :data:`s2txai.saliency.encoder_states.FILLINGS`.
     """
     effort = Effort(
         batch_size,
@@ -55,7 +58,7 @@ def smh_shard(
         most=(max_masks or n_masks) / n_masks,
         logarithms=ESTIMATORS[estimator].logarithms,
     )
-    parameters = {"p": p, "seed": seed, "occluded_value": "zero", "score": "KL"}
+    parameters = {"p": p, "seed": seed, "occluded_value": occluded_value, "score": "KL"}
     jobs = []
     for artifact in decoded:
         features, padding_value = features_of(artifact)
@@ -69,7 +72,13 @@ def smh_shard(
             p=p,
         )
         prepare = partial(
-            _prepare, features, padding_value, *hypothesis_of(artifact), steps, effort.logarithms
+            _prepare,
+            features,
+            padding_value,
+            *hypothesis_of(artifact),
+            steps,
+            occluded_value,
+            effort.logarithms,
         )
         jobs.append(Job(artifact, prepare, plan))
     grow_shard(place, "smh", parameters, jobs, effort)
@@ -81,6 +90,7 @@ def _prepare(
     prompt: list[int],
     tokens: list[int],
     steps: int,
+    occluded_value: str,
     logarithms: bool,
     model: Model,
 ) -> tuple[Statistics, Score]:
@@ -89,5 +99,5 @@ def _prepare(
         Statistics.zeros(
             step_segments(steps), len(tokens), subsampling=1, n_steps=steps, logarithms=logarithms
         ),
-        state_score(model, features, padding_value, prompt, tokens),
+        state_score(model, features, padding_value, prompt, tokens, occluded_value),
     )
