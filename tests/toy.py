@@ -115,7 +115,7 @@ class WordModel(LinearModel):
                     weights[row, step_of(row), frame * N_BINS + word, word] = 5
         return weights, bias
 
-    def generate(self, states, prompt, *, beam, max_new_tokens):
+    def generate(self, states, prompt, *, beam, max_new_tokens, forced=()):
         assert prompt == PROMPT
         self.calls["generate"] += len(states)
         n_rows = n_words(states.shape[1] - self._n_padding) + 1

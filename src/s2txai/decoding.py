@@ -42,16 +42,19 @@ def decode(model: Model, audio: np.ndarray, task: Task, *, beam: int) -> dict[st
         Arrays of the ``decode`` artefact: tokens with their pieces, roles and words, the
         log-probability of each (teacher-forced), the text, and the input features [T, F].
     """
-    prompt = model.prompt(task)
+    prompt, forced = model.prompt(task), model.forced(task)
     features = model.features(audio)
     inputs = torch.from_numpy(features.values).to(model.device)[None]  # (1, T, F)
     states = model.encode(inputs, features.padding_value)
-    tokens = model.generate(states, prompt, beam=beam, max_new_tokens=model.facts.max_new_tokens)[0]
+    (tokens,) = model.generate(
+        states, prompt, beam=beam, max_new_tokens=model.facts.max_new_tokens, forced=forced
+    )
     table = model.token_table(tokens)
+    roles = ["prompt"] * len(forced) + table.roles[len(forced) :]
     return {
         "tokens": np.array(tokens, dtype=np.int64),
         "pieces": np.array(table.pieces, dtype=np.str_),
-        "roles": np.array(table.roles, dtype=np.str_),
+        "roles": np.array(roles, dtype=np.str_),
         "word_index": np.array(table.word_index, dtype=np.int64),
         "log_probs": token_log_probs(model.decode(states, prompt, tokens)[0], tokens),
         "prompt": np.array(prompt, dtype=np.int64),

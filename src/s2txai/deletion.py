@@ -169,6 +169,7 @@ def decode_deleted(
     max_new_tokens: int,
     batch_size: int,
     seed: int,
+    forced: Sequence[int] = (),
 ) -> list[str]:
     """Decode again with growing shares of the most salient cells deleted.
 
@@ -179,7 +180,7 @@ def decode_deleted(
     features, padding_value
         Input [T, F] and what follows it.
     prompt
-        Forced tokens.
+        What the decoder is given.
     saliency
         Sentence map [T, F].
     percents
@@ -190,6 +191,8 @@ def decode_deleted(
         Inputs decoded at once; halved when the device runs out of memory.
     seed
         Of the tie-breaking.
+    forced
+        Tokens that every hypothesis begins with.
 
     Returns
     -------
@@ -206,7 +209,9 @@ def decode_deleted(
         inputs = torch.from_numpy(np.stack(variants)).to(model.device)  # (N, T, F)
         try:
             states = model.encode(inputs, padding_value)
-            sequences = model.generate(states, prompt, beam=beam, max_new_tokens=max_new_tokens)
+            sequences = model.generate(
+                states, prompt, beam=beam, max_new_tokens=max_new_tokens, forced=forced
+            )
         except (RuntimeError, MemoryError) as error:
             batch_size = smaller_batch(batch_size, error)
             continue

@@ -138,7 +138,7 @@ class PlantedModel(LinearModel):
         bias[steps // BLOCK :, EOS] = 20  # the sentence ends after its last word, whatever is heard
         return attention[:, :, None, None] * reads.reshape(-1, len(WORDS) + 1), bias
 
-    def generate(self, states, prompt, *, beam, max_new_tokens):
+    def generate(self, states, prompt, *, beam, max_new_tokens, forced=()):
         n_rows = (states.shape[1] - N_PADDING) // BLOCK + 1
         return self._logits(states, n_rows).argmax(dim=2)[:, :max_new_tokens].tolist()
 

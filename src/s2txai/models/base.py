@@ -107,7 +107,14 @@ class Model(Protocol):
         """Compile the encoder with ``torch.compile``; nothing where a family does not."""
 
     def prompt(self, task: Task) -> list[int]:
-        """Return the forced tokens before the first predicted one."""
+        """Return the tokens that the decoder is given before the first row: context, not rows."""
+
+    def forced(self, task: Task) -> list[int]:
+        """Return the tokens that every hypothesis begins with; they are rows (role ``prompt``).
+
+        None for most families. A model trained to predict the language tag has it here.
+        """
+        return []
 
     def features(self, audio: np.ndarray) -> Features:
         """Turn a waveform [samples] at ``facts.sampling_rate`` into input frames."""
@@ -205,9 +212,19 @@ class Model(Protocol):
         """
 
     def generate(
-        self, states: torch.Tensor, prompt: Sequence[int], *, beam: int, max_new_tokens: int
+        self,
+        states: torch.Tensor,
+        prompt: Sequence[int],
+        *,
+        beam: int,
+        max_new_tokens: int,
+        forced: Sequence[int] = (),
     ) -> list[list[int]]:
-        """Decode each of the N states by beam search; end-of-sentence is the last token."""
+        """Decode each of the N states by beam search.
+
+        A hypothesis begins with the ``forced`` tokens; its last is end of sentence unless there are
+        already ``max_new_tokens``, which count from the first after the prompt.
+        """
 
     def cross_attention(
         self, states: torch.Tensor, prompt: Sequence[int], tokens: Sequence[int]

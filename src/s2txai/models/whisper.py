@@ -36,6 +36,7 @@ from s2txai.models.base import (
     pad_steps,
 )
 from s2txai.models.ctranslate2 import read_variables
+from s2txai.models.occlusion import KeysAndValues, occluded_attention, split_heads
 
 SAMPLING_RATE = 16_000  # Hz
 HOP = 160  # samples between two frames
@@ -402,13 +403,19 @@ class WhisperModel(Model):
 
     @torch.inference_mode()
     def generate(
-        self, states: torch.Tensor, prompt: Sequence[int], *, beam: int, max_new_tokens: int
+        self,
+        states: torch.Tensor,
+        prompt: Sequence[int],
+        *,
+        beam: int,
+        max_new_tokens: int,
+        forced: Sequence[int] = (),
     ) -> list[list[int]]:
         """Decode each state by beam search, with the suppressed tokens of the checkpoint."""
         config = GenerationConfig(
             num_beams=beam,
             do_sample=False,
-            max_new_tokens=min(max_new_tokens, self.facts.max_new_tokens),
+            max_new_tokens=min(max_new_tokens, self.facts.max_new_tokens) - len(forced),
             suppress_tokens=self._suppress or None,
             begin_suppress_tokens=self._begin_suppress or None,
             decoder_start_token_id=prompt[0],
@@ -421,7 +428,9 @@ class WhisperModel(Model):
                 self._network,
                 generation_config=config,
                 encoder_outputs=BaseModelOutput(last_hidden_state=states),
-                decoder_input_ids=torch.tensor([list(prompt)] * len(states), device=self.device),
+                decoder_input_ids=torch.tensor(
+                    [[*prompt, *forced]] * len(states), device=self.device
+                ),
             )
         return [self._strip(row) for row in sequences[:, len(prompt) :].tolist()]
 
@@ -535,9 +544,6 @@ def _occluded_cross_attention(
             del attention.forward  # the class's own is found again
 
 
-KeysAndValues = tuple[torch.Tensor, torch.Tensor]
-
-
 def _attend_occluded(
     attention: WhisperAttention,
     of_steps: KeysAndValues,
@@ -547,40 +553,18 @@ def _attend_occluded(
     **_: object,
 ) -> tuple[torch.Tensor, None]:
     """Attend from [N, I, D] to steps [1, H, steps, d], occluded by [N, 1, 1, steps]."""
-    query = _split_heads(
-        attention.q_proj(hidden_states) * attention.scaling, attention.num_heads
-    )  # (N, H, I, d)
-    keys, values = of_steps
-    scores = query @ keys.transpose(-1, -2)  # (N, H, I, steps)
-    if of_filling is None:
-        lowest = torch.finfo(torch.float32).min
-        weights = torch.softmax(scores.float().masked_fill(occluded, lowest), dim=-1)
-        # Where all is hidden, nothing is attended to, instead of everything alike.
-        weights = weights.masked_fill(occluded, 0.0)
-        mixed = weights.to(values.dtype) @ values  # (N, H, I, d)
-    else:
-        key, value = of_filling  # (1, H, 1, d)
-        scores = torch.where(occluded, query @ key.transpose(-1, -2), scores)
-        weights = torch.softmax(scores.float(), dim=-1)
-        visible = weights.masked_fill(occluded, 0.0)
-        on_occluded = (weights.sum(-1) - visible.sum(-1))[..., None]  # (N, H, I, 1)
-        mixed = visible.to(values.dtype) @ values + on_occluded * value
-    return attention.out_proj(mixed.transpose(1, 2).flatten(2)), None
+    query = split_heads(attention.q_proj(hidden_states), attention.num_heads)  # (N, H, I, d)
+    context = occluded_attention(query, of_steps, of_filling, occluded, attention.scaling)
+    return attention.out_proj(context.transpose(1, 2).flatten(2)), None
 
 
 def _keys_and_values(attention: WhisperAttention, states: torch.Tensor) -> KeysAndValues:
     """Return keys and values [N, H, steps, d] of states [N, steps, D]."""
     heads = attention.num_heads
     return (
-        _split_heads(attention.k_proj(states), heads),
-        _split_heads(attention.v_proj(states), heads),
+        split_heads(attention.k_proj(states), heads),
+        split_heads(attention.v_proj(states), heads),
     )
-
-
-def _split_heads(projected: torch.Tensor, heads: int) -> torch.Tensor:
-    """Return [N, H, length, d] of [N, length, H d]."""
-    n_rows, length, width = projected.shape
-    return projected.view(n_rows, length, heads, width // heads).transpose(1, 2)
 
 
 def _value_norms(attention: WhisperAttention, states: torch.Tensor) -> torch.Tensor:

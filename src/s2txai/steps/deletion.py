@@ -18,7 +18,7 @@ from s2txai.saliency.statistics import N_FOLDS
 from s2txai.scoring import corpus_score, score_names, score_signature
 from s2txai.signature import spread
 from s2txai.steps.aggregate import NO_GRADIENTS
-from s2txai.steps.shard import Workplace, features_of, hypothesis_of, keep
+from s2txai.steps.shard import Workplace, features_of, forced_of, hypothesis_of, keep
 from s2txai.store import fingerprint
 
 AXES = {"maps": ["map"], "percents": ["percent"], "hypotheses": ["map", "percent"]}
@@ -164,7 +164,7 @@ def _hypotheses(
         texts = deletion.decode_deleted(
             place.model.model, *features_of(decoded), prompt, saliency, percents,
             beam=search.beam, max_new_tokens=max_new_tokens,
-            batch_size=search.inputs_at_once, seed=seed,
+            batch_size=search.inputs_at_once, seed=seed, forced=forced_of(decoded),
         )  # fmt: skip
         return {"percents": np.array(percents), "hypotheses": np.array(texts, dtype=np.str_)}
 

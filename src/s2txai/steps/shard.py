@@ -117,3 +117,9 @@ def features_of(decoded: Artifact) -> tuple[np.ndarray, float]:
 def hypothesis_of(decoded: Artifact) -> tuple[list[int], list[int]]:
     """Return prompt and tokens of a ``decode`` artefact."""
     return decoded["prompt"].tolist(), decoded["tokens"].tolist()
+
+
+def forced_of(decoded: Artifact) -> list[int]:
+    """Return the tokens of a ``decode`` artefact that the model was made to say."""
+    is_forced = decoded["roles"] == "prompt"
+    return list(decoded["tokens"][is_forced].tolist())

@@ -1,0 +1,340 @@
+"""The network of the paper's models: Conformer encoder, Transformer decoder, CTC heads."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as nnf
+from torch import nn
+
+from s2txai.errors import UserError
+from s2txai.models.conformer.decoder import Decoder, DecoderLayer, Read
+from s2txai.models.conformer.encoder import (
+    ConformerEncoder,
+    ConformerLayer,
+    EncoderOutput,
+    Subsampling,
+    step_mask,
+)
+from s2txai.models.occlusion import KeysAndValues, occluded_attention
+
+# What a checkpoint holds besides weights: versions, and tables that are computed here.
+_NO_WEIGHTS = ("decoder.version", "_float_tensor", "positional_encoding.pe", "num_batches_tracked")
+
+# Hyperparameters that have one value in every model of the study; others are not implemented.
+_FIXED: Mapping[str, Any] = {
+    "activation_fn": "relu",
+    "adaptive_input": False,
+    "conformer_half_step_residual": True,
+    "conv_expansion_factor": 2,
+    "decoder_learned_pos": False,
+    "decoder_normalize_before": True,
+    "distance_penalty": False,
+    "no_token_positional_embeddings": False,
+}
+
+
+class JointCTCHead(nn.Module):
+    """CTC over the target vocabulary, told the language by its token's embedding."""
+
+    def __init__(self, width: int, vocabulary: int) -> None:
+        super().__init__()
+        self.lang_embed_layernorm = nn.LayerNorm(width)
+        self.fc = nn.Linear(width, vocabulary)
+
+    def forward(self, states: torch.Tensor, language: torch.Tensor) -> torch.Tensor:
+        """Return logits [N, T', V] of states [N, T', D] and embeddings of the language [N, D]."""
+        out: torch.Tensor = self.fc(self.lang_embed_layernorm(states + language[:, None]))
+        return out
+
+
+class Conformer(nn.Module):
+    """Conformer encoder and Transformer decoder, as in FAMA and the study.
+
+    Shapes: N batch, T frames, F bins, T' steps, D width, L tokens, V vocabulary.
+    """
+
+    def __init__(
+        self, encoder: ConformerEncoder, decoder: Decoder, joint_ctc: JointCTCHead | None
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        self.auxiliary_decoder = joint_ctc
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, torch.Tensor], **hyperparameters: Any) -> Self:
+        """Build the network that a checkpoint's weights belong to.
+
+        Sizes are read off the weights. The network computes in their type, has no dropout and
+        needs no gradients.
+
+        Parameters
+        ----------
+        state
+            Weights under the names of the checkpoints; buffers that hold no weights are ignored.
+        **hyperparameters
+            Those of the checkpoint. Used are ``decoder_attention_heads`` (needed) and, with their
+            defaults, ``batch_unsafe_relative_shift`` (False), ``ctc_compress_strategy`` ("none", or
+            "avg"), ``ctc_encoder_layer`` (0: no CTC head in the encoder), ``no_scale_embedding``
+            (False) and ``share_decoder_input_output_embed`` (as the weights are). Others are
+            ignored unless they ask for what is not implemented.
+
+        Raises
+        ------
+        UserError
+            If a weight is missing, left over or of the wrong shape, or a hyperparameter is missing
+            or asks for what is not implemented.
+        """
+        _check(hyperparameters)
+        weights = {_own_name(name): values for name, values in state.items() if _is_weight(name)}
+        for name, values in weights.items():
+            if "pointwise_conv1d.weight" in name and values.ndim == 3:
+                weights[name] = values.squeeze(2)  # kernel 1: a linear map
+        try:
+            with torch.device("meta"):
+                network = cls._empty(weights, hyperparameters)
+            network.load_state_dict(weights, strict=True, assign=True)
+        except KeyError as error:
+            raise UserError(
+                f"The checkpoint has no weight {error}; it is not of this family."
+            ) from error
+        except RuntimeError as error:
+            raise UserError(
+                f"The checkpoint's weights do not fit together ({error}); it is not of this family."
+            ) from error
+        network._tie(hyperparameters)
+        return network.eval().requires_grad_(False)
+
+    @classmethod
+    def _empty(
+        cls, weights: Mapping[str, torch.Tensor], hyperparameters: Mapping[str, Any]
+    ) -> Self:
+        """Return the network with the shapes of ``weights``."""
+        heads, head_width = weights["encoder.conformer_layers.0.attention.u_bias"].shape
+        width = heads * head_width
+        hidden = len(weights["encoder.conformer_layers.0.first_feed_forward.first_linear.weight"])
+        depthwise = weights["encoder.conformer_layers.0.conv_module.depthwise_conv1d.weight"]
+        convolutions = [
+            weights[f"encoder.subsample.conv_layers.{number}.weight"]
+            for number in range(_count(weights, "encoder.subsample.conv_layers"))
+        ]
+        ctc = weights.get("encoder.ctc_fc.weight")
+        encoder = ConformerEncoder(
+            Subsampling(
+                n_bins=convolutions[0].shape[1],
+                channels=len(convolutions[0]) if len(convolutions) > 1 else 2 * width,
+                width=width,
+                kernels=[weight.shape[2] for weight in convolutions],
+            ),
+            [
+                ConformerLayer(width, heads, hidden, depthwise.shape[2])
+                for _ in range(_count(weights, "encoder.conformer_layers"))
+            ],
+            None if ctc is None else nn.Linear(ctc.shape[1], ctc.shape[0]),
+            ctc_layer=hyperparameters.get("ctc_encoder_layer", 0),
+            compress=hyperparameters.get("ctc_compress_strategy", "none") == "avg",
+            scale_input=not hyperparameters.get("no_scale_embedding", False),
+            unsafe_shift=hyperparameters.get("batch_unsafe_relative_shift", False),
+        )
+        vocabulary, decoder_width = weights["decoder.embed_tokens.weight"].shape
+        decoder = Decoder(
+            [
+                DecoderLayer(
+                    decoder_width,
+                    width,
+                    hyperparameters["decoder_attention_heads"],
+                    len(weights["decoder.layers.0.fc1.weight"]),
+                )
+                for _ in range(_count(weights, "decoder.layers"))
+            ],
+            vocabulary,
+            decoder_width,
+            scale_embedding=not hyperparameters.get("no_scale_embedding", False),
+        )
+        joint = weights.get("auxiliary_decoder.fc.weight")
+        return cls(encoder, decoder, None if joint is None else JointCTCHead(width, len(joint)))
+
+    def _tie(self, hyperparameters: Mapping[str, Any]) -> None:
+        """Make input and output embeddings one tensor where they are meant to be."""
+        embeddings, output = self.decoder.embed_tokens, self.decoder.output_projection
+        shared = hyperparameters.get("share_decoder_input_output_embed")
+        if shared is None:
+            shared = torch.equal(embeddings.weight, output.weight)
+        if shared:
+            output.weight = embeddings.weight
+
+    def encode(
+        self, features: torch.Tensor, lengths: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Encode a batch.
+
+        Parameters
+        ----------
+        features
+            [N, T, F], zero after each utterance.
+        lengths
+            int64 [N], frames of each.
+
+        Returns
+        -------
+        tuple
+            States [N, T', D] and bool [N, T'], True where a step covers speech.
+        """
+        output = self.encode_fully(features, lengths)
+        return output.states, step_mask(output.lengths, output.states.shape[1])
+
+    def encode_fully(
+        self, features: torch.Tensor, lengths: torch.Tensor, *, keep_attention: bool = False
+    ) -> EncoderOutput:
+        """Return the states and what comes with them; arguments as for :meth:`encode`."""
+        padded = bool((lengths != features.shape[1]).any())
+        output: EncoderOutput = self.encoder(
+            features, lengths if padded else None, keep_attention=keep_attention
+        )
+        return output
+
+    def decode(
+        self, states: torch.Tensor, valid: torch.Tensor, tokens: torch.Tensor
+    ) -> torch.Tensor:
+        """Return logits [N, L, V] of a teacher-forced pass.
+
+        Parameters
+        ----------
+        states, valid
+            As :meth:`encode` returns them.
+        tokens
+            int64 [N, L], what the decoder reads: end of sentence first, padding last.
+        """
+        hidden, _ = self.decoder(tokens, self.reads(states, valid))
+        return self.decoder.logits(hidden)
+
+    def cross_attention(
+        self, states: torch.Tensor, valid: torch.Tensor, tokens: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the weights [N, layers, H, L, T'] of :meth:`decode`, by a slower way."""
+        kept: list[torch.Tensor] = []
+        reads = [
+            partial(_keep_weights, attention.keys_and_values(states), valid, kept)
+            for attention in self.decoder.cross_attentions()
+        ]
+        self.decoder(tokens, reads)
+        return torch.stack(kept, dim=1)
+
+    def joint_ctc_logits(
+        self, states: torch.Tensor, valid: torch.Tensor, tokens: torch.Tensor
+    ) -> torch.Tensor:
+        """Return logits [N, T', V] of CTC over the target vocabulary; zero at padded steps.
+
+        Parameters
+        ----------
+        states, valid
+            As :meth:`encode` returns them.
+        tokens
+            int64 [N, L], what the decoder reads; the second is the token of the language.
+
+        Raises
+        ------
+        UserError
+            If the model has no such head.
+        """
+        if self.auxiliary_decoder is None:
+            raise UserError("This model has no joint CTC head: decode without 'ctc_weight'.")
+        language = self.decoder.embed_tokens(tokens[:, 1])  # (N, D)
+        logits: torch.Tensor = self.auxiliary_decoder(states, language)
+        return logits * valid[:, :, None]
+
+    def reads(self, states: torch.Tensor, valid: torch.Tensor | None = None) -> list[Read]:
+        """Return how each layer reads states [N, steps, D], those that are ``valid`` [N, steps]."""
+        mask = None if valid is None or bool(valid.all()) else valid[:, None, None]
+        return [
+            partial(_read, attention.keys_and_values(states), mask)
+            for attention in self.decoder.cross_attentions()
+        ]
+
+    def occluded_reads(
+        self, states: torch.Tensor, occluded: torch.Tensor, filling: torch.Tensor | None
+    ) -> list[Read]:
+        """Return how each layer reads states [1, steps, D] where some steps are occluded.
+
+        Parameters
+        ----------
+        states
+            Of one utterance.
+        occluded
+            bool [N, steps].
+        filling
+            [D], what an occluded step becomes; None hides it.
+        """
+        reads: list[Read] = []
+        for attention in self.decoder.cross_attentions():
+            project = attention.keys_and_values
+            reads.append(
+                partial(
+                    occluded_attention,
+                    of_steps=project(states),
+                    of_filling=None if filling is None else project(filling[None, None]),
+                    occluded=occluded[:, None, None],
+                    scale=attention.scale,
+                )
+            )
+        return reads
+
+
+def _read(of_steps: KeysAndValues, mask: torch.Tensor | None, query: torch.Tensor) -> torch.Tensor:
+    """Return the context [N, H, L, d]; keys and values may have N = 1 for all queries."""
+    keys, values = of_steps
+    n_rows = len(query)
+    return nnf.scaled_dot_product_attention(
+        query, keys.expand(n_rows, -1, -1, -1), values.expand(n_rows, -1, -1, -1), attn_mask=mask
+    )
+
+
+def _keep_weights(
+    of_steps: KeysAndValues,
+    valid: torch.Tensor,
+    kept: list[torch.Tensor],
+    query: torch.Tensor,
+) -> torch.Tensor:
+    keys, values = of_steps
+    scores = (query * query.shape[-1] ** -0.5) @ keys.transpose(-1, -2)  # (N, H, L, steps)
+    weights = torch.softmax(scores.masked_fill(~valid[:, None, None], -torch.inf), dim=-1)
+    kept.append(weights)
+    return weights.to(values.dtype) @ values
+
+
+def _check(hyperparameters: Mapping[str, Any]) -> None:
+    if "decoder_attention_heads" not in hyperparameters:
+        raise UserError(
+            "The checkpoint's settings lack 'decoder_attention_heads'; use the checkpoint as "
+            "training wrote it."
+        )
+    for name, wanted in _FIXED.items():
+        found = hyperparameters.get(name, wanted)
+        if found != wanted:
+            raise UserError(
+                f"The checkpoint has {name}={found!r}, but only {wanted!r} is implemented; "
+                "it cannot be used."
+            )
+    strategy = hyperparameters.get("ctc_compress_strategy", "none")
+    if strategy not in ("none", "avg"):
+        raise UserError(
+            f"The checkpoint has ctc_compress_strategy='{strategy}', but only 'none' and 'avg' are "
+            "implemented; it cannot be used."
+        )
+
+
+def _is_weight(name: str) -> bool:
+    return not name.endswith(_NO_WEIGHTS)
+
+
+def _own_name(name: str) -> str:
+    """Return the name of a weight here: attention and its norm are one module."""
+    return name.replace(".attention.attention.", ".attention.")
+
+
+def _count(weights: Mapping[str, torch.Tensor], prefix: str) -> int:
+    return len(
+        {name[len(prefix) + 1 :].split(".")[0] for name in weights if name.startswith(f"{prefix}.")}
+    )

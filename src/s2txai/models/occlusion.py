@@ -1,0 +1,58 @@
+"""Cross-attention that sees some encoder steps occluded, for SMH."""
+
+import torch
+
+# Keys and values, each [N, H, steps, d].
+KeysAndValues = tuple[torch.Tensor, torch.Tensor]
+
+
+def occluded_attention(
+    query: torch.Tensor,
+    of_steps: KeysAndValues,
+    of_filling: KeysAndValues | None,
+    occluded: torch.Tensor,
+    scale: float,
+) -> torch.Tensor:
+    """Attend to steps of which some are replaced by a filling, or hidden.
+
+    Keys and values of the steps are projected once for all N; with copies of the states they would
+    be projected N times.
+
+    Parameters
+    ----------
+    query
+        [N, H, I, d].
+    of_steps
+        Keys and values [1, H, steps, d] of the unperturbed states.
+    of_filling
+        Keys and values [1, H, 1, d] of what an occluded step becomes; None hides it.
+    occluded
+        bool [N, 1, 1, steps].
+    scale
+        What scores are multiplied by.
+
+    Returns
+    -------
+    torch.Tensor
+        Context [N, H, I, d]; zeros where every step is hidden.
+    """
+    keys, values = of_steps
+    scores = (query * scale) @ keys.transpose(-1, -2)  # (N, H, I, steps)
+    if of_filling is None:
+        lowest = torch.finfo(torch.float32).min
+        weights = torch.softmax(scores.float().masked_fill(occluded, lowest), dim=-1)
+        # Where all is hidden, nothing is attended to, instead of everything alike.
+        weights = weights.masked_fill(occluded, 0.0)
+        return weights.to(values.dtype) @ values
+    key, value = of_filling
+    scores = torch.where(occluded, (query * scale) @ key.transpose(-1, -2), scores)
+    weights = torch.softmax(scores.float(), dim=-1)
+    visible = weights.masked_fill(occluded, 0.0)
+    on_occluded = (weights.sum(-1) - visible.sum(-1))[..., None]  # (N, H, I, 1)
+    return visible.to(values.dtype) @ values + on_occluded.to(values.dtype) * value
+
+
+def split_heads(projected: torch.Tensor, heads: int) -> torch.Tensor:
+    """Return [N, H, length, d] of [N, length, H d]."""
+    n_rows, length, width = projected.shape
+    return projected.view(n_rows, length, heads, width // heads).transpose(1, 2)
