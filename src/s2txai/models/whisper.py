@@ -36,7 +36,7 @@ from s2txai.models.base import (
     pad_steps,
 )
 from s2txai.models.ctranslate2 import read_variables
-from s2txai.models.occlusion import KeysAndValues, occluded_attention, split_heads
+from s2txai.models.occlusion import KeysAndValues, occluded_attention, split_heads, value_norms
 
 SAMPLING_RATE = 16_000  # Hz
 HOP = 160  # samples between two frames
@@ -449,7 +449,7 @@ class WhisperModel(Model):
         weights = weights[:, :, len(prompt) - 1 :]  # (L, H, I, steps)
         norms = torch.stack(
             [
-                _value_norms(layer.encoder_attn, states[0])
+                _value_norms(layer.encoder_attn, states)
                 for layer in self._network.model.decoder.layers
             ]
         )  # (L, H, steps)
@@ -568,13 +568,6 @@ def _keys_and_values(attention: WhisperAttention, states: torch.Tensor) -> KeysA
 
 
 def _value_norms(attention: WhisperAttention, states: torch.Tensor) -> torch.Tensor:
-    """Return [H, steps], the norm of each step's value vector after the output projection.
-
-    The bias of the output projection belongs to no step and is left out (Kobayashi et al. 2020).
-    """
-    heads = attention.num_heads
-    values = attention.v_proj(states).unflatten(-1, (heads, -1))  # (steps, H, d)
-    # (D, H * d) -> (H, d, D): the columns that a head's values meet.
-    output = attention.out_proj.weight.unflatten(1, (heads, -1)).permute(1, 2, 0)
-    norms: torch.Tensor = torch.einsum("shd,hdo->hso", values, output).norm(dim=-1)
-    return norms
+    """Return [H, steps] of states [1, steps, D]."""
+    values = split_heads(attention.v_proj(states), attention.num_heads)
+    return value_norms(values, attention.out_proj.weight)
