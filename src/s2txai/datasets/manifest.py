@@ -6,6 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
+
+from s2txai.audio import audio_duration, audio_sha256, read_audio
 from s2txai.datasets.tasks import LANGUAGE, Task
 from s2txai.errors import UserError
 from s2txai.registry import did_you_mean
@@ -21,12 +25,12 @@ _MAX_SHARDS = 10_000  # a shard's name has four digits
 
 @dataclass(frozen=True)
 class Utterance:
-    """One row of a manifest.
+    """One row of a manifest, or one segment of a recording.
 
     Attributes
     ----------
     id
-        Name of the utterance, unique in its manifest; its files are called after it.
+        Name of the utterance, unique in its data set; its files are called after it.
     path
         Audio file.
     language
@@ -35,6 +39,10 @@ class Utterance:
         What is said, in the language of the speech; may be empty where it is not needed.
     translations
         From language to translation, without the empty ones.
+    offset, duration
+        The part of the file that the utterance is, in seconds; to its end if the duration is None.
+    where
+        File and line that the utterance was read from, for messages.
     """
 
     id: str
@@ -42,6 +50,21 @@ class Utterance:
     language: str
     transcript: str
     translations: Mapping[str, str] = field(default_factory=dict)
+    offset: float = 0.0
+    duration: float | None = None
+    where: str = field(default="", compare=False)
+
+    def read(self, sampling_rate: int) -> npt.NDArray[np.float32]:
+        """Return the samples of the utterance, as :func:`s2txai.audio.read_audio`."""
+        return read_audio(self.path, sampling_rate, offset=self.offset, duration=self.duration)
+
+    def seconds(self) -> float:
+        """Return how long the utterance lasts, as :func:`s2txai.audio.audio_duration`."""
+        return audio_duration(self.path, offset=self.offset, duration=self.duration)
+
+    def audio_sha256(self) -> str:
+        """Return a hash of the utterance's audio, as :func:`s2txai.audio.audio_sha256`."""
+        return audio_sha256(self.path, offset=self.offset, duration=self.duration)
 
 
 def read_manifest(path: Path) -> list[Utterance]:
@@ -150,7 +173,9 @@ def _utterance(path: Path, line: int, header: Sequence[str], cells: Sequence[str
         for column, text in row.items()
         if column.startswith(_TRANSLATION) and text
     }
-    return Utterance(row["id"], audio, row["language"], row["transcript"], translations)
+    return Utterance(
+        row["id"], audio, row["language"], row["transcript"], translations, where=where
+    )
 
 
 def reference(utterance: Utterance, task: Task) -> str:
