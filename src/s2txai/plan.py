@@ -15,7 +15,7 @@ from s2txai.datasets import (
     Task,
     Utterance,
     parse_task,
-    read_manifest,
+    read_dataset,
     reference,
     select,
     shards,
@@ -228,7 +228,7 @@ def _runs(
     shard_size: int,
 ) -> list[Run]:
     dataset = _known("dataset", request["dataset"], datasets)
-    manifest = read_manifest(root / datasets[dataset]["manifest"])
+    everything = read_dataset(datasets[dataset], root)
     found = []
     for model in request["models"]:
         entry = models[_known("model", model, models)]
@@ -236,7 +236,7 @@ def _runs(
             try:
                 task = parse_task(name)
                 check_task(model, entry, task)
-                utterances = select(manifest, task, request.get("utterances"))
+                utterances = select(everything, task, request.get("utterances"))
             except UserError as error:
                 raise UserError(f"config: runs of '{dataset}': {error}") from error
             _check_audio(utterances, model, entry.get("max_seconds"))
