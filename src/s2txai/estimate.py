@@ -14,7 +14,6 @@ from typing import Any
 import torch
 
 from s2txai.aggregate import HALVES
-from s2txai.audio import audio_duration
 from s2txai.deletion import ENDS, map_names
 from s2txai.log import duration
 from s2txai.models.base import Features, Model, n_steps
@@ -62,7 +61,7 @@ class Estimate:
 
 def measure(model: Model, run: Run, config: Mapping[str, Any]) -> Cost:
     """Time a model on noise as long as the average utterance of a run."""
-    speech = mean(audio_duration(utterance.path) for utterance in run.utterances)
+    speech = mean(utterance.seconds() for utterance in run.utterances)
     n_samples = int(speech * model.facts.sampling_rate)
     features = model.features(torch.randn(n_samples).numpy() * 0.05)
     tokens = [1] * (round(speech * TOKENS_PER_SECOND) + 1)
@@ -138,13 +137,11 @@ def estimate(
         + (n_maps * n_inner + len(ENDS)) * cost.deleted
         + cost.hypothesis
     )
-    seconds += sum(_gradients(audio_duration(one.path), config, cost) for one in run.utterances)
+    seconds += sum(_gradients(one.seconds(), config, cost) for one in run.utterances)
     # Of the other designs only the sums over masks lie on disk as well.
-    size = sum(_bytes(audio_duration(one.path), config, cost.n_maps) for one in run.utterances)
+    size = sum(_bytes(one.seconds(), config, cost.n_maps) for one in run.utterances)
     size += sum(
-        _bytes_of_sums(audio_duration(one.path), design)
-        for one in run.utterances
-        for design in designs
+        _bytes_of_sums(one.seconds(), design) for one in run.utterances for design in designs
     )
     return Estimate(run, jobs, masks, seconds, size)
 

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from s2txai.aggregate import POOLINGS
-from s2txai.audio import audio_duration, file_sha256
 from s2txai.config import check_task, config_errors, load_datasets, load_models, read_yaml
 from s2txai.datasets import (
     Diacritics,
     Task,
     Utterance,
     parse_task,
-    read_manifest,
+    read_dataset,
     reference,
     select,
     shards,
@@ -40,7 +39,7 @@ class Run:
     dataset, model, task
         Names in the tree of results, and the parsed task.
     utterances
-        Rows of the manifest that take part, in its order.
+        Those of the data set that take part, in its order.
     shards
         Ids of the utterances of each shard.
     diacritics
@@ -69,7 +68,7 @@ class Run:
 
         Changed audio under the same id is work to do again; another path to it is not.
         """
-        return fingerprint(audio=[file_sha256(utterance.path) for utterance in self.shard(shard)])
+        return fingerprint(audio=[utterance.audio_sha256() for utterance in self.shard(shard)])
 
     def references_sha256(self) -> str:
         """Return a hash of the texts that hypotheses are scored against."""
@@ -246,7 +245,7 @@ def _runs(
     shard_size: int,
 ) -> list[Run]:
     dataset = _known("dataset", request["dataset"], datasets)
-    manifest = read_manifest(root / datasets[dataset]["manifest"])
+    everything = read_dataset(datasets[dataset], root)
     found = []
     for model in request["models"]:
         entry = models[_known("model", model, models)]
@@ -254,7 +253,7 @@ def _runs(
             try:
                 task = parse_task(name)
                 check_task(model, entry, task)
-                utterances = select(manifest, task, request.get("utterances"))
+                utterances = select(everything, task, request.get("utterances"))
             except UserError as error:
                 raise UserError(f"config: runs of '{dataset}': {error}") from error
             _check_audio(utterances, model, entry.get("max_seconds"))
@@ -268,7 +267,10 @@ def _runs(
 def _check_audio(utterances: Sequence[Utterance], model: str, max_seconds: float | None) -> None:
     """Refuse audio that no job could use, before the first one starts."""
     for utterance in utterances:
-        duration = audio_duration(utterance.path)
+        try:
+            duration = utterance.seconds()
+        except UserError as error:
+            raise UserError(f"{utterance.where}: {error}") from error
         if max_seconds is not None and duration > max_seconds:
             raise UserError(
                 f"Utterance '{utterance.id}' lasts {duration:.1f} s, but model '{model}' hears at "
