@@ -14,6 +14,8 @@ from s2txai.datasets import (
     Diacritics,
     Task,
     Utterance,
+    absent_utterances,
+    is_absent,
     parse_task,
     read_dataset,
     reference,
@@ -22,6 +24,7 @@ from s2txai.datasets import (
 )
 from s2txai.errors import UserError
 from s2txai.families import FAMILIES
+from s2txai.fetch import missing_folder
 from s2txai.registry import did_you_mean
 from s2txai.saliency.gradient_statistics import GRADIENTS
 from s2txai.saliency.statistics import N_FOLDS
@@ -88,12 +91,15 @@ class Study:
     designs
         Settings of ``smx`` for every other design of the perturbation, by a name that may stand in
         paths.
+    missing
+        Sentences on models and corpora that must be downloaded before anything can run.
     """
 
     runs: Mapping[Key, Run]
     models: Mapping[str, Mapping[str, Any]]
     datasets: Mapping[str, Mapping[str, Any]]
     designs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
 
 
 def read_config(root: Path, files: Sequence[Path]) -> dict[str, Any]:
@@ -161,7 +167,26 @@ def plan(config: Mapping[str, Any], root: Path) -> Study:
         _check_family(name, models[name])
     used_models = {run.model: _rooted(models[run.model], root) for run in runs.values()}
     used_datasets = {run.dataset: datasets[run.dataset] for run in runs.values()}
-    return Study(runs, used_models, used_datasets, designs)
+    missing = (*_missing_models(used_models), *_missing_corpora(used_datasets, root))
+    return Study(runs, used_models, used_datasets, designs, missing)
+
+
+def _missing_models(models: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [
+        f"Model '{name}': {missing_folder(entry['source'])}"
+        for name, entry in models.items()
+        if "path" in entry["source"] and not Path(entry["source"]["path"]).is_dir()
+    ]
+
+
+def _missing_corpora(datasets: Mapping[str, Mapping[str, Any]], root: Path) -> list[str]:
+    return [
+        f"Dataset '{name}': no folder {root / entry['folder']}: {entry['download']} (Planned with "
+        f"{entry['expect']['utterances']:,} utterances of {entry['expect']['seconds']:g} s in its "
+        "place.)"
+        for name, entry in datasets.items()
+        if is_absent(entry, root)
+    ]
 
 
 def _check_family(model: str, entry: Mapping[str, Any]) -> None:
@@ -245,7 +270,8 @@ def _runs(
     shard_size: int,
 ) -> list[Run]:
     dataset = _known("dataset", request["dataset"], datasets)
-    everything = read_dataset(datasets[dataset], root)
+    absent = is_absent(datasets[dataset], root)
+    everything = [] if absent else read_dataset(datasets[dataset], root)
     found = []
     for model in request["models"]:
         entry = models[_known("model", model, models)]
@@ -253,7 +279,10 @@ def _runs(
             try:
                 task = parse_task(name)
                 check_task(model, entry, task)
-                utterances = select(everything, task, request.get("utterances"))
+                if absent:
+                    utterances = select(absent_utterances(datasets[dataset], root, task), task)
+                else:
+                    utterances = select(everything, task, request.get("utterances"))
             except UserError as error:
                 raise UserError(f"config: runs of '{dataset}': {error}") from error
             _check_audio(utterances, model, entry.get("max_seconds"))
