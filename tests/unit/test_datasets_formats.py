@@ -247,12 +247,13 @@ def test_recordings_of_any_format(tmp_path, suffix):
 
 
 def test_aac_is_refused_with_the_command_that_converts_it(tmp_path):
-    entry = put_europarl(tmp_path)
-    audios = tmp_path / "corpus/en/audios"
+    root = tmp_path / "my corpora"
+    entry = put_europarl(root)
+    audios = root / "corpus/en/audios"
     shutil.move(audios / "en.2008.1-020.flac", audios / "en.2008.1-020.m4a")
-    assert complaint(entry, tmp_path).endswith(
+    assert complaint(entry, root).endswith(
         f"en.2008.1-020.m4a is AAC, which libsndfile does not read; convert the recordings with: "
-        f'for f in {audios}/*.m4a; do ffmpeg -i "$f" "${{f%.m4a}}.flac"; done'
+        f'for f in \'{audios}\'/*.m4a; do ffmpeg -i "$f" "${{f%.m4a}}.flac"; done'
     )
 
 
