@@ -148,7 +148,11 @@ def test_shards_cut_the_ids_in_order():
 
 def test_shipped_data_sets_are_complete_and_small():
     datasets = load_datasets(ROOT / "config" / "datasets.yaml")
-    manifests = {name: read_manifest(ROOT / entry["manifest"]) for name, entry in datasets.items()}
+    manifests = {
+        name: read_manifest(ROOT / entry["manifest"])
+        for name, entry in datasets.items()
+        if "manifest" in entry
+    }
     assert len(select(manifests["librivox"], parse_task("asr-en"))) == 5
     for task in ("asr-it", "asr-es", "asr-en", "st-it-en", "st-es-en"):
         assert len(select(manifests["prompts"], parse_task(task))) >= 3
