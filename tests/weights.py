@@ -14,6 +14,6 @@ ROOT = Path(__file__).resolve().parents[1]
 def model_directory(name: str) -> Path:
     directory = ROOT / "resources" / "models" / name
     if not directory.exists():
-        source = load_models(ROOT / "config" / "models.yaml")[name]["source"]
-        fetch_model(source, directory, logging.getLogger(__name__))
+        entry = load_models(ROOT / "config" / "models.yaml")[name]
+        fetch_model(entry, directory, logging.getLogger(__name__))
     return directory

@@ -4,7 +4,7 @@ Everything is put together and checked in a temporary folder beside the destinat
 renamed, so that a model is either there and whole or not there.
 """
 
-import fnmatch
+import json
 import logging
 import subprocess
 import sys
@@ -17,10 +17,9 @@ from typing import IO, Any
 
 from s2txai.audio import file_sha256
 from s2txai.errors import UserError
+from s2txai.families import FAMILIES
 
-WEIGHTS = ("model.bin", "*.safetensors")
-# What a model consists of; leaves out weights of other frameworks, and pickles, which can run code.
-PATTERNS = (*WEIGHTS, "*.json", "*.txt", "*.model")
+OPTIONS = "s2txai-options.json"  # in a model's folder
 
 _BLOCK = 1 << 20  # bytes copied at a time
 
@@ -56,7 +55,7 @@ def download_package(name: str, version: str, folder: Path) -> Path:
     return wheels[0]
 
 
-def download_snapshot(repo: str, revision: str) -> Path:
+def download_snapshot(repo: str, revision: str, patterns: Sequence[str]) -> Path:
     """Download a model of the Hugging Face hub into the hub's own cache.
 
     Returns
@@ -73,7 +72,7 @@ def download_snapshot(repo: str, revision: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(PATTERNS)))
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(patterns)))
     # Its errors come from several libraries, and the list changes with the version.
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -84,24 +83,21 @@ def download_snapshot(repo: str, revision: str) -> Path:
         ) from error
 
 
-def model_files(folder: Path) -> list[Path]:
+def model_files(folder: Path, family: str) -> list[Path]:
     """Return the files of a folder that make up a model, by name; none if there is no folder."""
     if not folder.is_dir():
         return []
-    return [
-        file
-        for file in sorted(folder.iterdir())
-        if file.is_file() and any(fnmatch.fnmatch(file.name, pattern) for pattern in PATTERNS)
-    ]
+    names = sorted(file.name for file in folder.iterdir() if file.is_file())
+    return [folder / name for name in FAMILIES[family].files(names)]
 
 
 def fetch_model(
-    source: Mapping[str, Any],
+    entry: Mapping[str, Any],
     destination: Path,
     log: logging.Logger,
     *,
     package: Callable[[str, str, Path], Path] = download_package,
-    snapshot: Callable[[str, str], Path] = download_snapshot,
+    snapshot: Callable[[str, str, Sequence[str]], Path] = download_snapshot,
 ) -> None:
     """Bring a model's files into a folder and check them.
 
@@ -109,8 +105,9 @@ def fetch_model(
 
     Parameters
     ----------
-    source
-        The ``source`` of the model's entry in the table of models.
+    entry
+        ``family``, ``source`` and, where there are any, ``options`` of the model's entry in the
+        table of models.
     destination
         Folder to make; replaced if it exists.
     log
@@ -123,6 +120,7 @@ def fetch_model(
     UserError
         If a file cannot be had, or has another size or checksum than the entry says.
     """
+    source, family = entry["source"], entry["family"]
     destination.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".fetching-") as temporary:
         model = Path(temporary) / "model"
@@ -134,14 +132,36 @@ def fetch_model(
         elif "hub" in source:
             repo, revision = source["hub"]["repo"], source["hub"]["revision"]
             log.info("Downloading %s at revision %s", repo, revision)
-            _link(snapshot(repo, revision), model)
+            _link(snapshot(repo, revision, FAMILIES[family].patterns), model, family)
         else:
             log.info("Linking to %s", source["path"])
-            _link(Path(source["path"]), model)
+            if not Path(source["path"]).is_dir():
+                raise UserError(missing_folder(source))
+            _link(Path(source["path"]), model, family)
         for name, facts in source.get("files", {}).items():
             _check(model / name, facts)
+        write_options(model, entry.get("options", {}))
         _replace(destination, model, Path(temporary) / "replaced")
     log.info("%s is complete", destination)
+
+
+def missing_folder(source: Mapping[str, Any]) -> str:
+    """Return the sentence for a model that is not where its ``source`` says."""
+    if "download" in source:
+        return f"No folder {source['path']}: {source['download']}"
+    return f"No folder {source['path']}; correct 'path' in the table of models."
+
+
+def write_options(directory: Path, options: Mapping[str, Any]) -> None:
+    """Write the ``options`` of a model's entry into its folder: they are part of its identity."""
+    if options:
+        (directory / OPTIONS).write_text(json.dumps(dict(options), sort_keys=True) + "\n")
+
+
+def read_options(directory: Path) -> dict[str, Any]:
+    """Return the options of a model's folder; none where there is no such file."""
+    file = directory / OPTIONS
+    return dict(json.loads(file.read_text())) if file.exists() else {}
 
 
 def _download(
@@ -206,19 +226,19 @@ def _extract(part: str, wheels: Sequence[Path], out: IO[bytes], left: int, name:
     )
 
 
-def _link(folder: Path, model: Path) -> None:
+def _link(folder: Path, model: Path, family: str) -> None:
     """Link to the files of ``folder`` that make up a model."""
-    if not folder.is_dir():
-        raise UserError(f"No folder {folder}; correct 'path' in the table of models.")
-    names = [file.name for file in model_files(folder)]
-    if not any(fnmatch.fnmatch(name, pattern) for name in names for pattern in WEIGHTS):
+    files = FAMILIES[family]
+    names = [file.name for file in model_files(folder, family)]
+    if not files.has_weights(names):
         raise UserError(
-            f"{folder} holds no weights ({' or '.join(WEIGHTS)}); convert the model to safetensors "
-            "or CTranslate2, or correct its source in the table of models."
+            f"{folder} holds no weights ({' or '.join(files.weights)}) of the family '{family}'; "
+            "convert the model, or correct its family or source in the table of models."
         )
-    if "config.json" not in names:
+    if not files.has_settings(names):
         raise UserError(
-            f"{folder} has no config.json, which tells what the weights are; save it beside them."
+            f"{folder} has no {files.settings}, which tells what the weights are; save it beside "
+            "them."
         )
     for name in names:
         # To the file itself: links within the hub's cache are relative, and may be replaced.

@@ -22,6 +22,7 @@ from s2txai.datasets import (
     shards,
 )
 from s2txai.errors import UserError
+from s2txai.families import FAMILIES
 from s2txai.registry import did_you_mean
 from s2txai.saliency.gradient_statistics import GRADIENTS
 from s2txai.saliency.statistics import N_FOLDS
@@ -157,9 +158,25 @@ def plan(config: Mapping[str, Any], root: Path) -> Study:
                     f"config: runs ask twice for {'/'.join(run.key)}; put its utterances together."
                 )
             runs[run.key] = run
+    for name in {run.model: None for run in runs.values()}:
+        _check_family(name, models[name])
     used_models = {run.model: _rooted(models[run.model], root) for run in runs.values()}
     used_datasets = {run.dataset: datasets[run.dataset] for run in runs.values()}
     return Study(runs, used_models, used_datasets, designs)
+
+
+def _check_family(model: str, entry: Mapping[str, Any]) -> None:
+    try:
+        family = FAMILIES[entry["family"]]
+    except UserError as error:
+        raise UserError(f"config: model '{model}': {error}") from error
+    for option in entry.get("options", {}):
+        if option not in family.options:
+            known = f"only {', '.join(family.options)}" if family.options else "none"
+            raise UserError(
+                f"config: model '{model}': the family '{entry['family']}' has no option "
+                f"'{option}', {known}; remove it from 'options'."
+            )
 
 
 def _check(content: Mapping[str, Any], schema: Path, where: str) -> None:

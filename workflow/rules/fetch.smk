@@ -13,7 +13,7 @@ rule fetch_model:
     log:
         "results/logs/fetch_model/{model}.log",
     params:
-        source=lambda wildcards: in_order(STUDY.models[wildcards.model]["source"]),
+        entry=lambda wildcards: in_order(what_to_fetch(STUDY.models[wildcards.model])),
         states=local_model_states,
     message:
         "Fetching the model {wildcards.model}"

@@ -10,4 +10,4 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with logging_to(Path(snakemake.log[0])):
-    fetch_model(snakemake.params.source, Path(snakemake.output[0]), logger)
+    fetch_model(snakemake.params.entry, Path(snakemake.output[0]), logger)

@@ -1,6 +1,6 @@
 """Models: one interface (:mod:`s2txai.models.base`), one module a family.
 
-To add a family, write a module with a :class:`~s2txai.models.base.Loader` and register it below.
+The families are registered in :mod:`s2txai.families`.
 """
 
 from pathlib import Path
@@ -8,12 +8,8 @@ from pathlib import Path
 import torch
 
 from s2txai.errors import UserError
+from s2txai.families import FAMILIES
 from s2txai.models.base import Loader, Model
-from s2txai.models.whisper import load_whisper
-from s2txai.registry import Registry
-
-FAMILIES: Registry[Loader] = Registry("model family")
-FAMILIES.register("whisper")(load_whisper)
 
 _PRECISIONS = {
     "float32": torch.float32,
@@ -73,7 +69,7 @@ def load_model(
     Parameters
     ----------
     family
-        A name of :data:`FAMILIES`.
+        A name of :data:`s2txai.families.FAMILIES`.
     directory
         Where its files lie.
     device
@@ -94,9 +90,8 @@ def load_model(
     # Both are settings of the process; convolutions would round to TF32 unasked.
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    model = FAMILIES[family](
-        directory, device=torch.device(device), precision=_PRECISIONS[precision]
-    )
+    loader: Loader = FAMILIES[family].load()
+    model = loader(directory, device=torch.device(device), precision=_PRECISIONS[precision])
     if compile:
         model.compile()
     return model

@@ -20,7 +20,7 @@ class ModelHandle:
     Parameters
     ----------
     family
-        A name of :data:`s2txai.models.FAMILIES`.
+        A name of :data:`s2txai.families.FAMILIES`.
     directory
         Holds the model's files.
     device, precision

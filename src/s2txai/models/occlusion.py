@@ -56,3 +56,22 @@ def split_heads(projected: torch.Tensor, heads: int) -> torch.Tensor:
     """Return [N, H, length, d] of [N, length, H d]."""
     n_rows, length, width = projected.shape
     return projected.view(n_rows, length, heads, width // heads).transpose(1, 2)
+
+
+def value_norms(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Return [H, steps], the norm of each step's value vector after the output projection.
+
+    The bias of the output projection belongs to no step and is left out (Kobayashi et al. 2020).
+
+    Parameters
+    ----------
+    values
+        [1, H, steps, d].
+    weight
+        [D, H d], of the output projection.
+    """
+    heads, _, width = values.shape[1:]
+    # (H, d, D): the columns that a head's values meet.
+    output = weight.view(len(weight), heads, width).permute(1, 2, 0)
+    norms: torch.Tensor = (values[0] @ output).norm(dim=-1)
+    return norms

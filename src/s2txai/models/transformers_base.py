@@ -17,7 +17,7 @@ from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPa
 
 from s2txai.errors import UserError
 from s2txai.models.base import CrossAttention, Facts, Model, Role, TokenTable, pad_steps
-from s2txai.models.occlusion import KeysAndValues, occluded_attention, split_heads
+from s2txai.models.occlusion import KeysAndValues, occluded_attention, split_heads, value_norms
 
 
 class Vocabulary(Protocol):
@@ -258,7 +258,7 @@ class TransformersModel(Model):
             output = self._decoded(states, prompt, tokens, output_attentions=True)
         weights = torch.stack([layer[0].float() for layer in output.cross_attentions])
         weights = weights[:, :, len(prompt) - 1 :]  # (L, H, I, steps)
-        seen = self._seen(states)[0]  # (steps, D)
+        seen = self._seen(states)
         norms = torch.stack(
             [_value_norms(attention, seen) for attention in self._cross_attentions()]
         )  # (L, H, steps)
@@ -351,31 +351,21 @@ def _output_projection(attention: Any) -> Any:
 
 def _keys_and_values(attention: Any, states: torch.Tensor) -> KeysAndValues:
     """Return keys and values [N, H, steps, d] of states [N, steps, D]."""
-    keys, values = (
-        split_heads(projected, projected.shape[-1] // attention.head_dim)
-        for projected in (attention.k_proj(states), attention.v_proj(states))
-    )
-    return _for_each_head(attention, keys, 1), _for_each_head(attention, values, 1)
+    keys = _for_each_head(attention, attention.k_proj(states))
+    return keys, _for_each_head(attention, attention.v_proj(states))
 
 
-def _for_each_head(attention: Any, projected: torch.Tensor, dim: int) -> torch.Tensor:
-    """Repeat keys or values along their heads where several heads of the query share one."""
+def _for_each_head(attention: Any, projected: torch.Tensor) -> torch.Tensor:
+    """Return [N, H, steps, d], repeated where several heads of the query share one."""
+    separate = split_heads(projected, projected.shape[-1] // attention.head_dim)
     heads = attention.q_proj.out_features // attention.head_dim
-    return projected.repeat_interleave(heads // projected.shape[dim], dim)
+    return separate.repeat_interleave(heads // separate.shape[1], dim=1)
 
 
 def _value_norms(attention: Any, states: torch.Tensor) -> torch.Tensor:
-    """Return [H, steps], the norm of each step's value vector after the output projection.
-
-    The bias of the output projection belongs to no step and is left out (Kobayashi et al. 2020).
-    """
-    values = attention.v_proj(states).unflatten(-1, (-1, attention.head_dim))  # (steps, H, d)
-    values = _for_each_head(attention, values, 1)
-    # (D, H * d) -> (H, d, D): the columns that a head's values meet.
-    projection = _output_projection(attention).weight
-    output = projection.unflatten(1, (values.shape[1], -1)).permute(1, 2, 0)
-    norms: torch.Tensor = torch.einsum("shd,hdo->hso", values, output).norm(dim=-1)
-    return norms
+    """Return [H, steps] of states [1, steps, D]."""
+    values = _for_each_head(attention, attention.v_proj(states))
+    return value_norms(values, _output_projection(attention).weight)
 
 
 def load_network(network_class: Any, directory: Path) -> Any:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import nn
 
-from s2txai.models.occlusion import KeysAndValues, split_heads
+from s2txai.models.occlusion import KeysAndValues, split_heads, value_norms
 
 PAD, EOS, UNK = 1, 2, 3  # after the start of sentence, 0
 
@@ -36,6 +36,10 @@ class Attention(nn.Module):
         """Return keys and values [N, H, steps, d] of [N, steps, D]."""
         keys, values = self.k_proj(source), self.v_proj(source)
         return split_heads(keys, self.heads), split_heads(values, self.heads)
+
+    def value_norms(self, source: torch.Tensor) -> torch.Tensor:
+        """Return [H, steps], what each step of [1, steps, D] has to give to a layer's output."""
+        return value_norms(split_heads(self.v_proj(source), self.heads), self.out_proj.weight)
 
     def output(self, context: torch.Tensor) -> torch.Tensor:
         """Return [N, L, D] of a context [N, H, L, d]."""

@@ -1,0 +1,126 @@
+"""The six steps with a Conformer as large as FAMA small, with random weights.
+
+``python -m benchmarks.conformer`` writes a checkpoint of 12 encoder and 6 decoder layers, width
+1024 and 16,000 symbols to a temporary folder, runs every step in process on one clip with a few
+masks, and prints seconds and the height of memory. ``--masks`` says how many. The model says
+nothing sensible; what is measured is whether and how fast everything runs at this size.
+"""
+
+import argparse
+import logging
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from benchmarks.spes import CLIP, _hardware
+from s2txai.artifacts import load_shard
+from s2txai.datasets import Utterance, parse_task
+from s2txai.deletion import map_names
+from s2txai.models.handle import ModelHandle
+from s2txai.steps.aggregate import aggregate_shard
+from s2txai.steps.attention import attention_shard
+from s2txai.steps.correlate import correlate
+from s2txai.steps.decode import decode_shard
+from s2txai.steps.deletion import Search, deletion_shard
+from s2txai.steps.shard import Workplace
+from s2txai.steps.smh import smh_shard
+from s2txai.steps.smx import smx_shard
+from s2txai.store import Store
+from tests.tiny_conformer import save_conformer
+
+SYMBOLS = 16_000
+# Of FAMA small, as far as its page tells.
+SIZES = {
+    "width": 1024,
+    "heads": 16,
+    "hidden": 4096,
+    "kernel": 31,
+    "channels": 1024,
+    "layers": 12,
+    "decoder_layers": 6,
+    "n_source": SYMBOLS,
+    "spread": 0.5,
+}
+TASK = parse_task("asr-en")
+ROWS = 24  # random weights never end a sentence by themselves
+POOLINGS = ["avg2d"]
+
+
+def six_steps(root: Path, handle: ModelHandle, masks: int) -> dict[str, Callable[[], object]]:
+    """Return what each step does, in order."""
+    clip = Utterance("clip", CLIP, "en", "he was not an ill disposed young man")
+
+    def place(step: str) -> Workplace:
+        return Workplace(handle, Store(root / "store"), root / step)
+
+    def read(*steps: str) -> list:
+        return [load_shard(root / step, ["clip"], step) for step in steps]
+
+    masking = {"p": 0.5, "seed": 0, "batch_size": "auto"}
+    levels = [2000, 2500, 3000]
+    search = Search(beam=1, batch_size="auto", seed=0)
+    maps = map_names(POOLINGS)
+    return {
+        "load the model": lambda: handle.model,
+        "decode, beam 5": lambda: decode_shard(place("decode"), [clip], TASK, beam=5),
+        "attention": lambda: attention_shard(place("attention"), *read("decode")),
+        f"smx, {masks} masks": lambda: smx_shard(
+            place("smx"), *read("decode"), n_segments=levels, n_masks=masks, **masking
+        ),
+        f"smh, {4 * masks} masks": lambda: smh_shard(
+            place("smh"), *read("decode"), n_masks=4 * masks, **masking
+        ),
+        "aggregate": lambda: aggregate_shard(
+            root / "aggregate", *read("decode", "attention", "smx", "smh"), poolings=POOLINGS
+        ),
+        "correlate": lambda: correlate(*read("aggregate"), poolings=POOLINGS, rows="all"),
+        f"deletion, {len(maps)} maps at 50 %": lambda: deletion_shard(
+            place("deletion"),
+            *read("decode", "smx", "aggregate"),
+            maps=maps,
+            percents=[0, 50, 100],
+            search=search,
+        ),
+    }
+
+
+def main() -> None:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--masks", type=int, default=24)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    asked = parser.parse_args()
+    logging.disable(logging.WARNING)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "model"
+        save_conformer(
+            folder,
+            n_fillers=SYMBOLS - 64,
+            settings={"decoder_attention_heads": SIZES["heads"], "max_target_positions": ROWS},
+            **SIZES,
+        )
+        handle = ModelHandle(
+            "conformer",
+            folder,
+            device=asked.device,
+            precision=asked.precision,
+            threads=asked.threads,
+        )
+        size = (folder / "checkpoint.pt").stat().st_size / 1e9
+        print(f"Conformer of {size:.1f} GB, {_hardware(handle.device)}, {handle.precision}")
+        for name, work in six_steps(Path(temporary), handle, asked.masks).items():
+            started = time.perf_counter()
+            work()
+            print(f"    {name:32} {time.perf_counter() - started:8.1f} s", flush=True)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        print(f"    {'height of memory':32} {peak:8.1f} GiB")
+
+
+if __name__ == "__main__":
+    main()

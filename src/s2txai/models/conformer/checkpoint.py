@@ -1,0 +1,123 @@
+"""Reading the checkpoints that the paper's models are published as, without running their code."""
+
+import argparse
+import collections
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy._core.multiarray import scalar
+
+from s2txai.errors import UserError
+from s2txai.models.conformer.network import Conformer
+
+# Classes that a checkpoint may hold besides tensors and plain data: settings, counters of training.
+_ALLOWED = (
+    argparse.Namespace,
+    collections.defaultdict,
+    dict,  # named by a defaultdict of tables
+    scalar,
+    (scalar, "numpy.core.multiarray.scalar"),  # its name before NumPy 2
+    np.dtype,
+    np.dtypes.Float32DType,
+    np.dtypes.Float64DType,
+    np.dtypes.Int32DType,
+    np.dtypes.Int64DType,
+)
+_REFUSED = re.compile(r"GLOBAL ([\w.]+)")
+
+
+def load_fairseq_checkpoint(path: Path, *, batch_unsafe_relative_shift: bool = False) -> Conformer:
+    """Load the network of a checkpoint.
+
+    The file is a table with the weights under ``model`` and the settings of training under ``cfg``
+    or ``args``. Unpickling is restricted to tensors, plain data and the classes that such settings
+    consist of; nothing in the file is run.
+
+    Parameters
+    ----------
+    path
+        The checkpoint, as ``torch.save`` of torch 1.6 or later wrote it.
+    batch_unsafe_relative_shift
+        Whether positions count by the longest utterance of a batch, whatever the settings say;
+        models that were trained so are decoded without it.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, is no such checkpoint, holds objects of other classes, or a network
+        that is not implemented.
+    """
+    content = _read(Path(path))
+    state = content.get("model")
+    if not isinstance(state, Mapping) or not all(
+        isinstance(values, torch.Tensor) for values in state.values()
+    ):
+        raise UserError(
+            f"{path} has no weights under 'model'; it is no fairseq checkpoint of a Conformer."
+        )
+    settings = _settings(content, path)
+    settings["batch_unsafe_relative_shift"] = batch_unsafe_relative_shift
+    try:
+        return Conformer.from_state(
+            {name: _at_least_single(values) for name, values in state.items()}, **settings
+        )
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def checkpoint_settings(path: Path) -> dict[str, Any]:
+    """Return the model's settings of a checkpoint; raises as :func:`load_fairseq_checkpoint`."""
+    return _settings(_read(Path(path)), path)
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        raise UserError(f"No checkpoint {path}; correct the model's folder.")
+    # The older format can claim any size for its data.
+    if not zipfile.is_zipfile(path):
+        raise UserError(
+            f"{path} is no checkpoint that torch 1.6 or later wrote; save it again with a newer "
+            "torch, or download it again."
+        )
+    try:
+        with torch.serialization.safe_globals(list(_ALLOWED)):
+            # Mapped, not read: optimizer states are never looked at.
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        refused = _REFUSED.search(str(error))
+        raise UserError(
+            f"{path} holds {refused[1] if refused else 'something'}, which no model's weights and "
+            "settings need and which could run code, so it is not loaded; save a checkpoint of "
+            "'model' and 'args' alone."
+        ) from error
+    except Exception as error:  # a damaged file raises many kinds
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path} is damaged ({reason}); download it again.") from error
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path} holds no table; it is no fairseq checkpoint of a Conformer.")
+    return content
+
+
+def _settings(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Return the model's hyperparameters, from the newer settings or the older."""
+    newer = content.get("cfg")
+    found = newer.get("model") if isinstance(newer, Mapping) else content.get("args")
+    if isinstance(found, argparse.Namespace):
+        found = vars(found)
+    if not isinstance(found, Mapping):
+        raise UserError(
+            f"{path} has no settings of the model, neither in 'cfg' nor in 'args'; use the "
+            "checkpoint as training wrote it."
+        )
+    return {str(name): value for name, value in found.items()}
+
+
+def _at_least_single(values: torch.Tensor) -> torch.Tensor:
+    # Half precision is for storage; passes are lowered by autocast, where that is safe.
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values

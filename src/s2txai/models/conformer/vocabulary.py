@@ -1,0 +1,198 @@
+"""The symbols of the paper's models, and the files beside a checkpoint that tell them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sentencepiece import SentencePieceProcessor
+
+from s2txai.config import read_yaml
+from s2txai.errors import UserError
+from s2txai.models.base import Role, TokenTable
+from s2txai.models.conformer.decoder import EOS
+
+SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")  # begin every dictionary, unwritten
+BLANK = "<ctc_blank>"  # ends the dictionary of a model with a CTC head over it, unwritten
+BOUNDARY = "\u2581"  # stands for the space before a word
+_DEFAULT_BINS = 80
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What the YAML file beside a checkpoint says.
+
+    Attributes
+    ----------
+    dictionary, sentencepiece
+        Files of the target's symbols and of how they make up text.
+    n_bins
+        Of the filterbank.
+    """
+
+    dictionary: Path
+    sentencepiece: Path
+    n_bins: int
+
+
+def read_preprocessing(directory: Path) -> Preprocessing:
+    """Read the only YAML file of a model's folder.
+
+    Files that it names are looked for in the same folder, whatever folder they are said to be in:
+    the names are those of the machine of the training.
+
+    Raises
+    ------
+    UserError
+        If there is not exactly one such file, it lacks an entry, or a file it names is missing.
+    """
+    file = the_only(directory, "*.yaml", "YAML file with the settings of the data")
+    settings = read_yaml(file)
+    tokenizer = settings.get("bpe_tokenizer")
+    tokenizer = tokenizer if isinstance(tokenizer, Mapping) else {}
+    if tokenizer.get("bpe") != "sentencepiece":
+        raise UserError(
+            f"{file}: 'bpe_tokenizer.bpe' must be sentencepiece, not {tokenizer.get('bpe')!r}; "
+            "other tokenizers are not implemented."
+        )
+    return Preprocessing(
+        _beside(file, "vocab_filename", settings.get("vocab_filename", "dict.txt")),
+        _beside(
+            file, "bpe_tokenizer.sentencepiece_model", tokenizer.get("sentencepiece_model", "")
+        ),
+        int(settings.get("input_feat_per_channel", _DEFAULT_BINS)),
+    )
+
+
+def the_only(directory: Path, pattern: str, what: str) -> Path:
+    """Return the file of a folder that a pattern fits.
+
+    Raises
+    ------
+    UserError
+        If none or several do.
+    """
+    found = sorted(directory.glob(pattern))
+    if len(found) != 1:
+        names = ", ".join(file.name for file in found) or "none"
+        raise UserError(
+            f"{directory} must hold exactly one {what} ({pattern}), but holds {names}; "
+            "correct the model's folder."
+        )
+    return found[0]
+
+
+def _beside(file: Path, key: str, value: Any) -> Path:
+    named = file.parent / Path(str(value)).name
+    if not value or not named.is_file():
+        raise UserError(
+            f"{file}: '{key}' is {str(value)!r}, but {file.parent} holds no such file; copy it "
+            "beside the checkpoint."
+        )
+    return named
+
+
+class Vocabulary:
+    """Symbols by their number.
+
+    Parameters
+    ----------
+    symbols
+        All of them, specials first.
+    sentencepiece
+        Puts pieces together.
+    """
+
+    def __init__(self, symbols: Sequence[str], sentencepiece: SentencePieceProcessor) -> None:
+        self._symbols = list(symbols)
+        self._numbers = {symbol: number for number, symbol in enumerate(symbols)}
+        self._sentencepiece = sentencepiece
+
+    @classmethod
+    def read(cls, files: Preprocessing, size: int) -> "Vocabulary":
+        """Read dictionary and sentencepiece model.
+
+        Parameters
+        ----------
+        files
+            Where they are.
+        size
+            Symbols that the network knows: those of the dictionary, or one more, the blank.
+
+        Raises
+        ------
+        UserError
+            If a file cannot be read or the number of symbols is another.
+        """
+        try:
+            lines = files.dictionary.read_text(encoding="utf-8").split("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{files.dictionary} cannot be read ({error}).") from error
+        # A symbol, a space, how often it occurred.
+        symbols = [*SPECIAL, *(line.rsplit(" ", 1)[0] for line in lines if line.strip())]
+        if len(symbols) == size - 1:
+            symbols.append(BLANK)
+        if len(symbols) != size:
+            raise UserError(
+                f"{files.dictionary} gives {len(symbols)} symbols, but the network knows {size}; "
+                "use the dictionary of the target that the checkpoint was trained with."
+            )
+        try:
+            sentencepiece = SentencePieceProcessor(model_file=str(files.sentencepiece))
+        except (OSError, RuntimeError) as error:
+            raise UserError(
+                f"{files.sentencepiece} is no sentencepiece model ({error}); copy it again."
+            ) from error
+        return cls(symbols, sentencepiece)
+
+    def language_tag(self, language: str) -> int | None:
+        """Return the number of the tag of a language; None where there are no tags at all.
+
+        Raises
+        ------
+        UserError
+            If there are tags, but none of this language.
+        """
+        tags = [symbol for symbol in self._symbols if _is_tag(symbol)]
+        tag = f"<lang:{language}>"
+        if tags and tag not in tags:
+            raise UserError(
+                f"The model's dictionary has no {tag}, only {', '.join(tags)}; choose a task that "
+                "writes one of these languages."
+            )
+        return self._numbers.get(tag)
+
+    @property
+    def has_language_tags(self) -> bool:
+        """Whether hypotheses begin with the tag of their language."""
+        return any(_is_tag(symbol) for symbol in self._symbols)
+
+    def table(self, tokens: Sequence[int]) -> TokenTable:
+        """Describe each token; a word starts with the boundary mark."""
+        symbols = [self._symbols[token] for token in tokens]
+        roles = [self._role(token) for token in tokens]
+        word, word_index = -1, []
+        for symbol, role in zip(symbols, roles, strict=True):
+            if role == "text" and (word < 0 or symbol.startswith(BOUNDARY)):
+                word += 1
+            word_index.append(word if role == "text" else -1)
+        pieces = [symbol.replace(BOUNDARY, " ") for symbol in symbols]
+        return TokenTable(pieces, roles, word_index)
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """Return plain text."""
+        pieces = [self._symbols[token] for token in tokens if self._role(token) == "text"]
+        return str(self._sentencepiece.decode(pieces)).strip()
+
+    def _role(self, token: int) -> Role:
+        if token == EOS:
+            return "eos"
+        symbol = self._symbols[token]
+        # An unknown word is a word.
+        if symbol != "<unk>" and (token < len(SPECIAL) or symbol == BLANK or _is_tag(symbol)):
+            return "special"
+        return "text"
+
+
+def _is_tag(symbol: str) -> bool:
+    return symbol.startswith("<lang:") and symbol.endswith(">")
