@@ -56,7 +56,8 @@ TAGS = [
 def save_network(network, directory: Path, spoken: set[int], seed: int) -> None:
     """Save a network after giving its matrices entries that let predictions differ.
 
-    The libraries' own are too small. Only ``spoken`` tokens and the end of sentence are predicted.
+    The libraries' own are too small. Only ``spoken`` tokens are predicted, and, after one of them,
+    the end.
     """
     generator = torch.Generator().manual_seed(seed)
     decoder = network.get_decoder()
@@ -72,6 +73,7 @@ def save_network(network, directory: Path, spoken: set[int], seed: int) -> None:
     network.generation_config.suppress_tokens = [
         token for token in range(network.config.vocab_size) if token not in allowed
     ]
+    network.generation_config.begin_suppress_tokens = [network.config.eos_token_id]
     network.save_pretrained(directory)
 
 
@@ -113,6 +115,10 @@ def save_speech_to_text(directory: Path, *, languages: bool = False) -> None:
         vocab_size=40,
         hard_vocab_limit=False,
         user_defined_symbols=[*tags, *WORDS],
+        bos_id=0,
+        pad_id=1,
+        eos_id=2,
+        unk_id=3,
         minloglevel=2,
     )
     vocabulary = directory / "vocab.json"

@@ -130,8 +130,9 @@ FAMILIES.register("seamless-m4t-v2")(
         models="SeamlessM4T v2, its speech-to-text part: `SeamlessM4Tv2ForSpeechToText`",
         tasks="recognition and translation, by the tag of the text's language",
         input="filterbank, normalised by utterance, of any length",
-        checkpoint=_SAVED + "`*.safetensors`, `preprocessor_config.json`, `tokenizer.json` and "
-        "`tokenizer_config.json`",
+        checkpoint=_SAVED
+        + "`*.safetensors`, `preprocessor_config.json`, `tokenizer_config.json`, and "
+        "`tokenizer.json` or `sentencepiece.bpe.model`",
     )
 )
 FAMILIES.register("moonshine")(

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, CanaryForConditionalGeneration, ParakeetFeatureExtractor
+from transformers import CanaryForConditionalGeneration, ParakeetFeatureExtractor
 
 from s2txai.datasets import Task
 from s2txai.models.fast_conformer import FastConformerModel
-from s2txai.models.transformers_base import load_network, load_part
+from s2txai.models.transformers_base import load_network, load_part, load_tokenizer
 
 
 def load_canary(directory: Path, *, device: torch.device, precision: torch.dtype) -> "CanaryModel":
@@ -15,7 +15,7 @@ def load_canary(directory: Path, *, device: torch.device, precision: torch.dtype
     network = load_network(CanaryForConditionalGeneration, directory).to(device)
     return CanaryModel(
         network,
-        load_part(AutoTokenizer, directory, trust_remote_code=False),
+        load_tokenizer(directory),
         load_part(ParakeetFeatureExtractor, directory),
         max_positions=network.config.decoder_config.max_position_embeddings,
         precision=precision,

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from transformers import (
-    AutoTokenizer,
     CohereAsrFeatureExtractor,
     CohereAsrForConditionalGeneration,
 )
@@ -15,7 +14,7 @@ from s2txai.errors import UserError
 from s2txai.models.base import Features
 from s2txai.models.fast_conformer import FastConformerModel
 from s2txai.models.pieces import SPACE
-from s2txai.models.transformers_base import load_network, load_part
+from s2txai.models.transformers_base import load_network, load_part, load_tokenizer
 
 
 def load_cohere_asr(
@@ -25,7 +24,7 @@ def load_cohere_asr(
     network = load_network(CohereAsrForConditionalGeneration, directory).to(device)
     return CohereAsrModel(
         network,
-        load_part(AutoTokenizer, directory, trust_remote_code=False),
+        load_tokenizer(directory),
         load_part(CohereAsrFeatureExtractor, directory),
         max_positions=network.config.max_position_embeddings,
         precision=precision,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, MoonshineForConditionalGeneration, Wav2Vec2FeatureExtractor
+from transformers import MoonshineForConditionalGeneration, Wav2Vec2FeatureExtractor
 
 from s2txai.datasets import Task
 from s2txai.errors import UserError
@@ -21,6 +21,7 @@ from s2txai.models.transformers_base import (
     TransformersModel,
     load_network,
     load_part,
+    load_tokenizer,
     suppressed_tokens,
 )
 
@@ -31,7 +32,7 @@ def load_moonshine(
     """Load a Moonshine, as a :class:`~s2txai.models.base.Loader`."""
     return MoonshineModel(
         load_network(MoonshineForConditionalGeneration, directory).to(device),
-        load_part(AutoTokenizer, directory, trust_remote_code=False),
+        load_tokenizer(directory),
         load_part(Wav2Vec2FeatureExtractor, directory),
         precision=precision,
     )

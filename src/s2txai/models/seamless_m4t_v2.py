@@ -8,10 +8,11 @@ one step more than there are cells: what that step gets counts as attention outs
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, SeamlessM4TFeatureExtractor, SeamlessM4Tv2ForSpeechToText
+from transformers import SeamlessM4TFeatureExtractor, SeamlessM4Tv2ForSpeechToText
 
 from s2txai.datasets import Task
 from s2txai.errors import UserError
@@ -21,6 +22,7 @@ from s2txai.models.transformers_base import (
     TransformersModel,
     load_network,
     load_part,
+    load_tokenizer,
     suppressed_tokens,
 )
 
@@ -60,7 +62,7 @@ def load_seamless_m4t_v2(
         )
     return SeamlessM4Tv2Model(
         network,
-        load_part(AutoTokenizer, directory, trust_remote_code=False),
+        load_tokenizer(directory),
         load_part(SeamlessM4TFeatureExtractor, directory),
         precision=precision,
     )
@@ -74,7 +76,7 @@ class SeamlessM4Tv2Model(TransformersModel):
     def __init__(
         self,
         network: SeamlessM4Tv2ForSpeechToText,
-        tokenizer: AutoTokenizer,
+        tokenizer: Any,
         extractor: SeamlessM4TFeatureExtractor,
         *,
         precision: torch.dtype,

@@ -48,9 +48,10 @@ class SpeechToTextModel(TransformersModel):
         precision: torch.dtype,
     ) -> None:
         config = network.config
+        pieces = WordPieces(tokenizer, config.eos_token_id)
         super().__init__(
             network,
-            WordPieces(tokenizer, config.eos_token_id),
+            pieces,
             Facts(
                 sampling_rate=extractor.sampling_rate,
                 frame_shift=FRAME_SHIFT,
@@ -63,7 +64,9 @@ class SpeechToTextModel(TransformersModel):
         )
         self._extractor = extractor
         self._start: int = config.decoder_start_token_id
-        self._targets: dict[str, int] = tokenizer.lang_code_to_id
+        self._targets = {
+            language: pieces.token(f"<lang:{language}>") for language in tokenizer.lang_code_to_id
+        }
 
     def prompt(self, task: Task) -> list[int]:
         """Return the decoder's start and, in a multilingual translator, the target language.

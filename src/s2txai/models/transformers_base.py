@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
+from transformers import AutoTokenizer, GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPastAndCrossAttentions
 
 from s2txai.errors import UserError
@@ -422,6 +422,22 @@ def load_part(part_class: Any, directory: Path, **options: Any) -> Any:
             f"{directory} holds nothing that {part_class.__name__} can read "
             f"({_first_line(error)}); save it beside the weights with its 'save_pretrained'."
         ) from error
+
+
+def load_tokenizer(directory: Path) -> Any:
+    """Load the tokenizer of the class that the checkpoint names.
+
+    Raises
+    ------
+    UserError
+        If there is none: some classes would make up an empty vocabulary.
+    """
+    if not any(directory.glob("tokenizer.json")) and not any(directory.glob("*.model")):
+        raise UserError(
+            f"{directory} has no tokenizer.json; save the tokenizer beside the weights with its "
+            "'save_pretrained'."
+        )
+    return load_part(AutoTokenizer, directory, trust_remote_code=False)
 
 
 def _first_line(error: Exception) -> str:
