@@ -430,12 +430,13 @@ def load_tokenizer(directory: Path) -> Any:
     Raises
     ------
     UserError
-        If there is none: some classes would make up an empty vocabulary.
+        If there is none: some classes would make up an empty vocabulary, or convert other files
+        with packages that are not here.
     """
-    if not any(directory.glob("tokenizer.json")) and not any(directory.glob("*.model")):
+    if not (directory / "tokenizer.json").exists():
         raise UserError(
-            f"{directory} has no tokenizer.json; save the tokenizer beside the weights with its "
-            "'save_pretrained'."
+            f"{directory} has no tokenizer.json; load the tokenizer with transformers and save it "
+            "beside the weights with its 'save_pretrained'."
         )
     return load_part(AutoTokenizer, directory, trust_remote_code=False)
 
