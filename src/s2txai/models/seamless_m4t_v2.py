@@ -125,7 +125,7 @@ class SeamlessM4Tv2Model(TransformersModel):
         return Features(np.ascontiguousarray(frames, dtype=np.float32), padding_value=0.0)
 
     def _inputs(self, features: torch.Tensor, padding_value: float) -> torch.Tensor:
-        """Return pairs of frames [N, T / 2, 2 F] of [N, T, F]."""
+        """Return pairs of frames [N, T / 2, 2 F] of [N, T, F]; T is even, see ``features``."""
         N, T, F = features.shape
         stride = self._extractor.stride
         return features.reshape(N, T // stride, stride * F)
