@@ -41,7 +41,7 @@ def audio_duration(path: Path, *, offset: float = 0.0, duration: float | None = 
     if seconds < SHORTEST:
         raise UserError(
             f"{_named(path, offset, duration)} holds {seconds:.3f} s of audio, less than "
-            f"{SHORTEST} s; leave it out of the manifest."
+            f"{SHORTEST} s; leave the utterance out."
         )
     return seconds
 
@@ -85,7 +85,7 @@ def read_audio(
     if not np.isfinite(samples).all():
         raise UserError(f"{name} holds samples that are NaN or infinite; record or convert again.")
     if not samples.any():
-        raise UserError(f"{name} holds nothing but silence; leave it out of the manifest.")
+        raise UserError(f"{name} holds nothing but silence; leave the utterance out.")
     return samples if rate == sampling_rate else _resample(samples, rate, sampling_rate)
 
 

@@ -56,8 +56,62 @@ def put_europarl(root):
     return {"format": "europarl-st", **DIRECTION}
 
 
-CORPORA = {"europarl-st": put_europarl}
-IDS = {"europarl-st": ["en.2008.1-020_500_3250", "en.2008.1-020_3250_6100"]}
+def put_must_c(root):
+    folder = root / "corpus" / "en-it" / "data" / "test"
+    put(
+        folder / "txt" / "test.yaml",
+        *(
+            f"- {{duration: {end - start:.6f}, offset: {start:.6f}, rW: 9, uW: 0, "
+            "speaker_id: spk.1, wav: ted_1.wav}"
+            for start, end in CUTS
+        ),
+    )
+    put(folder / "txt" / "test.en", *ENGLISH)
+    put(folder / "txt" / "test.it", *ITALIAN)
+    put_speech(folder / "wav" / "ted_1.wav")
+    return {"format": "must-c", **DIRECTION}
+
+
+def put_covost(root):
+    folder = root / "corpus"
+    clips = folder / "clips"
+    clips.mkdir(parents=True)
+    samples, _ = soundfile.read(SPEECH)
+    rows = []
+    for name, (start, end), *texts in zip(CLIPS, CUTS, ENGLISH, ITALIAN, strict=True):
+        cut = samples[round(start * RATE) : round(end * RATE)]
+        soundfile.write(clips / f"{name}.flac", cut, RATE)
+        rows.append("\t".join([f"{name}.flac", *texts, "ab12"]))
+    table = folder / "covost_v2.en_it.test.tsv"
+    put(table, "path\tsentence\ttranslation\tclient_id", *rows)
+    return {"format": "covost", **DIRECTION}
+
+
+def put_kaldi(root):
+    folder = root / "corpus"
+    put_speech(folder / "wav" / "talk.wav")
+    put(folder / "wav.scp", "talk wav/talk.wav")
+    spans = zip(KALDI_IDS, CUTS, strict=True)
+    put(folder / "segments", *(f"{name} talk {start} {end}" for name, (start, end) in spans))
+    for file, texts in {"text": ENGLISH, "text.it": ITALIAN}.items():
+        put(folder / file, *map(" ".join, zip(KALDI_IDS, texts, strict=True)))
+    return {"format": "kaldi", "folder": "corpus", "language": "en"}
+
+
+CLIPS = ["common_voice_en_1", "common_voice_en_2"]
+KALDI_IDS = ["anna-talk-1", "anna-talk-2"]
+CORPORA = {
+    "europarl-st": put_europarl,
+    "must-c": put_must_c,
+    "covost": put_covost,
+    "kaldi": put_kaldi,
+}
+IDS = {
+    "europarl-st": ["en.2008.1-020_500_3250", "en.2008.1-020_3250_6100"],
+    "must-c": ["ted_1_500_3250", "ted_1_3250_6100"],
+    "covost": CLIPS,
+    "kaldi": KALDI_IDS,
+}
 
 
 @pytest.fixture(params=CORPORA)
@@ -109,9 +163,8 @@ def test_entries_are_what_the_schema_allows(corpus):
     assert config_errors({"mine": entry | FACTS}, SCHEMA) == []
     for key in entry.keys() - {"format", "language"}:
         without = {name: value for name, value in entry.items() if name != key} | FACTS
-        assert [
-            f"'mine.{key}' is missing" in one for one in config_errors({"mine": without}, SCHEMA)
-        ]
+        (sentence,) = config_errors({"mine": without}, SCHEMA)
+        assert sentence.startswith(f"'mine.{key}' is missing")
     (sentence,) = config_errors({"mine": entry | FACTS | {"manifest": "m.tsv"}}, SCHEMA)
     assert sentence.startswith("unknown key 'mine.manifest'")
 
@@ -194,12 +247,13 @@ def test_recordings_of_any_format(tmp_path, suffix):
 
 
 def test_aac_is_refused_with_the_command_that_converts_it(tmp_path):
-    entry = put_europarl(tmp_path)
-    audios = tmp_path / "corpus/en/audios"
+    root = tmp_path / "my corpora"
+    entry = put_europarl(root)
+    audios = root / "corpus/en/audios"
     shutil.move(audios / "en.2008.1-020.flac", audios / "en.2008.1-020.m4a")
-    assert complaint(entry, tmp_path).endswith(
+    assert complaint(entry, root).endswith(
         f"en.2008.1-020.m4a is AAC, which libsndfile does not read; convert the recordings with: "
-        f'for f in {audios}/*.m4a; do ffmpeg -i "$f" "${{f%.m4a}}.flac"; done'
+        f'for f in \'{audios}\'/*.m4a; do ffmpeg -i "$f" "${{f%.m4a}}.flac"; done'
     )
 
 
@@ -210,6 +264,151 @@ def test_segments_without_translation_have_none(tmp_path):
     assert utterances[1].translations == {}
     with pytest.raises(UserError, match=re.escape("(in another format, its text in 'it')")):
         select(utterances, parse_task("st-en-it"))
+
+
+# MuST-C
+
+
+MUST_C = Path("corpus/en-it/data/test/txt/test.yaml")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("offset: 3.25", "ofset: 3.25", ", segment 2: no 'wav', 'offset' and 'duration'; "),
+        ("offset: 3.250000", "offset: x", ", segment 2: 'x' is no time in seconds"),
+        ("duration: 2.85", "duration: -2.85", ", segment 2: '-2.85' is no time in seconds"),
+        ("duration: 2.850000", "duration: 0", ", segment 2: the segment ends at 3.25 s"),
+        ("9, uW: 0, speaker_id: spk.1, wav: ted_1.wav}", "9}", ", segment 1: no 'wav',"),
+        ("wav: ted_1.wav}", "wav: ted_2.wav}", ", segment 1: no recording "),
+        ("- {duration: 2.85", "- [{duration: 2.85", ", line 3: not valid YAML"),
+        ("- {", "- !!python/name:os.system {", ", line 1: not valid YAML"),
+    ],
+)
+def test_faulty_segments_of_must_c(tmp_path, old, new, words):
+    entry = put_must_c(tmp_path)
+    change(tmp_path / MUST_C, old, new)
+    assert complaint(entry, tmp_path).startswith(f"{tmp_path / MUST_C}{words}")
+
+
+def test_must_c_with_other_content(tmp_path):
+    entry = put_must_c(tmp_path)
+    put(tmp_path / MUST_C, "segments: 2")
+    assert "must be a list of segments" in complaint(entry, tmp_path)
+    (tmp_path / MUST_C).unlink()
+    assert "test.yaml cannot be read (No such file" in complaint(entry, tmp_path)
+    assert "No folder 'en-de' in" in complaint(entry | {"target": "de"}, tmp_path)
+
+
+# CoVoST 2
+
+
+def test_covost_that_is_not_split_finds_its_sentences_in_common_voice(tmp_path):
+    entry = put_covost(tmp_path)
+    expected = read_dataset(entry, tmp_path)
+    folder = tmp_path / "corpus"
+    (folder / "covost_v2.en_it.test.tsv").unlink()
+    rows = [f"{CLIPS[0]}.flac\t{ITALIAN[0]}\ttest", f"{CLIPS[1]}.flac\t{ITALIAN[1]}\ttest_covost"]
+    put(folder / "covost_v2.en_it.tsv", "path\ttranslation\tsplit", *rows, "no.flac\tno\ttrain")
+    assert "validated.tsv cannot be read" in complaint(entry, tmp_path)
+    sentences = [f"x\t{name}.flac\t{text}" for name, text in zip(CLIPS, ENGLISH, strict=True)]
+    put(folder / "validated.tsv", "client_id\tpath\tsentence", *reversed(sentences))
+    assert read_dataset(entry, tmp_path) == expected
+    put(folder / "validated.tsv", "client_id\tpath\tsentence", sentences[0])
+    assert f"line 3: {CLIPS[1]}.flac is not in" in complaint(entry, tmp_path)
+    assert "names no utterance" in complaint(entry | {"split": "dev"}, tmp_path)
+
+
+def test_joined_covost_needs_no_other_table(tmp_path):
+    entry = put_covost(tmp_path)
+    expected = read_dataset(entry, tmp_path)
+    own = tmp_path / "corpus" / "covost_v2.en_it.test.tsv"
+    joined = own.with_name("covost_v2.en_it.tsv")
+    own.rename(joined)
+    change(joined, "client_id", "split")
+    change(joined, "ab12", "test")
+    assert read_dataset(entry, tmp_path) == expected
+
+
+def test_variants_of_languages_are_languages_in_tasks(tmp_path):
+    entry = put_covost(tmp_path) | {"target": "zh-CN"}
+    table = tmp_path / "corpus" / "covost_v2.en_it.test.tsv"
+    table.rename(table.with_name("covost_v2.en_zh-CN.test.tsv"))
+    assert read_dataset(entry, tmp_path)[0].translations == {"zh": ITALIAN[0]}
+    assert config_errors({"mine": entry | FACTS}, SCHEMA) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("path\t", "file\t", "line 1: no column 'path'"),
+        ("\tclient_id", "", "line 2: 4 values for 3 columns"),
+        (CLIPS[1], "lost", "line 3: no recording "),
+    ],
+)
+def test_faulty_tables_of_covost(tmp_path, old, new, words):
+    entry = put_covost(tmp_path)
+    table = tmp_path / "corpus" / "covost_v2.en_it.test.tsv"
+    change(table, old, new)
+    assert complaint(entry, tmp_path).startswith(f"{table}, {words}")
+
+
+def test_a_missing_table_of_covost(tmp_path):
+    entry = put_covost(tmp_path) | {"target": "de"}
+    assert complaint(entry, tmp_path).startswith("Neither ")
+
+
+# Kaldi
+
+
+def test_kaldi_without_segments_has_whole_recordings(tmp_path):
+    entry = put_kaldi(tmp_path)
+    folder = tmp_path / "corpus"
+    (folder / "segments").unlink()
+    put(folder / "wav.scp", f"anna-talk-1 {folder / 'wav' / 'talk.wav'}")
+    (one,) = read_dataset(entry, tmp_path)
+    assert (one.id, one.transcript, one.offset, one.duration) == (KALDI_IDS[0], ENGLISH[0], 0, None)
+    np.testing.assert_array_equal(one.read(RATE), soundfile.read(SPEECH, dtype="float32")[0])
+
+
+def test_kaldi_names_the_language_of_each_utterance(tmp_path):
+    entry = put_kaldi(tmp_path)
+    del entry["language"]
+    table = tmp_path / "corpus" / "utt2lang"
+    assert complaint(entry, tmp_path).startswith(f"No file {table}; ")
+    put(table, f"{KALDI_IDS[0]} en")
+    assert complaint(entry, tmp_path).startswith(f"{table}: no line for utterance 'anna-talk-2'")
+    put(table, f"{KALDI_IDS[0]} en", f"{KALDI_IDS[1]} Italian")
+    assert complaint(entry, tmp_path).startswith(f"{table}, line 2: language 'Italian'")
+    put(table, f"{KALDI_IDS[0]} en", f"{KALDI_IDS[1]} it")
+    one, other = read_dataset(entry, tmp_path)
+    assert (one.language, one.translations) == ("en", {"it": ITALIAN[0]})
+    # text.it has what is said, not a translation.
+    assert (other.language, other.translations) == ("it", {})
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "words"),
+    [
+        ("wav.scp", "talk sph2pipe talk.sph |", "line 1: the recording comes from a command; "),
+        ("wav.scp", "talk talk.wav", "line 1: no audio file "),
+        ("segments", "anna-talk-1 talk 0.5", "line 1: not of the form"),
+        ("segments", "anna-talk-1 walk 0.5 1", "line 1: no recording 'walk' in wav.scp"),
+        ("segments", "anna-talk-1 talk 2 1", "line 1: the segment ends at 1 s"),
+        ("segments", "a talk 0 1\na talk 1 2", "line 2: 'a' is there twice"),
+    ],
+)
+def test_faulty_files_of_kaldi(tmp_path, file, line, words):
+    entry = put_kaldi(tmp_path)
+    put(tmp_path / "corpus" / file, line)
+    assert complaint(entry, tmp_path).startswith(f"{tmp_path / 'corpus' / file}, {words}")
+
+
+@pytest.mark.parametrize("file", ["wav.scp", "text"])
+def test_missing_files_of_kaldi(tmp_path, file):
+    entry = put_kaldi(tmp_path)
+    (tmp_path / "corpus" / file).unlink()
+    assert complaint(entry, tmp_path).startswith(f"{tmp_path / 'corpus' / file} cannot be read")
 
 
 # Through the workflow

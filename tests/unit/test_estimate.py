@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from s2txai.audio import audio_duration
 from s2txai.estimate import (
     GPU_FLOPS,
     SECONDS_PER_JOB,
@@ -56,7 +55,7 @@ def test_gradient_methods_are_jobs_masks_and_backward_passes(config):
     before, found = (estimate(run, one, cost) for one in (config, listed))
     assert found.jobs == before.jobs + 2
     assert found.masks == before.masks + 40
-    rows = TOKENS_PER_SECOND * audio_duration(run.utterances[0].path) + 1
+    rows = TOKENS_PER_SECOND * run.utterances[0].seconds() + 1
     forward, backward, deleted = 40 + 10 * rows, 40 * rows + 10 * rows, 2
     expected = forward * 2.0 + backward * 1.0 + deleted * 3.0 + 2 * SECONDS_PER_JOB
     assert found.seconds - before.seconds == pytest.approx(expected)

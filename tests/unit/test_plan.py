@@ -191,7 +191,7 @@ def test_unknown_keys(config, root):
         (
             {"utterances": ["en-1", "en-22"]},
             "config: runs of 'talks': "
-            "Unknown utterance 'en-22'; did you mean 'en-2'? Choose ids of the manifest.",
+            "Unknown utterance 'en-22'; did you mean 'en-2'? Choose ids of the data set.",
         ),
     ],
 )

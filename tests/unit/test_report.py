@@ -1,5 +1,7 @@
 """The page and its figures, on a finished run made without a model."""
 
+import base64
+import io
 import re
 import shutil
 from dataclasses import replace
@@ -9,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 from matplotlib.figure import Figure
 
 from s2txai.errors import UserError
@@ -120,6 +123,21 @@ def test_every_picture_is_described_and_every_recording_embedded(page: Page) -> 
     # fLaC, as base64
     assert all(source.startswith("data:audio/flac;base64,ZkxhQ") for source in recordings)
     assert len(recordings) == len(IDS)
+
+
+def test_recordings_of_segments_are_cut(files: RunFiles, tmp_path: Path) -> None:
+    audio = {
+        name: replace(utterance, offset=1.0, duration=0.5)
+        for name, utterance in files.audio.items()
+    }
+    write(tmp_path, replace(files, audio=audio))
+    page = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
+    for name, recording in zip(IDS, page.having("audio"), strict=True):
+        flac = base64.b64decode((recording["src"] or "").partition(",")[2])
+        whole, rate = soundfile.read(files.audio[name].path)
+        np.testing.assert_allclose(
+            soundfile.read(io.BytesIO(flac))[0], whole[rate : rate + rate // 2], atol=2**-14
+        )
 
 
 def test_missing_numbers_give_a_reason(page: Page) -> None:

@@ -211,7 +211,7 @@ def select(
         if name not in by_id:
             raise UserError(
                 f"Unknown utterance '{name}'{did_you_mean(name, list(by_id)) or '.'} "
-                "Choose ids of the manifest."
+                "Choose ids of the data set."
             )
         if by_id[name].language != task.source:
             raise UserError(
@@ -226,7 +226,7 @@ def select(
     if not selected:
         spoken = ", ".join(sorted({utterance.language for utterance in utterances}))
         raise UserError(
-            f"No utterance is selected for task {task.name}; the manifest holds speech in: "
+            f"No utterance is selected for task {task.name}; the data set holds speech in: "
             f"{spoken}."
         )
     for utterance in selected:

@@ -91,7 +91,7 @@ class TransformersModel(Model):
         raise NotImplementedError
 
     def _seen(self, states: torch.Tensor) -> torch.Tensor:
-        """Return what cross-attention sees of states [N, steps, D]: in most families, all."""
+        """Return what cross-attention projects: the states, unless a family changes their width."""
         return states
 
     @torch.inference_mode()

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -50,7 +51,8 @@ def recording(folder: Path, stem: str, where: str) -> Path:
     if (folder / f"{stem}.m4a").is_file():
         raise UserError(
             f"{where}: {folder / stem}.m4a is AAC, which libsndfile does not read; convert the "
-            f'recordings with: for f in {folder}/*.m4a; do ffmpeg -i "$f" "${{f%.m4a}}.flac"; done'
+            f"recordings with: for f in {shlex.quote(str(folder))}/*.m4a; "
+            'do ffmpeg -i "$f" "${f%.m4a}.flac"; done'
         )
     raise UserError(
         f"{where}: no recording {folder / stem} with one of the suffixes {', '.join(SUFFIXES)}; "
