@@ -80,6 +80,7 @@ def decode_arrays(rng: np.random.Generator) -> dict[str, np.ndarray]:
         "padding_value": np.float32(-1),
         "frame_shift": np.float32(0.01),
         "subsampling": np.int64(2),
+        "time_only": np.False_,
         "text": np.array("He might even have been made amiable himself! <b>&"),
     }
 
@@ -227,7 +228,9 @@ def write_tables(
 
 
 _TOKEN = {name: ["token"] for name in ("tokens", "pieces", "roles", "word_index", "log_probs")}
-_SCALARS = {name: [] for name in ("padding_value", "frame_shift", "subsampling", "text")}
+_SCALARS = {
+    name: [] for name in ("padding_value", "frame_shift", "subsampling", "time_only", "text")
+}
 _DECODE_AXES = _TOKEN | _SCALARS | {"prompt": ["prompt token"], "features": ["frame", "frequency"]}
 _ATTENTION_AXES = {
     "cross_attention": ["layer", "head", "token", "step"],

@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from matplotlib.figure import Figure
 
 from s2txai.errors import UserError
 from s2txai.report.comparison import comparison
-from s2txai.report.figures import head_correlations, render_png
+from s2txai.report.figures import draw_input, head_correlations, render_png
 from s2txai.report.layers import by_layer, layers_table
 from s2txai.report.names import row_labels
 from s2txai.report.page import Facts, RunFiles, write_report
@@ -548,3 +549,10 @@ def test_row_labels_mark_continued_words_and_escape_controls() -> None:
 )
 def test_number_text(value: float, form: str, text: str) -> None:
     assert number_text(value, form) == text
+
+
+@pytest.mark.parametrize(("time_only", "title"), [(True, "Waveform"), (False, "Spectrogram")])
+def test_the_input_is_called_what_it_is(time_only, title):
+    axes = Figure().subplots()
+    draw_input(axes, np.zeros((5, 3), np.float32), 0.004, time_only=time_only)
+    assert axes.get_title().startswith(title)

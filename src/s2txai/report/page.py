@@ -473,13 +473,14 @@ def _utterance(run: Run, facts: UtteranceFacts, figures: Path) -> dict[str, Any]
         ),
         frame_shift=float(decoded["frame_shift"]),
         subsampling=int(decoded["subsampling"]),
+        time_only=bool(decoded["time_only"]),
     )
     listed = ", ".join(f"ρ(CA, {map_name(name)}) = {value}" for name, value in found.items())
     picture = _picture(
         figure,
         figures,
         f"{run.files.key}/utterance_{facts.id}",
-        f"Spectrogram of {facts.duration:.2f} s and maps of {facts.n_rows} tokens: "
+        f"Input of {facts.duration:.2f} s and maps of {facts.n_rows} tokens: "
         f"{', '.join(map_name(name) for name in titles)}. {listed}.",
         "One row a predicted token, from top to bottom; a leading + continues the word above. "
         "Bright: far above the row's own mean, which is what the headline compares. Where the "
