@@ -32,6 +32,8 @@ from tests.unit.test_model_contract import noise
 TASK = parse_task("asr-en")
 SECONDS = {"short": 0.5, "long": 0.8}
 POOLINGS = ("avg2d",)
+# What the Conformer's folder must hold: tests/unit/test_conformer.py.
+TRANSFORMERS = [name for name in TINY if name != "conformer"]
 
 
 def write_corpus(root):
@@ -150,6 +152,7 @@ def test_what_a_family_asks_for_is_what_save_pretrained_writes(family, tmp_path)
     load_model(family, tmp_path, device="cpu")
 
 
+@pytest.mark.parametrize("family", TRANSFORMERS, indirect=True)
 @pytest.mark.parametrize(
     "file", ["model.safetensors", "tokenizer_config.json", "preprocessor_config.json"]
 )
@@ -166,6 +169,7 @@ def test_missing_files_are_told(family, tmp_path, file):
         load_model(family, tmp_path, device="cpu")
 
 
+@pytest.mark.parametrize("family", TRANSFORMERS, indirect=True)
 def test_missing_weights_are_told(family, tmp_path):
     from safetensors.torch import load_file, save_file
 
