@@ -1,5 +1,8 @@
 """Every family through the six steps, and what is special in one of them."""
 
+import json
+import logging
+
 import numpy as np
 import pytest
 import soundfile
@@ -11,6 +14,7 @@ from s2txai.datasets import parse_task, read_manifest, select
 from s2txai.deletion import map_names
 from s2txai.errors import UserError
 from s2txai.families import FAMILIES
+from s2txai.fetch import fetch_model
 from s2txai.models import load_model
 from s2txai.models.base import n_steps
 from s2txai.models.handle import ModelHandle
@@ -278,3 +282,40 @@ def test_moonshine_hears_silence_after_the_utterance(tmp_path, n_samples):
     assert states.shape[1] == n_steps(len(features.values), 6)
     with pytest.raises(UserError, match="Moonshine only transcribes"):
         model.prompt(parse_task("st-en-it"))
+
+
+CUSTOM = """
+from transformers import WhisperForConditionalGeneration
+
+class Custom(WhisperForConditionalGeneration):
+    was_run = True
+"""
+
+
+def save_with_code(folder):
+    """Write a tiny Whisper whose settings name a class of their own."""
+    TINY["whisper"](folder)
+    settings = json.loads((folder / "config.json").read_text())
+    settings["auto_map"] = {"AutoModelForSpeechSeq2Seq": "custom.Custom"}
+    (folder / "config.json").write_text(json.dumps(settings))
+    (folder / "custom.py").write_text(CUSTOM)
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_code_beside_the_weights_is_run_only_if_trusted(tmp_path, monkeypatch, trusted):
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "c"))
+    source = tmp_path / "snapshot"
+    source.mkdir()
+    save_with_code(source)
+    entry = {"family": "whisper", "source": {"hub": {"repo": "a/b", "revision": "0" * 40}}}
+    if trusted:
+        entry["options"] = {"trust_remote_code": True}
+
+    def snapshot(repo, revision, patterns):
+        assert ("*.py" in patterns) is trusted
+        return source
+
+    fetch_model(entry, tmp_path / "model", logging.getLogger(), snapshot=snapshot)
+    assert (tmp_path / "model" / "custom.py").exists() is trusted
+    model = load_model("whisper", tmp_path / "model", device="cpu")
+    assert getattr(model._network, "was_run", False) is trusted
