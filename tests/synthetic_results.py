@@ -201,7 +201,7 @@ def write_tables(
     )
     aggregated = [load(root / "aggregate" / "0000" / f"{name}.npz") for name in ids]
     tables = correlate(aggregated, poolings=POOLINGS, rows="all")
-    for name in ("utterances", "reliability", "summary", "mixing"):
+    for name in ("utterances", "reliability", "summary", "mixing", "best_heads"):
         write_table(root / "correlate" / f"{name}.csv", getattr(tables, name))
     percents = range(0, 101, 10)
     curves = pd.DataFrame(

@@ -103,6 +103,17 @@ def interval(
     return low, high
 
 
+def mean_and_interval(values: npt.ArrayLike, *, seed: int) -> tuple[float, float, float]:
+    """Return mean and ends of its interval of one value an utterance [n]; NaN where none."""
+    values = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(values).any():
+        return (float("nan"),) * 3
+    low, high = interval(
+        resampled_means(values, resamples(len(values), seed=seed)), np.isfinite(values).sum()
+    )
+    return float(np.nanmean(values)), float(low), float(high)
+
+
 def paired_p_value(differences: npt.ArrayLike, *, seed: int) -> float:
     """Return the probability of a mean this far from 0 if the signs of differences were chance.
 

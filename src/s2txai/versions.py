@@ -13,9 +13,9 @@ ALGORITHM_VERSIONS = {
     "input_x_gradient": 1,
     "integrated_gradients": 1,
     "aggregate": 2,
-    "correlate": 2,
+    "correlate": 3,
     "deletion": 1,
     "sensitivity": 1,
     "score": 2,
-    "report": 3,
+    "report": 4,
 }

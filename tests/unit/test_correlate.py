@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import pearsonr, spearmanr, zscore
+from scipy.stats import pearsonr, spearmanr, t, zscore
 
 from s2txai.aggregate import attention_maps
 from s2txai.artifacts import Artifact
@@ -365,3 +365,92 @@ def test_layers_and_heads_are_whole_numbers_in_files(tables, tmp_path):
         read = pd.read_csv(path, dtype=str, keep_default_na=False)
         assert set(read["layer"]) == {"", "0", "1"}
         assert set(read["head"]) == {"", "0", "1", "2"}
+
+
+# Confidence intervals and the choice of a head
+
+
+def studied(n, **options):
+    return correlate(
+        [aggregated(f"u{seed}", seed, **options) for seed in range(n)],
+        poolings=POOLINGS, rows="all",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def twelve():
+    return studied(12)
+
+
+def test_interval_of_rho_is_that_of_a_mean(twelve):
+    row = pick(twelve.summary, saliency="smx_avg2d", **MEAN, **HEADLINE)
+    values = twelve.utterances
+    values = values[(values["attention"] == "ca_mean") & (values["saliency"] == "smx_avg2d")]
+    values = values[(values["metric"] == "pearson") & (values["normalise"] == "token")]["value"]
+    half = t.ppf(0.975, 11) * values.std() / np.sqrt(12)
+    assert row["rho_high"] - row["rho_low"] == pytest.approx(2 * half, rel=0.2)
+    assert row["rho_low"] < row["rho"] < row["rho_high"]
+    assert row["rho_corrected_low"] < row["rho_corrected"] < row["rho_corrected_high"]
+
+
+def test_what_has_no_correction_has_no_corrected_interval(twelve):
+    row = pick(twelve.summary, saliency="smx_max2d", **MEAN, **HEADLINE)
+    assert np.isnan([row["rho_corrected_low"], row["rho_corrected_high"]]).all()
+    assert np.isfinite([row["rho_low"], row["rho_high"]]).all()
+
+
+def test_interval_of_a_difference_is_paired(twelve):
+    """The same utterances are on both sides, so what they share does not widen it."""
+    row = pick(twelve.mixing, pooling="avg2d", **MEAN, **HEADLINE)
+    assert row["delta_low"] < row["delta"] < row["delta_high"]
+    sides = [
+        pick(twelve.summary, saliency=name, **MEAN, **HEADLINE) for name in ("smh", "smx_avg2d")
+    ]
+    apart = np.hypot(*(side["rho_high"] - side["rho_low"] for side in sides))
+    assert row["delta_high"] - row["delta_low"] < apart
+
+
+def test_one_utterance_has_no_interval():
+    tables = studied(1)
+    columns = [name for name in tables.summary if name.endswith(("_low", "_high"))]
+    assert tables.summary[columns].isna().all(axis=None)
+    assert tables.best_heads["rho_held_out"].isna().all()
+    assert tables.best_heads["rho"].notna().all()
+
+
+def test_intervals_depend_on_the_seed_alone():
+    again, other = studied(12), studied(12)
+    pd.testing.assert_frame_equal(again.summary, other.summary)
+    moved = correlate(
+        [aggregated(f"u{seed}", seed) for seed in range(12)], poolings=POOLINGS, rows="all", seed=1
+    )
+    assert (moved.summary["rho"] == again.summary["rho"]).all()
+    assert (moved.summary["rho_low"] != again.summary["rho_low"]).any()
+
+
+def test_best_head_is_the_one_without_noise(twelve):
+    for _, row in twelve.best_heads.iterrows():
+        assert row["head"] == 0  # head h has noise h
+        assert row["rho_held_out"] <= row["rho"] + 1e-12
+
+
+def test_a_head_chosen_by_chance_is_judged_elsewhere():
+    """Heads that are alike: the best of them is luck, and held out it is worth the average."""
+    rng = np.random.default_rng(0)
+    many = []
+    for number in range(10):
+        artifact = aggregated(f"u{number}", number)
+        heads = rng.standard_normal((L, H, I, STEPS))
+        many.append(replace_attention(artifact, heads))
+    tables = correlate(many, poolings=POOLINGS, rows="all")
+    heads = tables.summary[tables.summary["attention"] == "ca_head"]
+    for _, row in tables.best_heads.iterrows():
+        same = heads[(heads["saliency"] == row["saliency"]) & (heads["metric"] == "pearson")]
+        same = same[same["normalise"] == "token"]["rho"]
+        assert row["rho"] == pytest.approx(same.max())
+        assert row["rho_held_out"] < row["rho"]
+        assert row["n_heads_chosen"] > 1
+
+
+def replace_attention(artifact, heads):
+    return Artifact({**artifact.arrays, **attention_maps(heads)}, artifact.meta)

@@ -48,7 +48,7 @@ GENERATED = ("results", "resources/models")
 STEPS = ("decode", "attention", "smx", "smh", *GRADIENTS, "aggregate", "deletion")
 TABLES = (
     "decode/transcripts", "decode/scores", "correlate/utterances", "correlate/summary",
-    "correlate/reliability", "correlate/mixing", "correlate/masks",
+    "correlate/reliability", "correlate/mixing", "correlate/best_heads", "correlate/masks",
     "deletion/curves", "deletion/auc", "sensitivity/sensitivity",
 )  # fmt: skip
 
@@ -124,7 +124,7 @@ def written_tables(root, utterance, made):
     curve = curves([utterance.transcript], made("deletion"), RUN.task, **scoring)
     frames = [
         transcripts, scores, correlations.utterances, correlations.summary,
-        correlations.reliability, correlations.mixing, correlations.masks,
+        correlations.reliability, correlations.mixing, correlations.best_heads, correlations.masks,
         curve, areas(curve), designs,
     ]  # fmt: skip
     tables = {}

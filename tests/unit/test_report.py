@@ -234,8 +234,9 @@ def test_correlation_table_holds_the_headline(files: RunFiles) -> None:
     assert table.titles[0] == "SMX avg2d"
     assert texts[0] == "mean of all heads"
     assert texts[1] == number_text(expected["rho"])
-    assert texts[4] == number_text(expected["rho"] / np.sqrt(expected["reliability"]))
-    assert texts[6] == str(expected["n_rows"])
+    assert texts[2] == f"{expected['rho_low']:.2f} to {expected['rho_high']:.2f}"
+    assert texts[5] == number_text(expected["rho"] / np.sqrt(expected["reliability"]))
+    assert texts[8] == str(expected["n_rows"])
     assert texts[-1] == "0.45–0.55"
     assert group[-1][0].text == "layer 3 (last)"
     assert group[-1][0].marked
@@ -246,9 +247,9 @@ def test_maximum_pooling_has_no_corrected_value(files: RunFiles) -> None:
     table = correlation_table(read_run(files), PaperFigures(PAPER))
     row = table.groups[1][0]
     assert table.titles[1] == "SMX max2d"
-    assert row[2].text.startswith("≈")
-    assert row[4].text == "–"
-    assert "maximum" in table.notes[row[4].note]
+    assert row[3].text.startswith("≈")
+    assert row[5].text == row[6].text == "–"
+    assert "maximum" in table.notes[row[5].note]
     assert row[-1].text == "0.45–0.55, best 0.582"
 
 

@@ -33,6 +33,13 @@ rule correlate:
             subcategory="{model} on {dataset}, {task}",
             labels={"table": "mixing"},
         ),
+        best_heads=report(
+            RUN + "/correlate/best_heads.csv",
+            caption="../report/best_heads.rst",
+            category="Tables",
+            subcategory="{model} on {dataset}, {task}",
+            labels={"table": "best heads"},
+        ),
         masks=report(
             RUN + "/correlate/masks.csv",
             caption="../report/masks.rst",
@@ -52,6 +59,7 @@ rule correlate:
         ids=all_ids,
         poolings=config["aggregate"]["poolings"],
         rows=config["correlate"]["rows"],
+        seed=config["seed"],
     message:
         "Correlating: {wildcards.dataset}, {wildcards.model}, {wildcards.task}"
     script:

@@ -16,6 +16,7 @@ rule report:
         reliability=tables("correlate/reliability.csv"),
         summary=tables("correlate/summary.csv"),
         mixing=tables("correlate/mixing.csv"),
+        best_heads=tables("correlate/best_heads.csv"),
         curves=tables("deletion/curves.csv"),
         auc=tables("deletion/auc.csv"),
         sensitivity=tables("sensitivity/sensitivity.csv") if STUDY.designs else [],

@@ -16,6 +16,6 @@ with logging_to(Path(snakemake.log[0])):
     study = plan(snakemake.config, Path(snakemake.scriptdir).resolve().parents[1])
     run = study.runs[wildcards.dataset, wildcards.model, wildcards.task]
     aggregated = load_shards(run, snakemake.input.aggregate, "aggregate")
-    tables = correlate(aggregated, poolings=params.poolings, rows=params.rows)
-    for name in ("utterances", "reliability", "summary", "mixing", "masks"):
+    tables = correlate(aggregated, poolings=params.poolings, rows=params.rows, seed=params.seed)
+    for name in ("utterances", "reliability", "summary", "mixing", "best_heads", "masks"):
         write_table(getattr(tables, name), run, Path(snakemake.output[name]))

@@ -284,6 +284,7 @@ def _section(run: Run, figures: Path, paper: tables.PaperFigures, n_figured: int
         "correlation": tables.correlation_table(run, paper),
         "variants": tables.variants_table(run),
         "mixing": tables.mixing_table(run, paper),
+        "best_heads": tables.best_heads_table(run),
         "deletion": tables.deletion_table(run, paper),
         "sizes": tables.sizes_table(run),
         "parameters": tables.parameters_table(run),

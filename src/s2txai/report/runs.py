@@ -24,6 +24,7 @@ TABLES = {
     "utterances": "correlate/utterances.csv",
     "summary": "correlate/summary.csv",
     "mixing": "correlate/mixing.csv",
+    "best_heads": "correlate/best_heads.csv",
     "curves": "deletion/curves.csv",
     "auc": "deletion/auc.csv",
 }

@@ -18,6 +18,7 @@ NOT_LINEAR = "no correction for this map: noise does not average out under a max
 NO_NOISE = "by definition: the map is made without random masks"
 NO_SIGNAL = "the half-maps do not agree at all, so the ceiling is 0"
 UNDEFINED = "no row of the maps varies, so there is nothing to correlate"
+ONE_UTTERANCE = "needs two utterances"
 
 VARIANTS = (
     ("pearson", "token", "Pearson, rows (headline)"),
@@ -95,6 +96,13 @@ class Table:
         if not math.isnan(value):
             return Cell(number_text(value, form), rowspan=rowspan)
         return Cell("–", note=self.letter(reason), rowspan=rowspan)
+
+    def interval(self, row: pd.Series, name: str, reason: str = ONE_UTTERANCE) -> Cell:
+        """Return a cell with the confidence interval of a column of a table."""
+        low, high = row[f"{name}_low"], row[f"{name}_high"]
+        if math.isnan(low):
+            return Cell("–", note=self.letter(reason if math.isnan(row[name]) else ONE_UTTERANCE))
+        return Cell(f"{number_text(low, '.2f')} to {number_text(high, '.2f')}")
 
     def letter(self, reason: str) -> str:
         """Return the letter of a note, adding it where it is new."""
@@ -232,14 +240,17 @@ def correlation_table(run: Run, paper: PaperFigures) -> Table:
     chosen = chosen[chosen["attention"].isin(["ca_mean", "ca_layer"])]
     table = Table(
         caption="Correlation ρ of cross-attention with saliency, mean over utterances (Pearson, "
-        "each token's row standardised; no unit). ρ corrected = ρ / ceiling; r² corrected is its "
-        f"square. Paper: {paper.VERSION}, which reads ρ with SMH as a share in percent.",
+        "each token's row standardised; no unit), with 95 % confidence intervals by resampling "
+        "utterances. ρ corrected = ρ / ceiling; r² corrected is its square. "
+        f"Paper: {paper.VERSION}, which reads ρ with SMH as a share in percent.",
         header=[
             "attention",
             "ρ",
+            "95 %",
             "reliability",
             "ceiling",
             "ρ corrected",
+            "95 %",
             "r² corrected",
             "rows",
             "constant rows",
@@ -273,8 +284,10 @@ def _correlation_group(
             [
                 words(name, marked=layer in (None, run.n_layers - 1)),
                 table.number(row["rho"]),
+                table.interval(row, "rho"),
                 *(shared if first else []),
                 table.number(row["rho_corrected"], reason=why),
+                table.interval(row, "rho_corrected", why),
                 table.number(row["r2_corrected"], reason=why),
                 table.number(row["n_rows"], ",.0f"),
                 table.number(row["n_constant_rows"], ",.0f"),
@@ -323,6 +336,35 @@ def variants_table(run: Run) -> Table:
     return table
 
 
+def best_heads_table(run: Run) -> Table:
+    """Return the head that agrees best with each saliency map, cross-validated."""
+    heads = run.tables["best_heads"]
+    table = Table(
+        caption="The head that agrees best with each saliency map, chosen on all utterances, and "
+        "what heads reach that are chosen on all others but the one they are judged on: the value "
+        "to expect on other speech. ρ (Pearson, each token's row standardised), no unit. Layers "
+        "and heads count from 0.",
+        header=["saliency", "layer", "head", "ρ", "ρ held out", "95 %", "different heads chosen"],
+        source="correlate/best_heads.csv",
+        signature=merged_signatures(heads["signature"]),
+    )
+    table.groups = [
+        [
+            [
+                words(map_name(row["saliency"])),
+                Cell("–" if pd.isna(row["layer"]) else str(row["layer"])),
+                Cell("–" if pd.isna(row["head"]) else str(row["head"])),
+                table.number(row["rho"]),
+                table.number(row["rho_held_out"], reason=ONE_UTTERANCE),
+                table.interval(row, "rho_held_out"),
+                table.number(row["n_heads_chosen"], ".0f"),
+            ]
+            for _, row in heads.iterrows()
+        ]
+    ]
+    return table
+
+
 def mixing_table(run: Run, paper: PaperFigures) -> Table:
     """Return CA-SMH minus CA-SMX for the all-head mean and the last layer."""
     chosen = headline(run.tables["mixing"])
@@ -331,16 +373,19 @@ def mixing_table(run: Run, paper: PaperFigures) -> Table:
     table = Table(
         caption="Context mixing: how much better attention agrees with the saliency of encoder "
         "outputs (SMH) than of the input (SMX). Δ = ρ(CA, SMH) − ρ(CA, SMX), no unit; in percent "
-        "of ρ(CA, SMH). SMH has fewer segments and hence less noise; the corrected "
-        "columns take that out. Segments of SMX larger than an encoder step look like mixing, too, "
+        "of ρ(CA, SMH). 95 % confidence intervals by resampling utterances. SMH has fewer segments "
+        "and hence less noise; the corrected columns take that out. Segments of SMX larger than an "
+        "encoder step look like mixing, too, "
         f"and nothing takes that out. Paper: {paper.VERSION}.",
         header=[
             "attention",
             "ρ(CA, SMX)",
             "ρ(CA, SMH)",
             "Δ",
+            "95 %",
             "Δ (%)",
             "Δ corrected",
+            "95 %",
             "Δ corrected (%)",
             "paper: Δ",
             "paper: Δ (%)",
@@ -366,8 +411,10 @@ def mixing_table(run: Run, paper: PaperFigures) -> Table:
                     table.number(row["rho_smx"]),
                     table.number(row["rho_smh"]),
                     table.number(row["delta"], "+.3f"),
+                    table.interval(row, "delta"),
                     table.number(relative, "+.1f"),
                     table.number(row["delta_corrected"], "+.3f", why),
+                    table.interval(row, "delta_corrected", why),
                     table.number(corrected, "+.1f", why),
                     *(paper_cells if not group else []),
                 ]

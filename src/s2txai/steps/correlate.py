@@ -9,6 +9,7 @@ import pandas as pd
 
 from s2txai.aggregate import is_linear
 from s2txai.artifacts import Artifact
+from s2txai.bootstrap import interval, mean_and_interval, resampled_means, resamples
 from s2txai.correlate import choose_rows, correlations, is_constant
 from s2txai.errors import UserError
 from s2txai.saliency.gradient_statistics import GRADIENTS
@@ -25,6 +26,8 @@ VARIANTS = (
 ATTENTION = ["attention", "layer", "head"]
 MEASURE = ["saliency", "metric", "normalise", "rows"]
 
+Pair = tuple[np.ndarray, np.ndarray]
+
 
 @dataclass(frozen=True)
 class Tables:
@@ -40,6 +43,8 @@ class Tables:
         Means over utterances with ceiling and corrected value.
     mixing
         CA-SMH minus CA-SMX.
+    best_heads
+        The head that agrees best with each saliency map, cross-validated.
     masks
         Masks behind the maps of each utterance, and the reliability they reached.
     """
@@ -48,10 +53,13 @@ class Tables:
     reliability: pd.DataFrame
     summary: pd.DataFrame
     mixing: pd.DataFrame
+    best_heads: pd.DataFrame
     masks: pd.DataFrame
 
 
-def correlate(aggregated: Sequence[Artifact], *, poolings: Sequence[str], rows: str) -> Tables:
+def correlate(
+    aggregated: Sequence[Artifact], *, poolings: Sequence[str], rows: str, seed: int = 0
+) -> Tables:
     """Correlate every attention map with every saliency map.
 
     Parameters
@@ -62,6 +70,8 @@ def correlate(aggregated: Sequence[Artifact], *, poolings: Sequence[str], rows: 
         Names of :data:`s2txai.aggregate.POOLINGS`.
     rows
         ``all`` or ``text``; see :func:`s2txai.correlate.choose_rows`.
+    seed
+        Of the resamples behind the confidence intervals.
     """
     saliencies = [*(f"smx_{name}" for name in poolings), "smh", *gradient_methods(aggregated[0])]
     utterances = pd.concat(
@@ -75,7 +85,103 @@ def correlate(aggregated: Sequence[Artifact], *, poolings: Sequence[str], rows: 
     utterances = _sign(utterances, aggregated)
     reliability = _sign(_reliability(halves), aggregated)
     summary = _summary(utterances, reliability)
-    return Tables(utterances, reliability, summary, _mixing(summary, poolings), _masks(aggregated))
+    resampled = _resample(utterances, halves, summary, len(aggregated), seed)
+    mixing = _mixing(summary, poolings, resampled)
+    return Tables(
+        utterances,
+        reliability,
+        _with_intervals(summary, resampled),
+        mixing,
+        best_heads(utterances, seed),
+        _masks(aggregated),
+    )
+
+
+@dataclass(frozen=True)
+class _Resampled:
+    """Each row of the summary in each resample of the utterances, [rows, R]."""
+
+    rho: np.ndarray
+    corrected: np.ndarray
+
+
+def _resample(
+    utterances: pd.DataFrame, halves: pd.DataFrame, summary: pd.DataFrame, n: int, seed: int
+) -> _Resampled:
+    """Compute correlations and ceilings again from utterances drawn with replacement."""
+    counts = resamples(n, seed=seed)
+    # Every utterance has the same rows, in the order of the summary's.
+    rho = resampled_means(utterances["value"].to_numpy().reshape(n, -1).T, counts)
+    half = resampled_means(halves["half_correlation"].to_numpy().reshape(n, -1).T, counts)
+    first = halves.iloc[: len(halves) // n]
+    place = {measure: i for i, measure in enumerate(first[MEASURE].itertuples(index=False))}
+    of_row = [place[measure] for measure in summary[MEASURE].itertuples(index=False)]
+    with np.errstate(invalid="ignore"):
+        reliability = np.where(half > 0, 2 * half / (1 + half), np.nan)[of_row]
+    deterministic = (summary["ceiling_kind"] == "deterministic").to_numpy()
+    exact = (summary["ceiling_kind"] == "exact").to_numpy()
+    ceilings = np.where(deterministic[:, None], 1.0, np.sqrt(reliability))
+    usable = (deterministic | exact)[:, None]
+    return _Resampled(rho, np.where(usable, rho / ceilings, np.nan))
+
+
+def _with_intervals(summary: pd.DataFrame, resampled: _Resampled) -> pd.DataFrame:
+    n = summary["n_utterances"].to_numpy()
+    table = summary.copy()
+    for after, name, values in (
+        ("rho", "rho", resampled.rho),
+        ("rho_corrected", "rho_corrected", resampled.corrected),
+    ):
+        low, high = interval(values, n)
+        place = table.columns.get_loc(after) + 1
+        table.insert(place, f"{name}_low", low)
+        table.insert(place + 1, f"{name}_high", high)
+    return table
+
+
+def best_heads(utterances: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Return the head that agrees best with each saliency map, chosen where it is not judged.
+
+    Each utterance is judged by the head that does best on all others; the mean over utterances is
+    what a head chosen on other speech can be expected to reach. Headline metric.
+    """
+    heads = utterances[utterances["attention"] == "ca_head"]
+    heads = heads[(heads["metric"] == "pearson") & (heads["normalise"] == "token")]
+    found = []
+    for saliency, rows in heads.groupby("saliency", sort=False):
+        # One row a head, one column an utterance in which every head has a value.
+        values = rows.pivot_table(
+            index=["layer", "head"], columns="utterance", values="value", sort=False
+        ).dropna(axis=1)
+        means = values.mean(axis=1)
+        chosen = _chosen_without(values)
+        judged = [values.at[head, utterance] for utterance, head in chosen.items()]
+        rho, low, high = mean_and_interval(judged, seed=seed)
+        layer, head = means.idxmax() if len(means.dropna()) else (pd.NA, pd.NA)
+        found.append(
+            {
+                "saliency": saliency,
+                "layer": layer,
+                "head": head,
+                "rho": means.max(),
+                "rho_held_out": rho,
+                "rho_held_out_low": low,
+                "rho_held_out_high": high,
+                "n_heads_chosen": len(set(chosen.values())),
+                "n_utterances": values.shape[1],
+                "signature": rows["signature"].iloc[0],
+            }
+        )
+    return pd.DataFrame(found).astype({"layer": "Int64", "head": "Int64"})
+
+
+def _chosen_without(values: pd.DataFrame) -> dict[str, tuple[int, int]]:
+    """Return for each utterance the head [layer, head] that does best on all others."""
+    if values.shape[1] < 2:
+        return {}
+    others = values.sum(axis=1).to_numpy()[:, None] - values.to_numpy()
+    best = others.argmax(axis=0)
+    return {name: values.index[row] for name, row in zip(values.columns, best, strict=True)}
 
 
 def gradient_methods(aggregated: Artifact) -> list[str]:
@@ -273,16 +379,18 @@ def _summary(utterances: pd.DataFrame, reliability: pd.DataFrame) -> pd.DataFram
     ]
 
 
-def _mixing(summary: pd.DataFrame, poolings: Sequence[str]) -> pd.DataFrame:
+def _mixing(summary: pd.DataFrame, poolings: Sequence[str], resampled: _Resampled) -> pd.DataFrame:
     """Return delta = rho(CA, SMH) - rho(CA, SMX) for every attention map and pooling.
 
-    Both rest on the same rows of the same utterances; see :func:`_chosen_rows`.
+    Both rest on the same rows of the same utterances; see :func:`_chosen_rows`. So do both sides
+    of each resample.
     """
     keys = [*ATTENTION, "metric", "normalise", "rows"]
-    smh = summary[summary["saliency"] == "smh"]
+    placed = summary.assign(place=np.arange(len(summary)))
+    smh = placed[placed["saliency"] == "smh"]
     tables = []
     for pooling in poolings:
-        smx = summary[summary["saliency"] == f"smx_{pooling}"]
+        smx = placed[placed["saliency"] == f"smx_{pooling}"]
         both = smx.merge(smh, on=keys, suffixes=("_smx", "_smh"))
         table = both[keys].assign(
             pooling=pooling,
@@ -290,9 +398,17 @@ def _mixing(summary: pd.DataFrame, poolings: Sequence[str]) -> pd.DataFrame:
             rho_smh=both["rho_smh"],
             delta=both["rho_smh"] - both["rho_smx"],
         )
+        n = both[["n_utterances_smx", "n_utterances_smh"]].min(axis=1).to_numpy()
+        pair = both["place_smh"].to_numpy(), both["place_smx"].to_numpy()
+
+        def ends(values: np.ndarray, pair: Pair = pair, n: np.ndarray = n) -> list[np.ndarray]:
+            return list(interval(values[pair[0]] - values[pair[1]], n))
+
+        table["delta_low"], table["delta_high"] = ends(resampled.rho)
         table["delta_relative"] = table["delta"] / table["rho_smh"]
         corrected = both["rho_corrected_smh"] - both["rho_corrected_smx"]
         table["delta_corrected"] = corrected
+        table["delta_corrected_low"], table["delta_corrected_high"] = ends(resampled.corrected)
         table["delta_relative_corrected"] = corrected / both["rho_corrected_smh"]
         table["signature_smx"] = both["signature_smx"]
         table["signature_smh"] = both["signature_smh"]
