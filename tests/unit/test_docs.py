@@ -301,7 +301,9 @@ def test_manifest_columns_are_those_that_are_read():
 
     rows = table_rows(section("adding.md", "A dataset"))
     names = [first.strip("`") for first, _ in rows]
-    assert names == [*manifest._COLUMNS, f"{manifest._TRANSLATION}<language>"]
+    assert names == [
+        *manifest._COLUMNS, f"{manifest._TRANSLATION}<language>", *manifest._OPTIONAL,
+    ]  # fmt: skip
 
 
 def test_poolings_are_defined():

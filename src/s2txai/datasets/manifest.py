@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from s2txai.datasets.alignment import EVIDENCE
 from s2txai.datasets.tasks import LANGUAGE, Task
 from s2txai.errors import UserError
 from s2txai.registry import did_you_mean
@@ -14,6 +15,7 @@ from s2txai.registry import did_you_mean
 Diacritics = Literal["kept", "folded"]
 
 _COLUMNS = ("id", "path", "language", "transcript")
+_OPTIONAL = ("alignment", "alignment_evidence")
 _TRANSLATION = "translation_"
 _ID = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # an id becomes a file name
 _MAX_SHARDS = 10_000  # a shard's name has four digits
@@ -35,6 +37,10 @@ class Utterance:
         What is said, in the language of the speech; may be empty where it is not needed.
     translations
         From language to translation, without the empty ones.
+    alignment
+        File that says when each word is said; None where nobody knows.
+    alignment_evidence
+        How it came about, one of :data:`s2txai.datasets.alignment.EVIDENCE`; empty without one.
     """
 
     id: str
@@ -42,6 +48,8 @@ class Utterance:
     language: str
     transcript: str
     translations: Mapping[str, str] = field(default_factory=dict)
+    alignment: Path | None = None
+    alignment_evidence: str = ""
 
 
 def read_manifest(path: Path) -> list[Utterance]:
@@ -49,7 +57,8 @@ def read_manifest(path: Path) -> list[Utterance]:
 
     A manifest is a UTF-8 table of tab-separated values, without quoting, whose first line names
     the columns: ``id``, ``path`` (absolute, or relative to the manifest), ``language``,
-    ``transcript`` and any number of ``translation_<language>``. Other columns are ignored.
+    ``transcript``, any number of ``translation_<language>``, and ``alignment`` (a path like that of
+    the audio) with ``alignment_evidence``. Other columns are ignored.
 
     Returns
     -------
@@ -150,7 +159,29 @@ def _utterance(path: Path, line: int, header: Sequence[str], cells: Sequence[str
         for column, text in row.items()
         if column.startswith(_TRANSLATION) and text
     }
-    return Utterance(row["id"], audio, row["language"], row["transcript"], translations)
+    alignment, evidence = _alignment(where, path.parent, row)
+    return Utterance(
+        row["id"], audio, row["language"], row["transcript"], translations,
+        alignment=alignment, alignment_evidence=evidence,
+    )  # fmt: skip
+
+
+def _alignment(where: str, folder: Path, row: Mapping[str, str]) -> tuple[Path | None, str]:
+    """Return the alignment of a row and its evidence, None and empty where there is none."""
+    name, evidence = (row.get(column, "") for column in _OPTIONAL)
+    if not name and not evidence:
+        return None, ""
+    if evidence not in EVIDENCE:
+        raise UserError(
+            f"{where}: alignment_evidence '{evidence}' must be one of {', '.join(EVIDENCE)}."
+        )
+    alignment = folder / name
+    if not name or not alignment.is_file():
+        raise UserError(
+            f"{where}: no alignment file {alignment if name else 'given'}; paths are absolute or "
+            "relative to the manifest."
+        )
+    return alignment, evidence
 
 
 def reference(utterance: Utterance, task: Task) -> str:
