@@ -16,6 +16,7 @@ ALGORITHM_VERSIONS = {
     "correlate": 2,
     "deletion": 1,
     "sensitivity": 1,
+    "timestamps": 1,
     "score": 2,
     "report": 3,
 }
