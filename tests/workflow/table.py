@@ -29,7 +29,7 @@ MANIFEST = "speech/manifest.tsv"
 STEPS = ("decode", "attention", "smx", "smh", "aggregate", "deletion")
 OPTIONAL_STEPS = ("grad", "smx_design")
 TABLES = ("transcripts", "correlate", "deletion_curves")
-OPTIONAL_TABLES = ("sensitivity",)
+OPTIONAL_TABLES = ("sensitivity", "timestamps")
 
 SPEECH = ROOT / "resources" / "speech" / "librivox"
 ROWS = (

@@ -27,8 +27,8 @@ TABLES = {
     "auc": "deletion/auc.csv",
 }
 
-
 SENSITIVITY = {"sensitivity": "sensitivity/sensitivity.csv"}
+TIMESTAMPS = {"timestamps": "timestamps/summary.csv"}
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,8 @@ class RunFiles:
         Recordings by utterance id.
     has_designs
         Whether other designs of the perturbation were compared.
+    has_timestamps
+        Whether words were timed against alignments.
     """
 
     dataset: str
@@ -56,6 +58,7 @@ class RunFiles:
     shards: Mapping[str, Sequence[str]]
     audio: Mapping[str, Path]
     has_designs: bool = False
+    has_timestamps: bool = False
 
     @property
     def key(self) -> str:
@@ -161,6 +164,7 @@ def read_run(files: RunFiles) -> Run:
         If a table or result file is missing or refused.
     """
     wanted = TABLES | (SENSITIVITY if files.has_designs else {})
+    wanted = wanted | (TIMESTAMPS if files.has_timestamps else {})
     tables = {name: _read_table(files.tables / path) for name, path in wanted.items()}
     facts, padding = [], []
     for aggregated, decoded in _pairs(files):
