@@ -16,7 +16,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.spes import CLIP, _hardware
+from benchmarks.random_conformer import save_fama_small
+from benchmarks.spes import CLIP, hardware
 from s2txai.artifacts import load_shard
 from s2txai.datasets import Utterance, parse_task
 from s2txai.deletion import map_names
@@ -30,21 +31,7 @@ from s2txai.steps.shard import Workplace
 from s2txai.steps.smh import smh_shard
 from s2txai.steps.smx import smx_shard
 from s2txai.store import Store
-from tests.tiny_conformer import save_conformer
 
-SYMBOLS = 16_000
-# Of FAMA small, as far as its page tells.
-SIZES = {
-    "width": 1024,
-    "heads": 16,
-    "hidden": 4096,
-    "kernel": 31,
-    "channels": 1024,
-    "layers": 12,
-    "decoder_layers": 6,
-    "n_source": SYMBOLS,
-    "spread": 0.5,
-}
 TASK = parse_task("asr-en")
 ROWS = 24  # random weights never end a sentence by themselves
 POOLINGS = ["avg2d"]
@@ -99,12 +86,7 @@ def main() -> None:
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
-        save_conformer(
-            folder,
-            n_fillers=SYMBOLS - 64,
-            settings={"decoder_attention_heads": SIZES["heads"], "max_target_positions": ROWS},
-            **SIZES,
-        )
+        save_fama_small(folder, max_target_positions=ROWS)
         handle = ModelHandle(
             "conformer",
             folder,
@@ -113,7 +95,7 @@ def main() -> None:
             threads=asked.threads,
         )
         size = (folder / "checkpoint.pt").stat().st_size / 1e9
-        print(f"Conformer of {size:.1f} GB, {_hardware(handle.device)}, {handle.precision}")
+        print(f"Conformer of {size:.1f} GB, {hardware(handle.model.device)}, {handle.precision}")
         for name, work in six_steps(Path(temporary), handle, asked.masks).items():
             started = time.perf_counter()
             work()

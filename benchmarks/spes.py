@@ -1,6 +1,6 @@
 """What the perturbation loop costs beside the forward passes that it cannot do without.
 
-``python -m benchmarks.spes`` prints three tables:
+``python -m benchmarks.spes`` prints up to four tables:
 
 (a) masks a second of the whole loop (masks, perturbed input, forward, divergence, sums) and of the
     bare forward pass of the same model, batch and precision, taken in turns;
@@ -8,7 +8,9 @@
     published study (T = 700 frames, F = 80 bins, I = 30 rows, 2,000 to 3,000 segments for 500
     frames): the model is replaced by one that returns logits made beforehand;
 (c) the height of memory against the number of masks and against T, each in a process of its own,
-    above that of one mask of the shortest utterance, with the same replaced model.
+    above that of one mask of the shortest utterance, with the same replaced model;
+(d) on a GPU, or when asked for: (a) for a Conformer as large as FAMA small with random weights, at
+    T = 700, I = 30, a vocabulary of 16,000.
 
 ``--only a`` and so on prints one of them; ``--model`` names a folder of weights for (a).
 """
@@ -18,14 +20,17 @@ import logging
 import multiprocessing
 import platform
 import re
+import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 import torch
 
+from benchmarks.random_conformer import save_fama_small
 from s2txai.audio import read_audio
 from s2txai.datasets import parse_task
 from s2txai.memory import fitting_batch_size
@@ -113,16 +118,46 @@ def loop(
     return clock() - started
 
 
-def against_the_forward(model_folder: Path, device: str, precision: str, compile: bool) -> None:
-    """Print table (a)."""
-    model = load_model("whisper", model_folder, device=device, precision=precision, compile=compile)
+@dataclass(frozen=True)
+class Case:
+    """A model and a hypothesis of an utterance [T, F]."""
+
+    name: str
+    model: Model
+    features: np.ndarray
+    padding_value: float
+    prompt: list[int]
+    tokens: list[int]
+
+
+def whisper(folder: Path, **compute: object) -> Case:
+    """Return what a Whisper says of the clip."""
+    model = load_model("whisper", folder, **compute)
     features = model.features(read_audio(CLIP, model.facts.sampling_rate))
     prompt = model.prompt(parse_task("asr-en"))
-    inputs = torch.from_numpy(features.values).to(model.device)
-    states = model.encode(inputs[None], features.padding_value)
+    inputs = torch.from_numpy(features.values).to(model.device)[None]
+    states = model.encode(inputs, features.padding_value)
     (tokens,) = model.generate(states, prompt, beam=5, max_new_tokens=40)
-    segments = segmentations(features.values, LEVELS)
-    score = input_score(model, features.values, features.padding_value, prompt, tokens, segments)
+    return Case(folder.name, model, features.values, features.padding_value, prompt, tokens)
+
+
+def fama_small(**compute: object) -> Case:
+    """Return a Conformer of that size, with random weights, and a random hypothesis."""
+    with tempfile.TemporaryDirectory() as folder:
+        save_fama_small(Path(folder))
+        model = load_model("conformer", Path(folder), **compute)
+    tokens = torch.randint(4, 16_000, (I,), generator=torch.Generator().manual_seed(0)).tolist()
+    return Case("Conformer as FAMA small", model, spectrogram(T), 0.0, [2], tokens)
+
+
+def against_the_forward(table: str, case: Case, precision: str, compile: bool) -> None:
+    """Print table (a) or (d)."""
+    model, padding_value, prompt, tokens = (
+        case.model, case.padding_value, case.prompt, case.tokens
+    )  # fmt: skip
+    inputs = torch.from_numpy(case.features).to(model.device)
+    segments = segmentations(case.features, LEVELS)
+    score = input_score(model, case.features, padding_value, prompt, tokens, segments)
 
     def work(n: int) -> object:
         occluded = torch.ones((n, segments.n_segments[0]), dtype=torch.bool, device=model.device)
@@ -135,7 +170,7 @@ def against_the_forward(model_folder: Path, device: str, precision: str, compile
         batch_inputs = inputs.expand(batch, -1, -1).contiguous()
         started = time.perf_counter()
         for _ in range(n_masks // batch):
-            model.decode(model.encode(batch_inputs, features.padding_value), prompt, tokens)
+            model.decode(model.encode(batch_inputs, padding_value), prompt, tokens)
         if model.device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter() - started
@@ -151,7 +186,7 @@ def against_the_forward(model_folder: Path, device: str, precision: str, compile
     bare = median(forwards / seconds for _, seconds in pairs)
     ratio = median((masks / a) / (forwards / b) for a, b in pairs)
     print(
-        f"(a) {model_folder.name}, {_hardware(device)}, {precision}{', compiled' * compile}, "
+        f"({table}) {case.name}, {hardware(model.device)}, {precision}{', compiled' * compile}, "
         f"batches of {batch}\n"
         f"    loop {full:.2f} masks/s, bare forward {bare:.2f} masks/s, loop/forward {ratio:.3f} "
         f"(medians of {REPEATS} pairs)"
@@ -203,8 +238,8 @@ def _in_process(function: Callable[..., int], *arguments: int) -> int:
         return pool.apply(function, arguments)
 
 
-def _hardware(device: str) -> str:
-    if device == "cuda":
+def hardware(device: torch.device) -> str:
+    if device.type == "cuda":
         return torch.cuda.get_device_name()
     model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     return f"{model[1] if model else platform.processor()}, {torch.get_num_threads()} threads"
@@ -213,19 +248,25 @@ def _hardware(device: str) -> str:
 def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=["a", "b", "c"], help="print one table")
+    parser.add_argument("--only", choices=["a", "b", "c", "d"], help="print one table")
     parser.add_argument("--model", type=Path, default=ROOT / "resources/models/whisper-tiny.en")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--compile", action="store_true")
     asked = parser.parse_args()
     logging.disable(logging.WARNING)  # that SLIC merges two levels is known here
+    compute = {
+        "device": asked.device, "precision": asked.precision, "compile": asked.compile
+    }  # fmt: skip
     if asked.only in (None, "a"):
-        against_the_forward(asked.model, asked.device, asked.precision, asked.compile)
+        case = whisper(asked.model, **compute)
+        against_the_forward("a", case, asked.precision, asked.compile)
     if asked.only in (None, "b"):
         outside_the_forward()
     if asked.only in (None, "c"):
         memory()
+    if asked.only == "d" or (asked.only is None and asked.device == "cuda"):
+        against_the_forward("d", fama_small(**compute), asked.precision, asked.compile)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import soundfile
 
 from s2txai.aggregate import attention_maps
 from s2txai.artifacts import load, save
+from s2txai.datasets import Utterance
 from s2txai.saliency.statistics import AXES, UNITS, Statistics
 from s2txai.steps.correlate import correlate
 
@@ -34,8 +35,8 @@ def write_run(
     key: tuple[str, str, str] = KEY,
     noise: float = 1.0,
     n_layers: int = L,
-) -> dict[str, Path]:
-    """Write ``root/{decode,...}`` and return the recordings by utterance.
+) -> dict[str, Utterance]:
+    """Write ``root/{decode,...}`` and return the utterances by id.
 
     ``noise`` is that of the saliency maps; attention follows them the more the later its layer.
     """
@@ -52,8 +53,9 @@ def write_run(
         parameters = {"smx": {"p": 0.5, "n_segments": [100, 200]}, "smh": {"p": 0.5}}
         _save(root, "aggregate", utterance, aggregate, aggregate_axes(aggregate), parameters)
         _save(root, "deletion", utterance, deletion_arrays(), _DELETION_AXES, {"beam": 1})
-        audio[utterance] = root / f"{utterance}.wav"
-        soundfile.write(audio[utterance], 0.1 * rng.standard_normal(int(3.3 * 16000)), 16000)
+        audio[utterance] = Utterance(utterance, root / f"{utterance}.wav", "en", "")
+        samples = 0.1 * rng.standard_normal(int(3.3 * 16000))
+        soundfile.write(audio[utterance].path, samples, 16000)
     write_tables(root, ids, scores, key, noise)
     return audio
 
@@ -78,6 +80,7 @@ def decode_arrays(rng: np.random.Generator) -> dict[str, np.ndarray]:
         "padding_value": np.float32(-1),
         "frame_shift": np.float32(0.01),
         "subsampling": np.int64(2),
+        "time_only": np.False_,
         "text": np.array("He might even have been made amiable himself! <b>&"),
     }
 
@@ -225,7 +228,9 @@ def write_tables(
 
 
 _TOKEN = {name: ["token"] for name in ("tokens", "pieces", "roles", "word_index", "log_probs")}
-_SCALARS = {name: [] for name in ("padding_value", "frame_shift", "subsampling", "text")}
+_SCALARS = {
+    name: [] for name in ("padding_value", "frame_shift", "subsampling", "time_only", "text")
+}
 _DECODE_AXES = _TOKEN | _SCALARS | {"prompt": ["prompt token"], "features": ["frame", "frequency"]}
 _ATTENTION_AXES = {
     "cross_attention": ["layer", "head", "token", "step"],

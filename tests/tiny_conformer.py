@@ -27,7 +27,7 @@ def hyperparameters(**changes):
         "ctc_encoder_layer": 1,
         "ctc_compress_strategy": "none",
         "batch_unsafe_relative_shift": True,
-        "share_decoder_input_output_embed": True,
+        "share_decoder_input_output_embed": False,
     } | changes
 
 
@@ -84,8 +84,9 @@ def random_state(
     linear("encoder.ctc_fc", n_source, width)
     state["decoder.version"] = torch.tensor([3.0])
     state["decoder.embed_positions._float_tensor"] = torch.zeros(1)
-    draw("decoder.embed_tokens.weight", n_symbols, width, scale=0.5)
-    state["decoder.output_projection.weight"] = state["decoder.embed_tokens.weight"]
+    draw("decoder.embed_tokens.weight", n_symbols, width, scale=0.5 / width**0.5)
+    # Not the embeddings: every token would predict itself.
+    draw("decoder.output_projection.weight", n_symbols, width, scale=2 / width**0.5)
     for number in range(decoder_layers):
         name = f"decoder.layers.{number}"
         for attention in ("self_attn", "encoder_attn"):

@@ -1,6 +1,8 @@
 """Reading recorded speech."""
 
 import hashlib
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -8,36 +10,46 @@ import numpy.typing as npt
 import soundfile
 
 from s2txai.errors import UserError
+from s2txai.store import fingerprint
 
 SHORTEST = 0.1  # s; less holds no speech, and some features need a few frames
+# s; ends of segments are rounded, and conversion may drop the last samples of a recording.
+LARGEST_EXCESS = 0.1
 
 
-def audio_duration(path: Path) -> float:
-    """Return the duration of an audio file in seconds, from its header alone.
+def audio_duration(path: Path, *, offset: float = 0.0, duration: float | None = None) -> float:
+    """Return the duration of an audio file, or of a part of it, in seconds, from its header alone.
+
+    Parameters
+    ----------
+    path
+        The file.
+    offset
+        Where the part begins, in seconds.
+    duration
+        Of the part, in seconds; to the end of the file if None. An end behind that of the file by
+        less than 0.1 s is moved to it.
 
     Raises
     ------
     UserError
-        If the file is missing, is no audio, or is shorter than 0.1 s.
+        If the file is missing or is no audio, the part is not within it, or is shorter than 0.1 s.
     """
-    if not path.is_file():
-        raise UserError(f"No audio file {path}; correct its path in the manifest.")
-    try:
-        duration = float(soundfile.info(path).duration)
-    except (soundfile.SoundFileError, OSError) as error:
+    header = _header(path)
+    _, n_samples = _part(path, header, offset, duration)
+    seconds = max(n_samples, 0) / header.rate
+    if seconds < SHORTEST:
         raise UserError(
-            f"{path} cannot be read as audio ({error}); convert it to WAV or FLAC."
-        ) from error
-    if duration < SHORTEST:
-        raise UserError(
-            f"{path} holds {duration:.3f} s of audio, less than {SHORTEST} s; "
-            "leave it out of the manifest."
+            f"{_named(path, offset, duration)} holds {seconds:.3f} s of audio, less than "
+            f"{SHORTEST} s; leave the utterance out."
         )
-    return duration
+    return seconds
 
 
-def read_audio(path: Path, sampling_rate: int) -> npt.NDArray[np.float32]:
-    """Read an audio file as one channel at a given sampling rate.
+def read_audio(
+    path: Path, sampling_rate: int, *, offset: float = 0.0, duration: float | None = None
+) -> npt.NDArray[np.float32]:
+    """Read an audio file, or a part of it, as one channel at a given sampling rate.
 
     Parameters
     ----------
@@ -45,6 +57,8 @@ def read_audio(path: Path, sampling_rate: int) -> npt.NDArray[np.float32]:
         A file of any format that libsndfile reads (WAV, FLAC, Ogg, MP3, ...).
     sampling_rate
         Wanted rate in Hz; other rates are resampled (windowed sinc, torchaudio's defaults).
+    offset, duration
+        The part, as for :func:`audio_duration`; the rest of the file is not read.
 
     Returns
     -------
@@ -54,22 +68,77 @@ def read_audio(path: Path, sampling_rate: int) -> npt.NDArray[np.float32]:
     Raises
     ------
     UserError
-        If the file is missing, is no audio, holds NaN, infinity or nothing but silence, or is
-        shorter than 0.1 s.
+        As :func:`audio_duration`, and if the audio holds NaN, infinity or nothing but silence.
     """
-    audio_duration(path)
+    audio_duration(path, offset=offset, duration=duration)
+    first, n_samples = _part(path, _header(path), offset, duration)
+    name = _named(path, offset, duration)
     try:
-        channels, rate = soundfile.read(path, dtype="float32", always_2d=True)  # (samples, C)
+        channels, rate = soundfile.read(
+            path, start=first, frames=n_samples, dtype="float32", always_2d=True
+        )  # (samples, C)
     except (soundfile.SoundFileError, OSError) as error:
         raise UserError(
             f"{path} cannot be read as audio ({error}); convert it to WAV or FLAC."
         ) from error
     samples: npt.NDArray[np.float32] = channels.mean(axis=1)  # (samples,)
     if not np.isfinite(samples).all():
-        raise UserError(f"{path} holds samples that are NaN or infinite; record or convert again.")
+        raise UserError(f"{name} holds samples that are NaN or infinite; record or convert again.")
     if not samples.any():
-        raise UserError(f"{path} holds nothing but silence; leave it out of the manifest.")
+        raise UserError(f"{name} holds nothing but silence; leave the utterance out.")
     return samples if rate == sampling_rate else _resample(samples, rate, sampling_rate)
+
+
+@dataclass(frozen=True)
+class _Header:
+    """Samples of each channel, and their rate in Hz."""
+
+    n_samples: int
+    rate: int
+
+
+def _header(path: Path) -> _Header:
+    if not path.is_file():
+        raise UserError(f"No audio file {path}; correct its path in the manifest.")
+    return _read_header(path, *_state(path))
+
+
+# The recording of a speech is asked for once for each of its utterances.
+@cache
+def _read_header(path: Path, _size: int, _mtime_ns: int) -> _Header:
+    try:
+        info = soundfile.info(path)
+    except (soundfile.SoundFileError, OSError) as error:
+        raise UserError(
+            f"{path} cannot be read as audio ({error}); convert it to WAV or FLAC."
+        ) from error
+    return _Header(info.frames, info.samplerate)
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Return size and time of a file, which change with its content."""
+    state = path.stat()
+    return state.st_size, state.st_mtime_ns
+
+
+def _part(path: Path, header: _Header, offset: float, duration: float | None) -> tuple[int, int]:
+    """Return the first sample of a part, and how many it has."""
+    first = round(offset * header.rate)
+    if duration is None:
+        return first, header.n_samples - first
+    last = round((offset + duration) * header.rate)
+    if last - header.n_samples >= LARGEST_EXCESS * header.rate:
+        raise UserError(
+            f"{path} ends at {header.n_samples / header.rate:.3f} s, before the utterance's end at "
+            f"{offset + duration:.3f} s; correct the times or use the recording they belong to."
+        )
+    return first, min(last, header.n_samples) - first
+
+
+def _named(path: Path, offset: float, duration: float | None) -> str:
+    if duration is None:
+        return str(path)
+    return f"{path} from {offset:g} to {offset + duration:g} s"
 
 
 def _resample(
@@ -87,3 +156,27 @@ def file_sha256(path: Path) -> str:
     """Return the sha256 of a file's bytes in hexadecimal, reading it in blocks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def audio_sha256(path: Path, *, offset: float = 0.0, duration: float | None = None) -> str:
+    """Return a hash of an audio file's bytes and, where only a part is used, of which part.
+
+    Parameters
+    ----------
+    path, offset, duration
+        As for :func:`audio_duration`.
+
+    Returns
+    -------
+    str
+        Hexadecimal; for a whole file that of :func:`file_sha256`. A file is read once a process.
+    """
+    whole = _read_sha256(path, *_state(path))
+    if offset == 0 and duration is None:
+        return whole
+    return fingerprint(file=whole, offset=offset, duration=duration)
+
+
+@cache
+def _read_sha256(path: Path, _size: int, _mtime_ns: int) -> str:
+    return file_sha256(path)

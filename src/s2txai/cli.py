@@ -47,10 +47,40 @@ def _estimate(options: argparse.Namespace) -> str:
     return print_estimate(plan(config, root), config, models, options.cores)
 
 
+def _fetch_dataset(options: argparse.Namespace) -> str:
+    from s2txai.fetch_dataset import HubDataset, fetch_dataset
+
+    wanted = HubDataset(
+        repo=options.name,
+        revision=options.revision,
+        split=options.split,
+        folder=options.folder,
+        language=options.language,
+        audio=options.audio_column,
+        text=options.text_column,
+        translations=dict(options.translation),
+    )
+    number = fetch_dataset(wanted, options.output)
+    return (
+        f"{number} utterances. Entry for the list of data sets:\n\n"
+        f"{options.output.name}:\n"
+        f"  manifest: {options.output.resolve() / 'manifest.tsv'}\n"
+        f"  description: {wanted.repo}, {wanted.split}, revision {wanted.revision}.\n"
+        "  licence: as its page on the hub says"
+    )
+
+
+def _translation(text: str) -> tuple[str, str]:
+    language, equals, column = text.partition("=")
+    if not (language and equals and column):
+        raise argparse.ArgumentTypeError(f"'{text}' is not of the form LANGUAGE=COLUMN")
+    return language, column
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="s2txai",
-        description="Look into what the workflow computed.",
+        description="Look into what the workflow computed, and fetch what it needs.",
         epilog="The workflow itself runs with: snakemake --cores N",
     )
     parser.add_argument("--version", action="version", version=f"s2txai {__version__}")
@@ -77,4 +107,31 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--cores", type=int, default=os.cpu_count() or 1, metavar="N")
     command.set_defaults(run=_estimate)
+    command = commands.add_parser(
+        "fetch-dataset",
+        help="fetch speech from the Hugging Face hub",
+        description="Fetch one split of an audio data set that lies on the Hugging Face hub as "
+        "Parquet files, and write its recordings with a manifest into a new folder.",
+    )
+    _add_fetch_dataset(command)
     return parser
+
+
+def _add_fetch_dataset(command: argparse.ArgumentParser) -> None:
+    command.add_argument("name", metavar="OWNER/NAME")
+    command.add_argument("--revision", required=True, metavar="SHA", help="hash of the commit")
+    command.add_argument("--split", required=True)
+    command.add_argument("--folder", help="of the Parquet files, where several have the split")
+    command.add_argument("--language", required=True, metavar="CODE", help="of the speech")
+    command.add_argument("--audio-column", default="audio", metavar="COLUMN", help="default: audio")
+    command.add_argument("--text-column", required=True, metavar="COLUMN", help="transcript")
+    command.add_argument(
+        "--translation",
+        type=_translation,
+        action="append",
+        default=[],
+        metavar="CODE=COLUMN",
+        help="may be repeated",
+    )
+    command.add_argument("--output", required=True, type=Path, metavar="DIR")
+    command.set_defaults(run=_fetch_dataset)

@@ -17,6 +17,7 @@ AXES = {
     "padding_value": [],
     "frame_shift": [],
     "subsampling": [],
+    "time_only": [],
     "text": [],
 }
 UNITS = {"log_probs": "nat", "frame_shift": "s", "subsampling": "frames per encoder step"}
@@ -62,6 +63,7 @@ def decode(model: Model, audio: np.ndarray, task: Task, *, beam: int) -> dict[st
         "padding_value": np.array(features.padding_value, dtype=np.float32),
         "frame_shift": np.array(model.facts.frame_shift, dtype=np.float32),
         "subsampling": np.array(model.facts.subsampling, dtype=np.int64),
+        "time_only": np.array(model.facts.time_only),
         "text": np.array(model.text(tokens)),
     }
 

@@ -128,6 +128,8 @@ def deletion_map(
     subsampling: int,
     seed: int,
     gradients: Mapping[str, np.ndarray] = NO_GRADIENTS,
+    *,
+    time_only: bool = False,
 ) -> np.ndarray:
     """Return the sentence map [T, F] that a name of :func:`map_names` stands for.
 
@@ -145,8 +147,12 @@ def deletion_map(
         Of the random order.
     gradients
         Maps [I, T, F] of gradient methods by their name.
+    time_only
+        Whether the random order is one of whole frames.
     """
     n_frames, n_bins = full.shape[1:]
+    if name == "random" and time_only:
+        return np.broadcast_to(random_map(n_frames, 1, seed), (n_frames, n_bins))
     if name == "random":
         return random_map(n_frames, n_bins, seed)
     if name == "smx_full":

@@ -6,7 +6,7 @@ average utterance. What cannot be known before decoding is the number of tokens;
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -14,7 +14,6 @@ from typing import Any
 import torch
 
 from s2txai.aggregate import HALVES
-from s2txai.audio import audio_duration
 from s2txai.deletion import ENDS, map_names
 from s2txai.log import duration
 from s2txai.models.base import Features, Model, n_steps
@@ -22,6 +21,7 @@ from s2txai.models.handle import ModelHandle
 from s2txai.plan import Run, Study
 from s2txai.saliency.gradient_statistics import GRADIENTS
 from s2txai.saliency.statistics import N_FOLDS
+from s2txai.steps.deletion import BATCH_SIZE
 
 # The LibriVox clips have 3.5 to 4 tokens a second.
 TOKENS_PER_SECOND = 4.0
@@ -31,6 +31,12 @@ TIMED_BATCH = 8  # masks
 MODEL_STEPS = 5  # decode, attention, smx, smh, deletion
 JOBS_PER_RUN = 3  # transcripts, correlate, deletion_curves
 REFERENCE_FRAMES = 500  # that n_segments speaks of
+# Floating-point operations a second of an H100 in float16, uncompiled: 1,810 masks a second of a
+# Conformer as large as FAMA small, at 117 GFLOP each.
+GPU_FLOPS = 2.1e14
+# A guess: a step of beam search waits for kernels to start rather than for sums.
+SECONDS_PER_TOKEN = 0.01
+STEPS_PER_SECOND = 25.0  # of the encoder of such a model
 BYTES = {"float32": 4, "float64": 8}
 
 
@@ -51,18 +57,23 @@ class Cost:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one run will take; ``seconds`` is None where the model is not here to be timed."""
+    """What one run will take.
+
+    ``seconds`` and ``bytes`` are None where the model is not here to be timed and its size is not
+    known; ``on_gpu`` tells that the time is assumed from the size, for a GPU.
+    """
 
     run: Run
     jobs: int
     masks: int
     seconds: float | None
     bytes: int | None
+    on_gpu: bool = False
 
 
 def measure(model: Model, run: Run, config: Mapping[str, Any]) -> Cost:
     """Time a model on noise as long as the average utterance of a run."""
-    speech = mean(audio_duration(utterance.path) for utterance in run.utterances)
+    speech = mean(utterance.seconds() for utterance in run.utterances)
     n_samples = int(speech * model.facts.sampling_rate)
     features = model.features(torch.randn(n_samples).numpy() * 0.05)
     tokens = [1] * (round(speech * TOKENS_PER_SECOND) + 1)
@@ -90,6 +101,35 @@ def measure(model: Model, run: Run, config: Mapping[str, Any]) -> Cost:
         hypothesis=encode + _seconds(generate(config["decode"]["beam"])),
         n_maps=attention.shape[0] * attention.shape[1],
         backward=_backward(model, features, prompt, tokens) if config["gradient"]["methods"] else 0,
+    )
+
+
+def assume(shape: Mapping[str, int], run: Run, config: Mapping[str, Any]) -> Cost:
+    """Return what a model of some size should cost on a GPU, from its number of weights.
+
+    Every weight is multiplied and added once an encoder step, or once a row.
+
+    Parameters
+    ----------
+    shape
+        Of the model's entry in the table of models.
+    run, config
+        What shall run.
+    """
+    speech = mean(utterance.seconds() for utterance in run.utterances)
+    rows = TOKENS_PER_SECOND * speech + 1
+    encode = 2 * shape["encoder_parameters"] * STEPS_PER_SECOND * speech / GPU_FLOPS
+    decode = 2 * shape["decoder_parameters"] * rows / GPU_FLOPS
+    at_once = config["compute"]["batch_size"]
+    at_once = BATCH_SIZE if at_once == "auto" else at_once
+    search = SECONDS_PER_TOKEN * rows
+    return Cost(
+        mask=encode + decode,
+        state_mask=decode,
+        deleted=encode + search / at_once,
+        hypothesis=encode + search,
+        n_maps=shape["layers"] * shape["heads"],
+        backward=2 * (encode + decode),
     )
 
 
@@ -139,13 +179,11 @@ def estimate(
         + (n_maps * n_inner + len(ENDS)) * cost.deleted
         + cost.hypothesis
     )
-    seconds += sum(_gradients(audio_duration(one.path), config, cost) for one in run.utterances)
+    seconds += sum(_gradients(one.seconds(), config, cost) for one in run.utterances)
     # Of the other designs only the sums over masks lie on disk as well.
-    size = sum(_bytes(audio_duration(one.path), config, cost.n_maps) for one in run.utterances)
+    size = sum(_bytes(one.seconds(), config, cost.n_maps) for one in run.utterances)
     size += sum(
-        _bytes_of_sums(audio_duration(one.path), design)
-        for one in run.utterances
-        for design in designs
+        _bytes_of_sums(one.seconds(), design) for one in run.utterances for design in designs
     )
     return Estimate(run, jobs, masks, seconds, size)
 
@@ -203,8 +241,9 @@ def print_estimate(study: Study, config: Mapping[str, Any], models: Path, thread
     threads
         CPU threads of a job.
     """
-    lines = [f"{'run':44} {'utterances':>10} {'jobs':>6} {'masks':>10} {'time':>14} {'disk':>9}"]
-    found = []
+    lines = [f"{'run':44} {'utterances':>10} {'jobs':>6} {'masks':>11} {'time':>22} {'disk':>9}"]
+    found: list[Estimate] = []
+    designs = study.designs.values()
     for run in study.runs.values():
         handle = ModelHandle(
             study.models[run.model]["family"],
@@ -213,37 +252,56 @@ def print_estimate(study: Study, config: Mapping[str, Any], models: Path, thread
             precision=config["compute"]["precision"],
             threads=threads,
         )
-        here = (models / run.model).is_dir()
-        cost = measure(handle.model, run, config) if here else None
-        one = estimate(run, config, cost, study.designs.values())
+        shape = study.models[run.model].get("shape")
+        if (models / run.model).is_dir():
+            one = estimate(run, config, measure(handle.model, run, config), designs)
+        elif shape:
+            cost = assume(shape, run, config)
+            one = replace(estimate(run, config, cost, designs), on_gpu=True)
+        else:
+            one = estimate(run, config, None, designs)
         found.append(one)
-        lines.append(
-            f"{'/'.join(run.key):44} {len(run.utterances):>10} {one.jobs:>6} {one.masks:>10,} "
-            f"{_time(one.seconds):>14} {_disk(one.bytes):>9}"
-        )
-    seconds = [one.seconds for one in found if one.seconds is not None]
-    sizes = [one.bytes for one in found if one.bytes is not None]
+        lines.append(_line("/".join(run.key), len(run.utterances), one.jobs, one.masks, [one]))
+    n_utterances = sum(len(one.run.utterances) for one in found)
     n_jobs = sum(one.jobs for one in found) + len(study.models) + 1  # fetching, the report
-    lines.append(
-        f"{'in all':44} {sum(len(one.run.utterances) for one in found):>10} {n_jobs:>6} "
-        f"{sum(one.masks for one in found):>10,} {_time(sum(seconds)):>14} {_disk(sum(sizes)):>9}"
-    )
+    lines.append(_line("in all", n_utterances, n_jobs, sum(one.masks for one in found), found))
+    return "\n".join([*lines, *_remarks(study, found, models, threads), *study.missing])
+
+
+def _line(name: str, n: int, jobs: int, masks: int, estimates: Sequence[Estimate]) -> str:
+    size = sum(one.bytes for one in estimates if one.bytes is not None)
+    disk = _disk(size if size else None)
+    return f"{name:44} {n:>10} {jobs:>6} {masks:>11,} {_times(estimates):>22} {disk:>9}"
+
+
+def _times(estimates: Sequence[Estimate]) -> str:
+    """Return measured time and assumed GPU-hours, which cannot be added up."""
+    measured = [one.seconds for one in estimates if one.seconds is not None and not one.on_gpu]
+    assumed = [one.seconds for one in estimates if one.seconds is not None and one.on_gpu]
+    parts = [duration(sum(measured))] if measured else []
+    parts += [f"~{sum(assumed) / 3600:.1f} GPU-hours"] if assumed else []
+    return " + ".join(parts) or "unknown"
+
+
+def _remarks(study: Study, found: Sequence[Estimate], models: Path, threads: int) -> list[str]:
+    """Return what must be known to read the table."""
     device = "one GPU" if torch.cuda.is_available() else f"{threads} CPU threads"
-    lines.append(
+    lines = [
         f"Time on {device} as measured now, one job after the other; {TOKENS_PER_SECOND:g} tokens "
         "a second of speech assumed; disk before compression."
-    )
-    absent = [name for name in study.models if not (models / name).is_dir()]
-    lines += [
+    ]
+    if any(one.on_gpu for one in found):
+        lines.append(
+            f"~: not measured, but computed for one H100 from the number of weights, at "
+            f"{GPU_FLOPS / 1e12:.0f} TFLOP/s for masks and a guess of {1000 * SECONDS_PER_TOKEN:g} "
+            "ms a step of beam search."
+        )
+    unknown = dict.fromkeys(one.run.model for one in found if one.seconds is None)
+    return lines + [
         f"{name} is not fetched yet, so its time is unknown and missing from the sum; "
         f"fetch it with: snakemake --cores 1 {models / name}"
-        for name in absent
+        for name in unknown
     ]
-    return "\n".join(lines)
-
-
-def _time(seconds: float | None) -> str:
-    return "unknown" if seconds is None else duration(seconds)
 
 
 def _disk(size: int | None) -> str:

@@ -34,6 +34,10 @@ class Family:
         Patterns of vocabularies and the like; what fits no pattern is left alone.
     options
         Keys of a model's ``options`` that the family understands.
+    tested
+        For people: with which weights.
+    notes
+        For people: what else to know, in sentences.
     """
 
     loader: tuple[str, str]
@@ -41,6 +45,8 @@ class Family:
     tasks: str
     input: str
     checkpoint: str
+    tested: str
+    notes: str = ""
     weights: tuple[str, ...] = ("*.safetensors",)
     settings: str = "config.json"
     # Leaves out weights of other frameworks, and pickles, which can run code.
@@ -83,6 +89,9 @@ FAMILIES.register("whisper")(
         input="log-mel spectrogram, at most 30 s",
         checkpoint="what `save_pretrained` of transformers writes, or CTranslate2's `model.bin` "
         "with `config.json`; and `tokenizer.json`",
+        tested="tiny.en on real speech; random weights",
+        notes="The 30 s that it was trained with are kept; attention behind the speech is "
+        "`padding_mass`.",
         weights=("model.bin", "*.safetensors"),
     )
 )
@@ -94,10 +103,84 @@ FAMILIES.register("conformer")(
         input="Kaldi filterbank, normalised by utterance, of any length",
         checkpoint="one fairseq checkpoint `*.pt`, one `*.yaml` with the settings of the data, the "
         "dictionary and the sentencepiece model that it names",
+        tested="values of a published implementation; random weights",
         # These are pickles, too, but are read without running what they hold.
         weights=("*.pt",),
         settings="*.yaml",
         others=("*.txt", "*.model"),
         options=("ctc_weight",),
+    )
+)
+
+_SAVED = (
+    "what `save_pretrained` of transformers writes: `config.json`, `generation_config.json`, "
+    "`*.safetensors`, `preprocessor_config.json` (or `processor_config.json`), "
+)
+_TOKENIZER = "`tokenizer_config.json` and `tokenizer.json`"
+_RANDOM = "random weights only"
+FAMILIES.register("speech-to-text")(
+    Family(
+        ("s2txai.models.speech_to_text", "load_speech_to_text"),
+        models="Speech2Text (fairseq S2T), `Speech2TextForConditionalGeneration` of transformers",
+        tasks="the one that a checkpoint was trained for; translation by language tag in "
+        "multilingual ones",
+        input="Kaldi filterbank, normalised by utterance, of any length",
+        checkpoint=_SAVED + "`vocab.json` and `sentencepiece.bpe.model`",
+        tested=_RANDOM,
+        notes="A checkpoint for one task does not say which, so that any task is accepted: give "
+        "its `languages` and `translation_targets` in the table of models with care.",
+    )
+)
+FAMILIES.register("canary")(
+    Family(
+        ("s2txai.models.canary", "load_canary"),
+        models="Canary, `CanaryForConditionalGeneration` of transformers",
+        tasks="recognition and translation, by language tags",
+        input="log-mel spectrogram, normalised by utterance, of any length",
+        checkpoint=_SAVED + _TOKENIZER,
+        tested=_RANDOM,
+        notes="The prompt has the nine tags of Canary 2, from `<|startofcontext|>` to "
+        "`<|nodiarize|>`: punctuation is asked for, times, speakers and written numbers are not.",
+    )
+)
+FAMILIES.register("seamless-m4t-v2")(
+    Family(
+        ("s2txai.models.seamless_m4t_v2", "load_seamless_m4t_v2"),
+        models="SeamlessM4T v2 from speech to text, `SeamlessM4Tv2ForSpeechToText` of transformers",
+        tasks="recognition and translation, by the tag of the text's language",
+        input="Kaldi filterbank, normalised by utterance, of any length",
+        checkpoint=_SAVED + _TOKENIZER,
+        tested=_RANDOM,
+        notes="Features are single frames; `encode` stacks them in pairs, as the model wants them, "
+        "and of an odd number the last is left out, which the library masks. Where T is a multiple "
+        "of 16 the encoder has one step more than T / 16, of the last frames; its attention counts "
+        "as `padding_mass`, and it is never occluded. The encoder's layers work at another rate "
+        "than its output, so its self-attention cannot be had by steps.",
+    )
+)
+FAMILIES.register("moonshine")(
+    Family(
+        ("s2txai.models.moonshine", "load_moonshine"),
+        models="Moonshine, `MoonshineForConditionalGeneration` of transformers",
+        tasks="recognition of the language that a checkpoint was trained for",
+        input="waveform, of any length, in blocks of 64 samples (4 ms)",
+        checkpoint=_SAVED + _TOKENIZER,
+        tested=_RANDOM,
+        notes="SMX occludes stretches of time, whole blocks; `smx.n_segments` counts them in 500 "
+        "blocks, which are 2 s, and no longer grows from 750 blocks on. The convolutions pad "
+        "nothing, so the model hears less than 56 ms of silence after the utterance, for "
+        "ceil(T / 6) steps.",
+    )
+)
+FAMILIES.register("cohere-asr")(
+    Family(
+        ("s2txai.models.cohere_asr", "load_cohere_asr"),
+        models="Cohere Transcribe, `CohereAsrForConditionalGeneration` of transformers",
+        tasks="recognition, by language tag",
+        input="log-mel spectrogram, normalised by utterance, at most 35 s",
+        checkpoint=_SAVED + _TOKENIZER,
+        tested=_RANDOM,
+        notes="Cross-attention sees the encoder's output after a projection; SMH occludes it "
+        "before.",
     )
 )

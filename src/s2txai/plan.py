@@ -9,21 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from s2txai.aggregate import POOLINGS
-from s2txai.audio import audio_duration, file_sha256
+from s2txai.audio import file_sha256
 from s2txai.config import check_task, config_errors, load_datasets, load_models, read_yaml
 from s2txai.datasets import (
     Diacritics,
     Task,
     Utterance,
+    absent_utterances,
+    is_absent,
     parse_task,
     read_alignment,
-    read_manifest,
+    read_dataset,
     reference,
     select,
     shards,
 )
 from s2txai.errors import UserError
 from s2txai.families import FAMILIES
+from s2txai.fetch import missing_folder
 from s2txai.registry import did_you_mean
 from s2txai.saliency.gradient_statistics import GRADIENTS
 from s2txai.saliency.statistics import N_FOLDS
@@ -41,7 +44,7 @@ class Run:
     dataset, model, task
         Names in the tree of results, and the parsed task.
     utterances
-        Rows of the manifest that take part, in its order.
+        Those of the data set that take part, in its order.
     shards
         Ids of the utterances of each shard.
     diacritics
@@ -70,7 +73,7 @@ class Run:
 
         Changed audio under the same id is work to do again; another path to it is not.
         """
-        return fingerprint(audio=[file_sha256(utterance.path) for utterance in self.shard(shard)])
+        return fingerprint(audio=[utterance.audio_sha256() for utterance in self.shard(shard)])
 
     def aligned(self) -> list[Utterance]:
         """Return the utterances whose words can be timed: recognised, with an alignment.
@@ -109,12 +112,15 @@ class Study:
     designs
         Settings of ``smx`` for every other design of the perturbation, by a name that may stand in
         paths.
+    missing
+        Sentences on models and corpora that must be downloaded before anything can run.
     """
 
     runs: Mapping[Key, Run]
     models: Mapping[str, Mapping[str, Any]]
     datasets: Mapping[str, Mapping[str, Any]]
     designs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
 
 
 def read_config(root: Path, files: Sequence[Path]) -> dict[str, Any]:
@@ -182,7 +188,26 @@ def plan(config: Mapping[str, Any], root: Path) -> Study:
         _check_family(name, models[name])
     used_models = {run.model: _rooted(models[run.model], root) for run in runs.values()}
     used_datasets = {run.dataset: datasets[run.dataset] for run in runs.values()}
-    return Study(runs, used_models, used_datasets, designs)
+    missing = (*_missing_models(used_models), *_missing_corpora(used_datasets, root))
+    return Study(runs, used_models, used_datasets, designs, missing)
+
+
+def _missing_models(models: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [
+        f"Model '{name}': {missing_folder(entry['source'])}"
+        for name, entry in models.items()
+        if "path" in entry["source"] and not Path(entry["source"]["path"]).is_dir()
+    ]
+
+
+def _missing_corpora(datasets: Mapping[str, Mapping[str, Any]], root: Path) -> list[str]:
+    return [
+        f"Dataset '{name}': no folder {root / entry['folder']}: {entry['download']} (Planned with "
+        f"{entry['expect']['utterances']:,} utterances of {entry['expect']['seconds']:g} s in its "
+        "place.)"
+        for name, entry in datasets.items()
+        if is_absent(entry, root)
+    ]
 
 
 def _check_family(model: str, entry: Mapping[str, Any]) -> None:
@@ -266,7 +291,8 @@ def _runs(
     shard_size: int,
 ) -> list[Run]:
     dataset = _known("dataset", request["dataset"], datasets)
-    manifest = read_manifest(root / datasets[dataset]["manifest"])
+    absent = is_absent(datasets[dataset], root)
+    everything = [] if absent else read_dataset(datasets[dataset], root)
     found = []
     for model in request["models"]:
         entry = models[_known("model", model, models)]
@@ -274,7 +300,10 @@ def _runs(
             try:
                 task = parse_task(name)
                 check_task(model, entry, task)
-                utterances = select(manifest, task, request.get("utterances"))
+                if absent:
+                    utterances = select(absent_utterances(datasets[dataset], root, task), task)
+                else:
+                    utterances = select(everything, task, request.get("utterances"))
             except UserError as error:
                 raise UserError(f"config: runs of '{dataset}': {error}") from error
             _check_audio(utterances, model, entry.get("max_seconds"))
@@ -289,7 +318,10 @@ def _runs(
 def _check_audio(utterances: Sequence[Utterance], model: str, max_seconds: float | None) -> None:
     """Refuse audio that no job could use, before the first one starts."""
     for utterance in utterances:
-        duration = audio_duration(utterance.path)
+        try:
+            duration = utterance.seconds()
+        except UserError as error:
+            raise UserError(f"{utterance.where}: {error}") from error
         if max_seconds is not None and duration > max_seconds:
             raise UserError(
                 f"Utterance '{utterance.id}' lasts {duration:.1f} s, but model '{model}' hears at "

@@ -5,7 +5,7 @@ are then computed again, while an edited comment costs nothing.
 """
 
 ALGORITHM_VERSIONS = {
-    "decode": 1,
+    "decode": 2,
     "attention": 1,
     "smx": 2,
     "smh": 2,

@@ -31,7 +31,7 @@ def test_hypotheses_and_scores(model, key, utterance):
     length = int(GOLDEN["model1/src_lengths"][utterance])
     features = torch.from_numpy(GOLDEN["model1/src_tokens"])[utterance : utterance + 1, :length]
     states, _ = model.encode(features.double(), torch.tensor([length]))
-    found = beam_search(
+    (found,) = beam_search(
         Session(model, states, case["beam_size"]).advance,
         Settings(
             beam=case["beam_size"],
@@ -41,6 +41,7 @@ def test_hypotheses_and_scores(model, key, utterance):
             unknown_penalty=case.get("unk_penalty", 0.0),
             length_penalty=case.get("len_penalty", 1.0),
         ),
+        n=1,
         device=states.device,
     )
     rows = np.flatnonzero(GOLDEN[f"{key}/utt"] == utterance)

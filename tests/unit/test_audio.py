@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from s2txai.audio import file_sha256, read_audio
+from s2txai.audio import audio_duration, audio_sha256, file_sha256, read_audio
 from s2txai.errors import UserError
 
 RATE = 16_000
@@ -69,3 +69,69 @@ def test_silence_is_refused(tmp_path):
     soundfile.write(path, np.zeros(16_000, np.float32), 16_000)
     with pytest.raises(UserError, match="nothing but silence"):
         read_audio(path, 16_000)
+
+
+# Parts of a file
+
+
+@pytest.fixture
+def speech(tmp_path):
+    """Half a second in which every sample differs, with what is stored."""
+    path = tmp_path / "speech.wav"
+    soundfile.write(path, np.linspace(-0.5, 0.5, RATE // 2), RATE)
+    return path, read_audio(path, RATE)
+
+
+def test_a_part_is_that_of_the_whole(speech):
+    path, samples = speech
+    assert audio_duration(path) == 0.5
+    assert audio_duration(path, offset=0.1, duration=0.25) == 0.25
+    part = read_audio(path, RATE, offset=0.1, duration=0.25)
+    np.testing.assert_array_equal(part, samples[1600:5600])
+    np.testing.assert_array_equal(read_audio(path, RATE, offset=0.3), samples[4800:])
+
+
+def test_only_the_part_is_read(speech, monkeypatch):
+    path, _ = speech
+    read = soundfile.read
+    counts = []
+
+    def counted(*arguments, **options):
+        found = read(*arguments, **options)
+        counts.append(len(found[0]))
+        return found
+
+    monkeypatch.setattr(soundfile, "read", counted)
+    read_audio(path, RATE, offset=0.1, duration=0.2)
+    assert counts == [3200]
+
+
+def test_an_end_just_behind_the_file_is_moved_to_it(speech):
+    path, samples = speech
+    np.testing.assert_array_equal(read_audio(path, RATE, offset=0.3, duration=0.29), samples[4800:])
+    assert audio_duration(path, offset=0.3, duration=0.29) == pytest.approx(0.2)
+    with pytest.raises(UserError, match=r"ends at 0\.500 s, before the utterance's end at 0\.610"):
+        audio_duration(path, offset=0.3, duration=0.31)
+
+
+@pytest.mark.parametrize("part", [(0.0, 0.05), (0.45, 0.1), (0.55, 0.01)])
+def test_parts_without_speech_are_refused(speech, part):
+    offset, duration = part
+    with pytest.raises(UserError, match=r"less than 0\.1 s"):
+        audio_duration(speech[0], offset=offset, duration=duration)
+
+
+def test_hash_of_the_whole_is_that_of_the_file_and_parts_differ(speech):
+    path, _ = speech
+    parts = [{}, {"offset": 0.1}, {"duration": 0.3}, {"offset": 0.1, "duration": 0.3}]
+    hashes = [audio_sha256(path, **part) for part in parts]
+    assert hashes[0] == file_sha256(path)
+    assert len(set(hashes)) == 4
+
+
+def test_hashes_and_durations_follow_the_file(speech):
+    path, _ = speech
+    before = audio_sha256(path, offset=0.1)
+    soundfile.write(path, np.linspace(-0.5, 0.5, RATE), RATE)
+    assert audio_sha256(path, offset=0.1) != before
+    assert audio_duration(path) == 1

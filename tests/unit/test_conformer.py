@@ -258,6 +258,26 @@ def test_greedy_search_follows_attention_and_ctc(directory, states, tmp_path, we
     assert tokens[: len(expected)][:4] == expected[:4]
 
 
+@pytest.mark.parametrize("weight", [0.0, 0.4])
+@pytest.mark.parametrize("beam", [1, 4])
+def test_utterances_side_by_side_do_not_see_each_other(directory, tmp_path, states, beam, weight):
+    (folder := tmp_path / "model").mkdir()
+    for file in directory.iterdir():
+        (folder / file.name).symlink_to(file)
+    (folder / "s2txai-options.json").write_text(f'{{"ctc_weight": {weight}}}')
+    model = load_model("conformer", folder, device="cpu")
+    forced = model.forced(parse_task("asr-en"))
+    generator = torch.Generator().manual_seed(0)
+    several = states + torch.randn(5, *states.shape[1:], generator=generator)
+
+    def decode(some):
+        return model.generate(some, [EOS], beam=beam, max_new_tokens=10, forced=forced)
+
+    together = decode(several)
+    assert together == [decode(one[None])[0] for one in several]
+    assert len({tuple(tokens) for tokens in together}) > 1
+
+
 def test_joint_decoding_needs_the_head(tmp_path):
     save_conformer(tmp_path)
     content = torch.load(tmp_path / "checkpoint.pt", weights_only=False)
@@ -295,7 +315,14 @@ def test_newer_settings(tmp_path):
             new.state_dict().items(), network.state_dict().items(), strict=True
         ):
             assert torch.equal(one, other), name
-    assert new.decoder.output_projection.weight is new.decoder.embed_tokens.weight
+
+
+def test_shared_embeddings_are_one_tensor(tmp_path):
+    state = random_state(40)
+    state["decoder.output_projection.weight"] = state["decoder.embed_tokens.weight"]
+    settings = hyperparameters(share_decoder_input_output_embed=True)
+    network = load_fairseq_checkpoint(save(tmp_path / "c.pt", model=state, args=settings))
+    assert network.decoder.output_projection.weight is network.decoder.embed_tokens.weight
 
 
 def test_positions_do_not_depend_on_the_batch_whatever_training_did(tmp_path):

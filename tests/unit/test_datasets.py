@@ -139,7 +139,7 @@ def test_unreadable_alignments_are_refused(tmp_path):
     with pytest.raises(UserError, match="cannot be read"):
         read_alignment(path)
     path.write_bytes(b"\xff\xfe")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="line 1: not UTF-8"):
         read_alignment(path)
 
 
@@ -226,7 +226,11 @@ def test_shards_cut_the_ids_in_order():
 
 def test_shipped_data_sets_are_complete_and_small():
     datasets = load_datasets(ROOT / "config" / "datasets.yaml")
-    manifests = {name: read_manifest(ROOT / entry["manifest"]) for name, entry in datasets.items()}
+    manifests = {
+        name: read_manifest(ROOT / entry["manifest"])
+        for name, entry in datasets.items()
+        if "manifest" in entry
+    }
     assert len(select(manifests["librivox"], parse_task("asr-en"))) == 5
     evidence = {one.alignment_evidence for one in manifests["aligned"] + manifests["librivox"]}
     assert evidence == set(EVIDENCE)

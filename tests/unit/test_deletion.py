@@ -196,3 +196,11 @@ def test_new_tokens_are_capped():
         max_new_tokens=2, **options,
     )  # fmt: skip
     assert found == ["north east"]
+
+
+def test_random_order_of_a_waveform_deletes_whole_frames():
+    full = np.zeros((1, 12, 5))
+    found = deletion_map("random", {}, full, 2, seed=1, time_only=True)
+    np.testing.assert_array_equal(found, np.repeat(random_map(12, 1, 1), 5, axis=1))
+    deleted = delete(np.ones((12, 5)), found, 25) == 0
+    assert deleted.all(axis=1).sum() == deleted.any(axis=1).sum() == 3

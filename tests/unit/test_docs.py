@@ -315,6 +315,13 @@ def test_manifest_columns_are_those_that_are_read():
     ]  # fmt: skip
 
 
+def test_page_of_models_is_what_the_families_say():
+    from s2txai.models.__main__ import page
+
+    written = (ROOT / "docs/models.md").read_text(encoding="utf-8")
+    assert written == page(), "run `python -m s2txai.models > docs/models.md`"
+
+
 def test_poolings_are_defined():
     rows = table_rows(section("definitions.md", "Pooling to encoder steps"))
     assert [first.strip("`") for first, _ in rows] == list(POOLINGS)

@@ -6,8 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from s2txai.audio import audio_duration
-from s2txai.estimate import SECONDS_PER_JOB, TOKENS_PER_SECOND, Cost, estimate, print_estimate
+from s2txai.estimate import (
+    GPU_FLOPS,
+    SECONDS_PER_JOB,
+    TOKENS_PER_SECOND,
+    Cost,
+    assume,
+    estimate,
+    print_estimate,
+)
 from s2txai.plan import plan, read_config
 from tests.weights import ROOT, model_directory
 
@@ -48,7 +55,7 @@ def test_gradient_methods_are_jobs_masks_and_backward_passes(config):
     before, found = (estimate(run, one, cost) for one in (config, listed))
     assert found.jobs == before.jobs + 2
     assert found.masks == before.masks + 40
-    rows = TOKENS_PER_SECOND * audio_duration(run.utterances[0].path) + 1
+    rows = TOKENS_PER_SECOND * run.utterances[0].seconds() + 1
     forward, backward, deleted = 40 + 10 * rows, 40 * rows + 10 * rows, 2
     expected = forward * 2.0 + backward * 1.0 + deleted * 3.0 + 2 * SECONDS_PER_JOB
     assert found.seconds - before.seconds == pytest.approx(expected)
@@ -100,3 +107,24 @@ def test_the_command_times_a_real_model():
     assert "librivox/whisper-tiny.en/asr-en" in shown
     assert "unknown" not in shown
     assert "CPU threads" in shown or "GPU" in shown
+
+
+def test_a_model_that_is_not_here_costs_what_its_size_says(config, tmp_path):
+    (run,) = plan(config, ROOT).runs.values()
+    shape = {"encoder_parameters": 300_000_000, "decoder_parameters": 0, "layers": 6, "heads": 16}
+    cost = assume(shape, run, config)
+    speech = sum(utterance.seconds() for utterance in run.utterances) / len(run.utterances)
+    # Each weight: one product and one sum for each of 25 steps a second.
+    assert cost.mask * GPU_FLOPS == pytest.approx(300e6 * 2 * 25 * speech)
+    assert cost.n_maps == 96
+    assert assume(shape | {"encoder_parameters": 600_000_000}, run, config).mask == 2 * cost.mask
+
+
+def test_the_study_is_estimated_without_its_weights_and_speech(tmp_path):
+    config = read_config(ROOT, [ROOT / "config" / "paper.yaml"])
+    text = print_estimate(plan(config, ROOT), config, tmp_path, threads=1)
+    assert "GPU-hours" in text
+    assert "unknown" not in text
+    assert "download EuroParl-ST" in text
+    # 12 runs of 1,200 utterances, 20,000 masks of each kind
+    assert f"{12 * 1200 * 40_000:,}" in text

@@ -376,7 +376,7 @@ def test_the_page_shows_every_method(toy, tmp_path):
         datasets={"toys": {"manifest": "m.tsv", "description": "", "licence": ""}},
         paper_reference=ROOT / "config" / "paper_reference.csv",
     )  # fmt: skip
-    recordings = {one.id: one.path for one in toy.utterances}
+    recordings = {one.id: one for one in toy.utterances}
     files = RunFiles(*KEY, toy.results, run.shards, recordings)
     write_report(
         [files], tmp_path / "index.html", tmp_path / "sweep.csv", tmp_path / "layers.csv",

@@ -12,7 +12,7 @@ import soundfile
 
 from s2txai.config import read_yaml
 from s2txai.errors import UserError
-from s2txai.plan import plan
+from s2txai.plan import plan, read_config
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULT = read_yaml(ROOT / "config" / "config.yaml")
@@ -219,7 +219,7 @@ def test_unknown_keys(config, root):
         (
             {"utterances": ["en-1", "en-22"]},
             "config: runs of 'talks': "
-            "Unknown utterance 'en-22'; did you mean 'en-2'? Choose ids of the manifest.",
+            "Unknown utterance 'en-22'; did you mean 'en-2'? Choose ids of the data set.",
         ),
     ],
 )
@@ -470,3 +470,74 @@ def test_planning_needs_no_torch():
         [sys.executable, "-c", code, str(ROOT)], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == ""
+
+
+# The setting of the study: neither its weights nor its speech need be here to plan with them.
+
+
+@pytest.fixture
+def study_root(tmp_path):
+    """This project without what it has downloaded."""
+    for folder in ("config", "workflow/schemas"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    return tmp_path
+
+
+def paper(root):
+    return plan(read_config(root, [root / "config" / "paper.yaml"]), root)
+
+
+def test_the_study_is_planned_without_its_weights_and_speech(study_root):
+    study = paper(study_root)
+    assert {key[1:] for key in study.runs} == {
+        (model, task)
+        for model in ("study-base", "fama-small", "fama-medium")
+        for task in ("asr-en", "st-en-it", "asr-it", "st-it-en")
+    }
+    assert {len(run.utterances) for run in study.runs.values()} == {1200}
+    assert len(study.missing) == 5
+    told = "\n".join(study.missing)
+    assert "huggingface.co/FBK-MT/fama-small links to" in told
+    assert "huggingface.co/FBK-MT/fama-medium links to" in told
+    assert "not published as far as we know" in told
+    assert "download EuroParl-ST" in told
+    assert str(study_root / "resources" / "checkpoints" / "fama-small") in told
+
+
+def test_absent_speech_is_no_speech_of_another_language(study_root):
+    config = read_config(study_root, [study_root / "config" / "paper.yaml"])
+    config["runs"][0]["tasks"] = ["asr-it"]
+    with pytest.raises(UserError, match="No utterance is selected for task asr-it"):
+        plan(config, study_root)
+
+
+def test_speech_that_is_there_takes_the_place_of_the_guess(study_root):
+    corpus = study_root / "resources" / "corpora" / "europarl-st"
+    for source, target in (("en", "it"), ("it", "en")):
+        write_wav(corpus / source / "audios" / "speech.wav")
+        test = corpus / source / target / "test"
+        test.mkdir(parents=True)
+        (test / "segments.lst").write_text("speech 0.0 0.1\n")
+        for language in (source, target):
+            (test / f"segments.{language}").write_text("words\n")
+    for name in ("study-base", "fama-small", "fama-medium"):
+        (study_root / "resources" / "checkpoints" / name).mkdir(parents=True)
+    study = paper(study_root)
+    assert {len(run.utterances) for run in study.runs.values()} == {1}
+    assert study.missing == ()
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "words"),
+    [
+        ("whispr", {}, "Unknown model family 'whispr'; did you mean 'whisper'?"),
+        ("whisper", {"ctc_weight": 0.2}, "'whisper' has no option 'ctc_weight', none"),
+    ],
+)
+def test_family_and_options_are_checked(root, config, family, options, words):
+    entry = read_yaml(root / "config" / "models.yaml")["english"] | {"family": family}
+    if options:
+        entry["options"] = options
+    with pytest.raises(UserError) as caught:
+        plan(config | {"models": {"english": entry}}, root)
+    assert words in str(caught.value)

@@ -1,5 +1,7 @@
 """The page and its figures, on a finished run made without a model."""
 
+import base64
+import io
 import re
 import shutil
 from dataclasses import replace
@@ -9,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
+from matplotlib.figure import Figure
 
 from s2txai.errors import UserError
 from s2txai.report.comparison import comparison
-from s2txai.report.figures import head_correlations, render_png
+from s2txai.report.figures import draw_input, head_correlations, render_png
 from s2txai.report.layers import by_layer, layers_table
 from s2txai.report.names import row_labels
 from s2txai.report.page import Facts, RunFiles, write_report
@@ -120,6 +124,21 @@ def test_every_picture_is_described_and_every_recording_embedded(page: Page) -> 
     # fLaC, as base64
     assert all(source.startswith("data:audio/flac;base64,ZkxhQ") for source in recordings)
     assert len(recordings) == len(IDS)
+
+
+def test_recordings_of_segments_are_cut(files: RunFiles, tmp_path: Path) -> None:
+    audio = {
+        name: replace(utterance, offset=1.0, duration=0.5)
+        for name, utterance in files.audio.items()
+    }
+    write(tmp_path, replace(files, audio=audio))
+    page = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
+    for name, recording in zip(IDS, page.having("audio"), strict=True):
+        flac = base64.b64decode((recording["src"] or "").partition(",")[2])
+        whole, rate = soundfile.read(files.audio[name].path)
+        np.testing.assert_allclose(
+            soundfile.read(io.BytesIO(flac))[0], whole[rate : rate + rate // 2], atol=2**-14
+        )
 
 
 def test_missing_numbers_give_a_reason(page: Page) -> None:
@@ -568,3 +587,10 @@ def test_row_labels_mark_continued_words_and_escape_controls() -> None:
 )
 def test_number_text(value: float, form: str, text: str) -> None:
     assert number_text(value, form) == text
+
+
+@pytest.mark.parametrize(("time_only", "title"), [(True, "Waveform"), (False, "Spectrogram")])
+def test_the_input_is_called_what_it_is(time_only, title):
+    axes = Figure().subplots()
+    draw_input(axes, np.zeros((5, 3), np.float32), 0.004, time_only=time_only)
+    assert axes.get_title().startswith(title)

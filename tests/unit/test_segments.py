@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 from scipy.ndimage import label
 
-from s2txai.saliency.segments import requested_segments, segmentations, slic_segments
+from s2txai.saliency.segments import (
+    requested_segments,
+    segmentations,
+    slic_segments,
+    time_segments,
+)
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +79,24 @@ def test_equal_segmentations_are_merged_also_when_not_neighbours(features, caplo
     assert segmented.levels == ((100, 100), (300,))
     assert len(segmented.labels) == len(segmented.n_segments) == 2
     assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize(("n_frames", "level"), [(100, 40), (500, 7), (2000, 30), (5, 3000)])
+def test_segments_in_time_are_contiguous_and_of_equal_length(n_frames, level):
+    labels = time_segments(n_frames, level)
+    lengths = np.bincount(labels)
+    assert (np.diff(labels) >= 0).all()
+    assert len(lengths) == min(n_frames, requested_segments(level, n_frames))
+    assert lengths.min() >= 1
+    assert np.ptp(lengths) <= 1
+
+
+def test_segments_in_time_are_whole_frames_and_merged_where_equal(features, caplog):
+    segmented = segmentations(features, [50, 100, 1000, 2000], time_only=True)
+    # 6 and 12 of 60 frames; from 60 on every frame is a segment.
+    assert segmented.n_segments == (6, 12, 60)
+    assert segmented.levels == ((50,), (100,), (1000, 2000))
+    assert segmented.kind == "time"
+    assert "Asking for 2000 segments gives the same ones as asking for 1000" in caplog.text
+    assert (segmented.labels == segmented.labels[:, :, :1]).all()
+    assert set(np.unique(segmented.labels)) == set(range(78))

@@ -83,3 +83,19 @@ def test_two_jobs_never_run_models_at_once(project):
     assert len(batches) >= len(MODEL_MESSAGES)
     for batch in batches:
         assert sum(message in batch for message in MODEL_MESSAGES) <= 1
+
+
+def test_the_study_is_planned_but_not_started_without_its_weights(project):
+    planned = project.snakemake("--dry-run", configfile="config/paper.yaml")
+    told = planned.stdout + planned.stderr
+    assert planned.returncode == 0, told
+    assert re.search(r"^smx +288$", told, re.M)
+    assert "FBK-MT/fama-small links to" in told
+    assert "download EuroParl-ST" in told
+    started = project.snakemake(configfile="config/paper.yaml")
+    told = started.stdout + started.stderr
+    assert started.returncode != 0
+    assert "FBK-MT/fama-small links to" in told
+    assert "Traceback" not in told
+    assert "Decoding" not in told.split("Select jobs")[-1]
+    assert not list(project.folder.glob("results/europarl-st*"))

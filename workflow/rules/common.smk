@@ -21,6 +21,15 @@ except UserError as error:
     # Sentences, not a traceback into the parser.
     raise SystemExit(f"{error}")
 
+for sentence in STUDY.missing:
+    logger.warning(sentence)
+
+
+onstart:
+    # Known at once, and jobs of hours would come before the one that finds out.
+    if STUDY.missing:
+        raise SystemExit("\n".join(STUDY.missing))
+
 
 wildcard_constraints:
     dataset="|".join(re.escape(name) for name in STUDY.datasets),

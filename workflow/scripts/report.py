@@ -20,7 +20,7 @@ with logging_to(Path(snakemake.log[0])):
             *run.key,
             tables=Path("results", *run.key),
             shards=run.shards,
-            audio={utterance.id: utterance.path for utterance in run.utterances},
+            audio={utterance.id: utterance for utterance in run.utterances},
             has_designs=bool(study.designs),
             has_timestamps=bool(run.aligned()),
         )

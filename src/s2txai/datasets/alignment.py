@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from s2txai.datasets.text import read_lines
 from s2txai.errors import UserError
 
 # How boundaries came about. Numbers of different evidence are never put together.
@@ -22,7 +23,7 @@ class Word:
     text
         As the alignment writes it.
     start, end
-        In seconds from the beginning of the recording.
+        In seconds from the beginning of the utterance.
     """
 
     text: str
@@ -40,16 +41,11 @@ def read_alignment(path: Path) -> list[Word]:
     Raises
     ------
     UserError
-        If the file, a column or all words are missing, a time is no number, a word ends before it
-        begins or begins before the one above it ends; names file and line.
+        If the file is missing or not UTF-8, lacks a column or any word, a time is no number, a word
+        ends before it begins or begins before the one above it ends; names file and line.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"Alignment {path} cannot be read ({error}); correct its path or save it as UTF-8."
-        ) from error
-    header = lines[0].strip("\r").split("\t")
+    lines = read_lines(path)
+    header = lines[0].split("\t")
     for column in _COLUMNS:
         if column not in header:
             raise UserError(
@@ -60,7 +56,7 @@ def read_alignment(path: Path) -> list[Word]:
     for line, text in enumerate(lines[1:], start=2):
         if not text.strip():
             continue
-        word = _word(f"{path}, line {line}", header, text.strip("\r").split("\t"))
+        word = _word(f"{path}, line {line}", header, text.split("\t"))
         if word is None:
             continue
         if words and word.start < words[-1].end:

@@ -6,8 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
+
+from s2txai.audio import audio_duration, audio_sha256, read_audio
 from s2txai.datasets.alignment import EVIDENCE
 from s2txai.datasets.tasks import LANGUAGE, Task
+from s2txai.datasets.text import read_lines
 from s2txai.errors import UserError
 from s2txai.registry import did_you_mean
 
@@ -17,18 +22,18 @@ Diacritics = Literal["kept", "folded"]
 _COLUMNS = ("id", "path", "language", "transcript")
 _OPTIONAL = ("alignment", "alignment_evidence")
 _TRANSLATION = "translation_"
-_ID = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # an id becomes a file name
+ID = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # an id becomes a file name
 _MAX_SHARDS = 10_000  # a shard's name has four digits
 
 
 @dataclass(frozen=True)
 class Utterance:
-    """One row of a manifest.
+    """One row of a manifest, or one segment of a recording.
 
     Attributes
     ----------
     id
-        Name of the utterance, unique in its manifest; its files are called after it.
+        Name of the utterance, unique in its data set; its files are called after it.
     path
         Audio file.
     language
@@ -37,6 +42,10 @@ class Utterance:
         What is said, in the language of the speech; may be empty where it is not needed.
     translations
         From language to translation, without the empty ones.
+    offset, duration
+        The part of the file that the utterance is, in seconds; to its end if the duration is None.
+    where
+        File and line that the utterance was read from, for messages.
     alignment
         File that says when each word is said; None where nobody knows.
     alignment_evidence
@@ -48,8 +57,23 @@ class Utterance:
     language: str
     transcript: str
     translations: Mapping[str, str] = field(default_factory=dict)
+    offset: float = 0.0
+    duration: float | None = None
+    where: str = field(default="", compare=False)
     alignment: Path | None = None
     alignment_evidence: str = ""
+
+    def read(self, sampling_rate: int) -> npt.NDArray[np.float32]:
+        """Return the samples of the utterance, as :func:`s2txai.audio.read_audio`."""
+        return read_audio(self.path, sampling_rate, offset=self.offset, duration=self.duration)
+
+    def seconds(self) -> float:
+        """Return how long the utterance lasts, as :func:`s2txai.audio.audio_duration`."""
+        return audio_duration(self.path, offset=self.offset, duration=self.duration)
+
+    def audio_sha256(self) -> str:
+        """Return a hash of the utterance's audio, as :func:`s2txai.audio.audio_sha256`."""
+        return audio_sha256(self.path, offset=self.offset, duration=self.duration)
 
 
 def read_manifest(path: Path) -> list[Utterance]:
@@ -92,21 +116,7 @@ def read_manifest(path: Path) -> list[Utterance]:
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield line number and cells of every line that is not blank."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(
-            f"Manifest {path} cannot be read ({error.strerror}); "
-            "correct its path in the list of data sets."
-        ) from error
-    # Not str.splitlines: a transcript may hold one of the rarer line separators of Unicode.
-    for line, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        try:
-            text = raw.decode("utf-8").removesuffix("\r")
-        except UnicodeDecodeError as error:
-            raise UserError(
-                f"{path}, line {line}: not UTF-8 text; save the manifest in that encoding."
-            ) from error
+    for line, text in enumerate(read_lines(path), start=1):
         if text.strip():
             yield line, [cell.strip() for cell in text.split("\t")]
 
@@ -139,7 +149,7 @@ def _utterance(path: Path, line: int, header: Sequence[str], cells: Sequence[str
     for column in ("id", "path", "language"):
         if not row[column]:
             raise UserError(f"{where}: '{column}' is empty; fill it in.")
-    if not _ID.fullmatch(row["id"]):
+    if not ID.fullmatch(row["id"]):
         raise UserError(
             f"{where}: id '{row['id']}' cannot name a file; use up to 100 letters, digits, "
             "dots, hyphens and underscores, starting with a letter or digit."
@@ -162,7 +172,7 @@ def _utterance(path: Path, line: int, header: Sequence[str], cells: Sequence[str
     alignment, evidence = _alignment(where, path.parent, row)
     return Utterance(
         row["id"], audio, row["language"], row["transcript"], translations,
-        alignment=alignment, alignment_evidence=evidence,
+        alignment=alignment, alignment_evidence=evidence, where=where,
     )  # fmt: skip
 
 
@@ -200,7 +210,8 @@ def reference(utterance: Utterance, task: Task) -> str:
     if not text:
         raise UserError(
             f"Utterance '{utterance.id}' has no reference for task {task.name}; "
-            f"fill in column '{column}' of its manifest or leave the utterance out."
+            f"fill in column '{column}' of its manifest (in another format, its text in "
+            f"'{task.target}') or leave the utterance out."
         )
     return text
 
@@ -229,7 +240,7 @@ def select(
         if name not in by_id:
             raise UserError(
                 f"Unknown utterance '{name}'{did_you_mean(name, list(by_id)) or '.'} "
-                "Choose ids of the manifest."
+                "Choose ids of the data set."
             )
         if by_id[name].language != task.source:
             raise UserError(
@@ -244,7 +255,7 @@ def select(
     if not selected:
         spoken = ", ".join(sorted({utterance.language for utterance in utterances}))
         raise UserError(
-            f"No utterance is selected for task {task.name}; the manifest holds speech in: "
+            f"No utterance is selected for task {task.name}; the data set holds speech in: "
             f"{spoken}."
         )
     for utterance in selected:

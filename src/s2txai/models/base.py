@@ -32,12 +32,16 @@ class Facts:
         Input frames for one encoder step (r).
     max_new_tokens
         The most tokens the decoder can predict after its prompt.
+    time_only
+        Whether the F values of a frame are samples of a waveform, which have no meaning one by
+        one, so that only whole frames are occluded.
     """
 
     sampling_rate: int
     frame_shift: float
     subsampling: int
     max_new_tokens: int
+    time_only: bool = False
 
 
 @dataclass(frozen=True)

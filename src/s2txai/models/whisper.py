@@ -6,37 +6,19 @@ about half of short clips.
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer
-from transformers import (
-    GenerationConfig,
-    GenerationMixin,
-    WhisperConfig,
-    WhisperFeatureExtractor,
-    WhisperForConditionalGeneration,
-)
-from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPastAndCrossAttentions
-from transformers.models.whisper.modeling_whisper import WhisperAttention
+from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
 from s2txai.datasets import Task
 from s2txai.errors import UserError
-from s2txai.models.base import (
-    CrossAttention,
-    Facts,
-    Features,
-    Model,
-    Role,
-    TokenTable,
-    pad_steps,
-)
+from s2txai.models.base import Facts, Features, Role
 from s2txai.models.ctranslate2 import read_variables
-from s2txai.models.occlusion import KeysAndValues, occluded_attention, split_heads, value_norms
+from s2txai.models.transformers_base import TransformersModel, load_network
 
 SAMPLING_RATE = 16_000  # Hz
 HOP = 160  # samples between two frames
@@ -72,9 +54,7 @@ def load_whisper(
     if (directory / "model.bin").exists():
         network, suppress, begin_suppress = _from_ctranslate2(directory)
     else:
-        network = WhisperForConditionalGeneration.from_pretrained(
-            directory, dtype=torch.float32, local_files_only=True
-        )
+        network = load_network(WhisperForConditionalGeneration, directory)
         suppress = network.generation_config.suppress_tokens or []
         begin_suppress = network.generation_config.begin_suppress_tokens or []
     return WhisperModel(
@@ -219,7 +199,38 @@ def _copy_cross_attention(
     _copy_linear(variables, f"{source}/linear_2", state, f"{target}.encoder_attn.out_proj")
 
 
-class WhisperModel(Model):
+class WhisperVocabulary:
+    """Whisper's tokens.
+
+    Parameters
+    ----------
+    tokenizer
+        Of the checkpoint.
+    eos
+        End of sentence.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, eos: int) -> None:
+        self._tokenizer = tokenizer
+        self._eos = eos
+
+    def piece(self, token: int) -> str:
+        """Return the token's text, leading space included."""
+        return str(self._tokenizer.decode([token], skip_special_tokens=False))
+
+    def role(self, token: int) -> Role:
+        """Return the role; every token from end of sentence on is special: tags, timestamps."""
+        if token < self._eos:
+            return "text"
+        return "eos" if token == self._eos else "special"
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """Return the hypothesis as text."""
+        text_tokens = [token for token in tokens if token < self._eos]
+        return str(self._tokenizer.decode(text_tokens)).strip()
+
+
+class WhisperModel(TransformersModel):
     """Whisper behind the interface of :class:`s2txai.models.base.Model`."""
 
     def __init__(
@@ -231,30 +242,27 @@ class WhisperModel(Model):
         begin_suppress_tokens: Sequence[int],
         precision: torch.dtype,
     ) -> None:
-        self._network = network
-        self._tokenizer = tokenizer
-        self._suppress = list(suppress_tokens)
-        self._begin_suppress = list(begin_suppress_tokens)
-        self._precision = precision
         config = network.config
-        self._eos: int = config.eos_token_id
+        super().__init__(
+            network,
+            WhisperVocabulary(tokenizer, config.eos_token_id),
+            Facts(
+                sampling_rate=SAMPLING_RATE,
+                frame_shift=HOP / SAMPLING_RATE,
+                subsampling=2,
+                # The longest prompt has four tokens.
+                max_new_tokens=config.max_target_positions - 4,
+            ),
+            suppress_tokens=suppress_tokens,
+            begin_suppress_tokens=begin_suppress_tokens,
+            precision=precision,
+        )
+        self._tokenizer = tokenizer
         self._multilingual = config.vocab_size >= MULTILINGUAL_VOCABULARY
         self._context = config.max_source_positions * 2  # input frames
         self._extractor = WhisperFeatureExtractor(
             feature_size=config.num_mel_bins, chunk_length=self._context * HOP // SAMPLING_RATE
         )
-        self.device = network.device
-        self.facts = Facts(
-            sampling_rate=SAMPLING_RATE,
-            frame_shift=HOP / SAMPLING_RATE,
-            subsampling=2,
-            # The longest prompt has four tokens.
-            max_new_tokens=config.max_target_positions - 4,
-        )
-
-    def compile(self) -> None:
-        """Compile the encoder, where most of the time of a mask goes."""
-        self._network.model.encoder.compile()
 
     def prompt(self, task: Task) -> list[int]:
         """Return ``<|startoftranscript|>``, the language and task (multilingual), no timestamps.
@@ -306,268 +314,9 @@ class WhisperModel(Model):
         padding = float(full[-1, 0]) if n_frames < self._context else 0.0
         return Features(np.ascontiguousarray(full[:n_frames]), padding)
 
-    @torch.inference_mode()
-    def encode(self, features: torch.Tensor, padding_value: float) -> torch.Tensor:
-        """Encode features [N, T, F] into states [N, 1500, D]."""
-        return self._encode(features, padding_value)
-
-    def _encode(self, features: torch.Tensor, padding_value: float) -> torch.Tensor:
-        with self._autocast():
-            output = self._network.model.encoder(self._padded(features, padding_value))
-        states: torch.Tensor = output.last_hidden_state
-        return states.float()
-
-    def _padded(self, features: torch.Tensor, padding_value: float) -> torch.Tensor:
+    def _inputs(self, features: torch.Tensor, padding_value: float) -> torch.Tensor:
         """Return features [N, F, context] of [N, T, F]."""
         missing = self._context - features.shape[1]
         return torch.nn.functional.pad(
             features.transpose(1, 2), (0, missing), value=padding_value
         )  # fmt: skip
-
-    @torch.inference_mode()
-    def decode(
-        self, states: torch.Tensor, prompt: Sequence[int], tokens: Sequence[int]
-    ) -> torch.Tensor:
-        """Return float32 logits [N, I, V]."""
-        return self._decode(states, prompt, tokens)
-
-    def _decode(
-        self, states: torch.Tensor, prompt: Sequence[int], tokens: Sequence[int]
-    ) -> torch.Tensor:
-        with self._autocast():
-            hidden = self._decoder(states, prompt, tokens).last_hidden_state
-            # Only the rows that predict a token: the vocabulary makes this the largest product.
-            logits: torch.Tensor = self._network.proj_out(hidden[:, len(prompt) - 1 :])
-        return logits.float()
-
-    def differentiable_logits(
-        self,
-        features: torch.Tensor,
-        padding_value: float,
-        prompt: Sequence[int],
-        tokens: Sequence[int],
-    ) -> torch.Tensor:
-        """Return float32 logits [N, I, V] with a graph that leads back to features [N, T, F]."""
-        return self._decode(self._encode(features, padding_value), prompt, tokens)
-
-    @torch.inference_mode()
-    def decode_occluded(
-        self,
-        states: torch.Tensor,
-        occluded: torch.Tensor,
-        prompt: Sequence[int],
-        tokens: Sequence[int],
-        filling: torch.Tensor | None,
-    ) -> torch.Tensor:
-        """Return logits [N, I, V]; keys and values of the steps are computed once for all N."""
-        hidden = pad_steps(occluded, states.shape[1])  # (N, steps)
-        with self._autocast(), _occluded_cross_attention(self._network, states, hidden, filling):
-            return self.decode(states.expand(len(occluded), -1, -1), prompt, tokens)
-
-    @torch.inference_mode()
-    def decode_without_tokens(
-        self,
-        states: torch.Tensor,
-        occluded: torch.Tensor,
-        prompt: Sequence[int],
-        tokens: Sequence[int],
-    ) -> torch.Tensor:
-        """Return float32 logits [N, I, V] with embeddings of preceding tokens set to zero."""
-        # Only the last token of the prompt is the direct predecessor of a row.
-        visible = torch.nn.functional.pad(~occluded, (len(prompt) - 1, 0), value=True)
-        with self._autocast():
-            hidden = self._decoder(states, prompt, tokens, visible=visible).last_hidden_state
-            logits: torch.Tensor = self._network.proj_out(hidden[:, len(prompt) - 1 :])
-        return logits.float()
-
-    def _decoder(
-        self,
-        states: torch.Tensor,
-        prompt: Sequence[int],
-        tokens: Sequence[int],
-        visible: torch.Tensor | None = None,
-        **options: bool,
-    ) -> BaseModelOutputWithPastAndCrossAttentions:
-        # The last token is predicted, never fed.
-        inputs = torch.tensor([*prompt, *tokens[:-1]], device=self.device)
-        decoder = self._network.model.decoder
-        embedded = decoder.embed_tokens(inputs).expand(len(states), -1, -1)  # (N, length, D)
-        if visible is not None:
-            embedded = embedded * visible[:, :, None]
-        return decoder(
-            inputs_embeds=embedded,
-            encoder_hidden_states=states,
-            use_cache=False,
-            **options,
-        )
-
-    @torch.inference_mode()
-    def generate(
-        self,
-        states: torch.Tensor,
-        prompt: Sequence[int],
-        *,
-        beam: int,
-        max_new_tokens: int,
-        forced: Sequence[int] = (),
-    ) -> list[list[int]]:
-        """Decode each state by beam search, with the suppressed tokens of the checkpoint."""
-        config = GenerationConfig(
-            num_beams=beam,
-            do_sample=False,
-            max_new_tokens=min(max_new_tokens, self.facts.max_new_tokens) - len(forced),
-            suppress_tokens=self._suppress or None,
-            begin_suppress_tokens=self._begin_suppress or None,
-            decoder_start_token_id=prompt[0],
-            eos_token_id=self._eos,
-            pad_token_id=self._eos,
-        )
-        with self._autocast():
-            # The plain beam search: Whisper's own `generate` adds long-form heuristics to it.
-            sequences = GenerationMixin.generate(
-                self._network,
-                generation_config=config,
-                encoder_outputs=BaseModelOutput(last_hidden_state=states),
-                decoder_input_ids=torch.tensor(
-                    [[*prompt, *forced]] * len(states), device=self.device
-                ),
-            )
-        return [self._strip(row) for row in sequences[:, len(prompt) :].tolist()]
-
-    def _strip(self, tokens: list[int]) -> list[int]:
-        """Drop the padding after the first end of sentence."""
-        return tokens[: tokens.index(self._eos) + 1] if self._eos in tokens else tokens
-
-    @torch.inference_mode()
-    def cross_attention(
-        self, states: torch.Tensor, prompt: Sequence[int], tokens: Sequence[int]
-    ) -> CrossAttention:
-        """Return attention [L, H, I, 1500] of one utterance; ``states`` is [1, 1500, D]."""
-        with self._eager(), self._autocast():
-            output = self._decoder(states, prompt, tokens, output_attentions=True)
-        weights = torch.stack([layer[0].float() for layer in output.cross_attentions])
-        weights = weights[:, :, len(prompt) - 1 :]  # (L, H, I, steps)
-        norms = torch.stack(
-            [
-                _value_norms(layer.encoder_attn, states)
-                for layer in self._network.model.decoder.layers
-            ]
-        )  # (L, H, steps)
-        value_norm = weights * norms[:, :, None]
-        return CrossAttention(weights.cpu().numpy(), value_norm.cpu().numpy())
-
-    @torch.inference_mode()
-    def encoder_attention(self, features: torch.Tensor, padding_value: float) -> np.ndarray:
-        """Return self-attention [layers, H, 1500, 1500] of one utterance [1, T, F]."""
-        with self._eager(), self._autocast():
-            output = self._network.model.encoder(
-                self._padded(features, padding_value), output_attentions=True
-            )
-        return np.stack([layer[0].float().cpu().numpy() for layer in output.attentions])
-
-    def layers(self) -> list[torch.nn.Module]:
-        """Return the decoder's norm and layers, its embeddings, then the same of the encoder."""
-        encoder, decoder = self._network.model.encoder, self._network.model.decoder
-        return [
-            # The output projection is the embedding of the tokens.
-            decoder.layer_norm,
-            *reversed(decoder.layers),
-            torch.nn.ModuleList([decoder.embed_tokens, decoder.embed_positions]),
-            encoder.layer_norm,
-            *reversed(encoder.layers),
-            torch.nn.ModuleList([encoder.conv1, encoder.conv2, encoder.embed_positions]),
-        ]
-
-    def token_table(self, tokens: Sequence[int]) -> TokenTable:
-        """Describe each token; a word starts at a leading space."""
-        pieces = [self._tokenizer.decode([token], skip_special_tokens=False) for token in tokens]
-        roles: list[Role] = [self._role(token) for token in tokens]
-        word, word_index = -1, []
-        for piece, role in zip(pieces, roles, strict=True):
-            if role == "text" and (word < 0 or piece.startswith(" ")):
-                word += 1
-            word_index.append(word if role == "text" else -1)
-        return TokenTable(pieces, roles, word_index)
-
-    def _role(self, token: int) -> Role:
-        # Every token from end of sentence on is special: tags, tasks, timestamps.
-        if token < self._eos:
-            return "text"
-        return "eos" if token == self._eos else "special"
-
-    def text(self, tokens: Sequence[int]) -> str:
-        """Return the hypothesis as text."""
-        text_tokens = [token for token in tokens if token < self._eos]
-        return str(self._tokenizer.decode(text_tokens)).strip()
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(
-            self.device.type, self._precision, enabled=self._precision != torch.float32
-        )
-
-    @contextmanager
-    def _eager(self) -> Iterator[None]:
-        """Switch to the attention that returns its weights; the fused kernels return none."""
-        fast = self._network.config._attn_implementation
-        self._network.set_attn_implementation("eager")
-        try:
-            yield
-        finally:
-            self._network.set_attn_implementation(fast)
-
-
-@contextmanager
-def _occluded_cross_attention(
-    network: WhisperForConditionalGeneration,
-    states: torch.Tensor,
-    occluded: torch.Tensor,
-    filling: torch.Tensor | None,
-) -> Iterator[None]:
-    """Make every cross-attention see ``states`` [1, steps, D], occluded as ``occluded`` says.
-
-    Keys and values of the steps, and those of the filling, are projected once, not again for each
-    of the N rows of ``occluded`` [N, steps].
-    """
-    attentions = [layer.encoder_attn for layer in network.model.decoder.layers]
-    for attention in attentions:
-        attention.forward = partial(
-            _attend_occluded,
-            attention,
-            _keys_and_values(attention, states),
-            None if filling is None else _keys_and_values(attention, filling[None, None]),
-            occluded[:, None, None],
-        )
-    try:
-        yield
-    finally:
-        for attention in attentions:
-            del attention.forward  # the class's own is found again
-
-
-def _attend_occluded(
-    attention: WhisperAttention,
-    of_steps: KeysAndValues,
-    of_filling: KeysAndValues | None,
-    occluded: torch.Tensor,
-    hidden_states: torch.Tensor,
-    **_: object,
-) -> tuple[torch.Tensor, None]:
-    """Attend from [N, I, D] to steps [1, H, steps, d], occluded by [N, 1, 1, steps]."""
-    query = split_heads(attention.q_proj(hidden_states), attention.num_heads)  # (N, H, I, d)
-    context = occluded_attention(query, of_steps, of_filling, occluded, attention.scaling)
-    return attention.out_proj(context.transpose(1, 2).flatten(2)), None
-
-
-def _keys_and_values(attention: WhisperAttention, states: torch.Tensor) -> KeysAndValues:
-    """Return keys and values [N, H, steps, d] of states [N, steps, D]."""
-    heads = attention.num_heads
-    return (
-        split_heads(attention.k_proj(states), heads),
-        split_heads(attention.v_proj(states), heads),
-    )
-
-
-def _value_norms(attention: WhisperAttention, states: torch.Tensor) -> torch.Tensor:
-    """Return [H, steps] of states [1, steps, D]."""
-    values = split_heads(attention.v_proj(states), attention.num_heads)
-    return value_norms(values, attention.out_proj.weight)

@@ -232,8 +232,9 @@ def utterance_maps(
     *,
     frame_shift: float,
     subsampling: int,
+    time_only: bool = False,
 ) -> Figure:
-    """Draw the spectrogram and below it maps with a row a token, on one time axis.
+    """Draw the input and below it maps with a row a token, on one time axis.
 
     Every row is standardised over the steps, as in the headline correlation.
 
@@ -249,6 +250,8 @@ def utterance_maps(
         Time between two frames, in seconds.
     subsampling
         Frames for one encoder step.
+    time_only
+        Whether a frame is a block of samples of a waveform.
     """
     T = len(features)
     height = map_height(len(labels))
@@ -257,7 +260,7 @@ def utterance_maps(
         panels = figure.subplots(
             1 + len(maps), 1, sharex=True, height_ratios=[1.2, *[height] * len(maps)]
         )
-        image = draw_spectrogram(panels[0], features, frame_shift)
+        image = draw_input(panels[0], features, frame_shift, time_only=time_only)
         figure.colorbar(image, ax=panels[0], aspect=10).set_label("feature value\n(model's unit)")
         for panel, (title, values) in zip(panels[1:], maps.items(), strict=True):
             image = draw_rows(panel, values, labels, step=frame_shift * subsampling)
@@ -276,11 +279,16 @@ def map_height(n_rows: int) -> float:
     return float(np.clip(ROW_HEIGHT * n_rows, 0.8, TALLEST_MAP))
 
 
-def draw_spectrogram(axes: Axes, features: np.ndarray, frame_shift: float) -> AxesImage:
-    """Draw features [T, F] over seconds, low bins at the bottom."""
+def draw_input(
+    axes: Axes, features: np.ndarray, frame_shift: float, *, time_only: bool
+) -> AxesImage:
+    """Draw features [T, F] over seconds, the first bin or sample of a frame at the bottom."""
     T, F = features.shape
-    axes.set_title("Spectrogram: the model's input")
-    axes.set_ylabel("frequency bin")
+    kind, places = (
+        ("Waveform", "sample of the frame") if time_only else ("Spectrogram", "frequency bin")
+    )
+    axes.set_title(f"{kind}: the model's input")
+    axes.set_ylabel(places)
     return axes.imshow(
         features.T,
         origin="lower",

@@ -16,8 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from s2txai.artifacts import replacing
-from s2txai.audio import read_audio
-from s2txai.datasets import parse_task
+from s2txai.datasets import Utterance, parse_task
 from s2txai.report import figures as draw
 from s2txai.report import tables
 from s2txai.report.comparison import comparison
@@ -475,13 +474,14 @@ def _utterance(run: Run, facts: UtteranceFacts, figures: Path) -> dict[str, Any]
         ),
         frame_shift=float(decoded["frame_shift"]),
         subsampling=int(decoded["subsampling"]),
+        time_only=bool(decoded["time_only"]),
     )
     listed = ", ".join(f"ρ(CA, {map_name(name)}) = {value}" for name, value in found.items())
     picture = _picture(
         figure,
         figures,
         f"{run.files.key}/utterance_{facts.id}",
-        f"Spectrogram of {facts.duration:.2f} s and maps of {facts.n_rows} tokens: "
+        f"Input of {facts.duration:.2f} s and maps of {facts.n_rows} tokens: "
         f"{', '.join(map_name(name) for name in titles)}. {listed}.",
         "One row a predicted token, from top to bottom; a leading + continues the word above. "
         "Bright: far above the row's own mean, which is what the headline compares. Where the "
@@ -508,9 +508,9 @@ def _utterance_correlations(run: Run, utterance: str, saliencies: Sequence[str])
     return {name: _rounded(rows[name]) or "not defined" for name in saliencies}
 
 
-def _recording(path: Path) -> str:
+def _recording(utterance: Utterance) -> str:
     # Lossless, and half as large as WAV.
     buffer = io.BytesIO()
-    samples = read_audio(path, SAMPLING_RATE)
+    samples = utterance.read(SAMPLING_RATE)
     soundfile.write(buffer, samples, SAMPLING_RATE, format="FLAC", subtype="PCM_16")
     return _data_uri("audio/flac", buffer.getvalue())

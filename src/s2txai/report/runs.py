@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from s2txai.artifacts import Artifact, load
+from s2txai.datasets import Utterance
 from s2txai.errors import UserError
 from s2txai.saliency.gradient_statistics import GRADIENTS
 
@@ -44,7 +45,7 @@ class RunFiles:
     shards
         Utterance ids by shard, in the order of the manifest.
     audio
-        Recordings by utterance id.
+        Utterances, which know their recordings, by id.
     has_designs
         Whether other designs of the perturbation were compared.
     has_timestamps
@@ -56,7 +57,7 @@ class RunFiles:
     task: str
     tables: Path
     shards: Mapping[str, Sequence[str]]
-    audio: Mapping[str, Path]
+    audio: Mapping[str, Utterance]
     has_designs: bool = False
     has_timestamps: bool = False
 

@@ -185,7 +185,7 @@ def _decode_figure(artifact: Artifact) -> Figure:
     figure = draw.new_figure(4.2)
     top, bottom = figure.subplots(2, 1, height_ratios=[1, 1.1])
     shift = float(artifact["frame_shift"])
-    image = draw.draw_spectrogram(top, artifact["features"], shift)
+    image = draw.draw_input(top, artifact["features"], shift, time_only=bool(artifact["time_only"]))
     top.set_xlabel("time (s)")
     figure.colorbar(image, ax=top, aspect=10).set_label("feature value\n(model's unit)")
     rows = np.arange(len(labels))

@@ -24,11 +24,14 @@ class Segmentations:
         The requested numbers of segments that led to each segmentation.
     n_segments
         Number of segments of each segmentation.
+    kind
+        ``slic`` or ``time``.
     """
 
     labels: npt.NDArray[np.int32]
     levels: tuple[tuple[int, ...], ...]
     n_segments: tuple[int, ...]
+    kind: str = "slic"
 
 
 def requested_segments(
@@ -92,10 +95,43 @@ def slic_segments(
     return labels
 
 
+def time_segments(
+    n_frames: int,
+    n_segments: int,
+    *,
+    max_frames: int | None = 750,
+    reference_frames: int = 500,
+) -> npt.NDArray[np.int64]:
+    """Cut frames into contiguous segments of equal length, give or take one frame.
+
+    For inputs whose frames hold samples of a waveform, of which SLIC could make nothing.
+
+    Parameters
+    ----------
+    n_frames
+        Frames of the input.
+    n_segments, max_frames, reference_frames
+        See ``requested_segments``. There are never more segments than frames.
+
+    Returns
+    -------
+    int64 [T]
+        Segment of each frame, from 0.
+    """
+    asked = requested_segments(
+        n_segments, n_frames, max_frames=max_frames, reference_frames=reference_frames
+    )
+    return np.arange(n_frames) * min(asked, n_frames) // n_frames
+
+
 def segmentations(
-    features: npt.NDArray[np.floating[Any]], levels: Sequence[int], **slic_options: Any
+    features: npt.NDArray[np.floating[Any]],
+    levels: Sequence[int],
+    *,
+    time_only: bool = False,
+    **options: Any,
 ) -> Segmentations:
-    """Segment a spectrogram at several levels, keeping equal results once.
+    """Segment an input at several levels, keeping equal results once.
 
     SLIC starts from a grid of whole cells, so that different requests may give the same segments;
     scores of such levels then belong to one segmentation, which is reported as a warning.
@@ -103,16 +139,23 @@ def segmentations(
     Parameters
     ----------
     features : [T, F]
-        Spectrogram, of speech frames only.
+        Input, of speech frames only.
     levels
         Requested numbers of segments, one for each level.
-    **slic_options
-        Options of ``slic_segments``.
+    time_only
+        Whether segments consist of whole frames (``time_segments``), not of cells
+        (``slic_segments``).
+    **options
+        Of that function.
     """
     maps: list[npt.NDArray[np.int64]] = []
     merged: list[list[int]] = []
     for level in levels:
-        labels = slic_segments(features, level, **slic_options)
+        if time_only:
+            frames = time_segments(len(features), level, **options)
+            labels = np.broadcast_to(frames[:, None], features.shape)
+        else:
+            labels = slic_segments(features, level, **options)
         same = next((k for k, known in enumerate(maps) if np.array_equal(known, labels)), None)
         if same is None:
             maps.append(labels)
@@ -135,4 +178,5 @@ def segmentations(
         labels=np.stack(labels_from_zero).astype(np.int32),
         levels=tuple(tuple(group) for group in merged),
         n_segments=tuple(counts),
+        kind="time" if time_only else "slic",
     )

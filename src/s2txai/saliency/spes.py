@@ -246,7 +246,7 @@ def masks_per_segmentation(n_masks: int, segmentations: Segmentations) -> tuple[
 
 def segmentation_names(segmentations: Segmentations) -> tuple[str, ...]:
     """Name each segmentation after its first level; part of the key of its masks."""
-    return tuple(f"slic-{levels[0]}" for levels in segmentations.levels)
+    return tuple(f"{segmentations.kind}-{levels[0]}" for levels in segmentations.levels)
 
 
 def input_score(

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,6 @@ import pandas as pd
 
 from s2txai import decoding
 from s2txai.artifacts import Artifact
-from s2txai.audio import file_sha256, read_audio
 from s2txai.datasets import Diacritics, Task, Utterance, reference
 from s2txai.log import Progress
 from s2txai.scoring import corpus_score, score_names, score_signature
@@ -26,21 +24,21 @@ def decode_shard(
             source = {
                 "utterance": utterance.id,
                 "model_sha256": place.model.sha256,
-                "audio_sha256": file_sha256(utterance.path),
+                "audio_sha256": utterance.audio_sha256(),
                 "task": task.name,
             }
             entry = keep(
                 place, "decode", source, {"beam": beam},
                 axes=decoding.AXES, units=decoding.UNITS,
-                compute=partial(_decode, place, utterance.path, task, beam),
+                compute=partial(_decode, place, utterance, task, beam),
             )  # fmt: skip
             publish(place, entry, utterance.id)
             progress.add(1)
 
 
-def _decode(place: Workplace, path: Path, task: Task, beam: int) -> dict[str, np.ndarray]:
+def _decode(place: Workplace, utterance: Utterance, task: Task, beam: int) -> dict[str, np.ndarray]:
     model = place.model.model
-    audio = read_audio(path, model.facts.sampling_rate)
+    audio = utterance.read(model.facts.sampling_rate)
     return decoding.decode(model, audio, task, beam=beam)
 
 

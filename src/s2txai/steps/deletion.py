@@ -113,8 +113,9 @@ def _delete_utterance(
     rows = []
     for name in maps:
         saliency = deletion.deletion_map(
-            name, aggregated.arrays, full, int(decoded["subsampling"]), seed, cells
-        )
+            name, aggregated.arrays, full, int(decoded["subsampling"]), seed, cells,
+            time_only=bool(decoded["time_only"]),
+        )  # fmt: skip
         found = ends | _hypotheses(place, decoded, saliency, inner, search)
         rows.append([found[percent] for percent in percents])
         progress.add(1)

@@ -96,7 +96,9 @@ def grad_shard(
         "score": "KL",
     }
     for artifact in decoded:
-        segments = segmentations(artifact["features"], n_segments)
+        segments = segmentations(
+            artifact["features"], n_segments, time_only=bool(artifact["time_only"])
+        )
         plan = Plan(
             seed=seed,
             utterance=artifact.meta["utterance"],

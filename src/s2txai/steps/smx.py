@@ -83,7 +83,7 @@ def smx_shard(
     jobs = []
     for artifact in decoded:
         features, padding_value = features_of(artifact)
-        segments = segmentations(features, n_segments)
+        segments = segmentations(features, n_segments, time_only=bool(artifact["time_only"]))
         plan = Plan(
             seed=seed,
             utterance=artifact.meta["utterance"],

@@ -8,7 +8,7 @@ import torch
 from s2txai.models.conformer.ctc import PrefixScorer
 from s2txai.models.conformer.decoder import EOS, PAD, UNK
 
-# From the last tokens [B, 1] of the hypotheses and the rows [B] of the earlier call that they
+# From the last tokens [B, 1] of all hypotheses and the rows [B] of the earlier call that they
 # continue (None at the start) to log-probabilities [B, V] of the next.
 Advance = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 
@@ -67,70 +67,110 @@ def beam_search(
     advance: Advance,
     settings: Settings,
     *,
+    n: int,
     device: torch.device,
-    scorer: PrefixScorer | None = None,
-) -> list[Hypothesis]:
-    """Search the best hypotheses of one utterance.
+    scorers: Sequence[PrefixScorer] = (),
+) -> list[list[Hypothesis]]:
+    """Search the best hypotheses of N utterances, side by side.
 
     A hypothesis ends when its end of sentence is among the best ``beam`` of ``2 beam`` candidates;
-    the search ends with ``beam`` hypotheses, even if a better one could still come.
+    the search of an utterance ends with ``beam`` hypotheses, even if a better one could still come.
 
     Parameters
     ----------
     advance
-        The decoder.
+        The decoder; rows are ``beam`` hypotheses of the first utterance, then of the second.
     settings
         How to search.
+    n
+        Number of utterances.
     device
         Where.
-    scorer
-        Scores prefixes by CTC; used with a ``ctc_weight``, from the second token on.
+    scorers
+        For each utterance, scores prefixes by CTC; used with a ``ctc_weight``, from the second
+        token on.
 
     Returns
     -------
-    list of Hypothesis
-        At most ``beam``, the best first.
+    list of list of Hypothesis
+        For each utterance at most ``beam``, the best first.
     """
     beam = settings.beam
-    tokens = torch.full((beam, 1), EOS, device=device)
-    total = torch.zeros(beam, device=device, dtype=torch.float64)
-    token_scores = torch.zeros((beam, 0), device=device, dtype=torch.float64)
+    tokens = torch.full((n * beam, 1), EOS, device=device)
+    # Sums in double precision: the best two may be close.
+    total = torch.zeros(n * beam, device=device, dtype=torch.float64)
+    token_scores = torch.zeros((n * beam, 0), device=device, dtype=torch.float64)
     order: torch.Tensor | None = None
-    prefixes = scorer.empty(beam) if scorer and settings.ctc_weight else None
-    found: list[Hypothesis] = []
+    joint = _Joint(scorers, beam) if settings.ctc_weight else None
+    found: list[list[Hypothesis]] = [[] for _ in range(n)]
     for step in range(settings.last_step + 1):
-        log_probs = advance(tokens[:, -1:], order)  # (beam, V)
-        if scorer and prefixes and step > 0:
-            continued = scorer.continuations(prefixes)
-            # A prefix that cannot be is no better for what follows.
-            gain = (continued - prefixes.score[:, None]).nan_to_num(nan=-torch.inf)
-            log_probs = log_probs + settings.ctc_weight * gain
-        log_probs = _allowed(log_probs, tokens, step, settings)
-        scores = log_probs.to(total) + total[:, None] if step else log_probs[:1].to(total)
-        n_candidates = min(2 * beam, scores.numel() - 1)
-        best, places = scores.flatten().topk(n_candidates)
+        log_probs = advance(tokens[:, -1:], order)  # (N beam, V)
+        if joint and step > 0:
+            log_probs = log_probs + settings.ctc_weight * joint.gain()
+        scores = total[:, None] + _allowed(log_probs, tokens, step, settings).to(total)
+        if step == 0:
+            # All rows of an utterance are alike; the first is enough.
+            scores.view(n, beam, -1)[:, 1:] = -torch.inf
+        best, places = scores.view(n, -1).topk(min(2 * beam, scores.shape[1] * beam - 1))
         rows, chosen = places // scores.shape[1], places % scores.shape[1]
-        ends = (chosen == EOS) & best.isfinite()
-        for place in ends[:beam].nonzero().flatten().tolist():
-            if len(found) < beam:
-                row, n_tokens = rows[place], step + 1
-                found.append(
+        rows = rows + beam * torch.arange(n, device=device)[:, None]  # of all utterances
+        ends = (chosen == EOS) & best.isfinite()  # (N, candidates)
+        for utterance, place in ends[:, :beam].nonzero().tolist():
+            if len(found[utterance]) < beam:
+                row, score = rows[utterance, place], best[utterance, place]
+                found[utterance].append(
                     Hypothesis(
                         [*tokens[row, 1:].tolist(), EOS],
-                        float(best[place]) / n_tokens**settings.length_penalty,
-                        [*token_scores[row].tolist(), float(best[place] - total[row])],
+                        float(score) / (step + 1) ** settings.length_penalty,
+                        [*token_scores[row].tolist(), float(score - total[row])],
                     )
                 )
-        if len(found) == beam:
+        if all(len(hypotheses) == beam for hypotheses in found):
             break
-        kept = (~ends).nonzero().flatten()[:beam]
-        rows, chosen, best = rows[kept], chosen[kept], best[kept]
-        if scorer and prefixes and step > 0:
-            prefixes = scorer.extend(prefixes, rows, chosen, continued[rows, chosen])
+        # The first candidates that do not end; a stable sort keeps their order.
+        kept = ends.int().sort(dim=1, stable=True).indices[:, :beam]
+        rows, chosen, best = (x.gather(1, kept).flatten() for x in (rows, chosen, best))
+        if joint:
+            joint.extend(rows, chosen, first=step == 0)
         token_scores = torch.cat([token_scores[rows], (best - total[rows])[:, None]], dim=1)
         tokens = torch.cat([tokens[rows], chosen[:, None]], dim=1)
         total, order = best, rows
-    return sorted(found, key=lambda hypothesis: -hypothesis.score)
+    return [sorted(one, key=lambda hypothesis: -hypothesis.score) for one in found]
+
+
+class _Joint:
+    """The CTC side of joint decoding: the prefixes of every utterance's hypotheses."""
+
+    def __init__(self, scorers: Sequence[PrefixScorer], beam: int) -> None:
+        self._scorers = scorers
+        self._beam = beam
+        self._prefixes = [scorer.empty(beam) for scorer in scorers]
+        self._continued: list[torch.Tensor] = []
+
+    def gain(self) -> torch.Tensor:
+        """Return [N beam, V], what one more token adds to the log-probability of each prefix."""
+        self._continued = [
+            scorer.continuations(prefixes)
+            for scorer, prefixes in zip(self._scorers, self._prefixes, strict=True)
+        ]
+        gains = [
+            continued - prefixes.score[:, None]
+            for continued, prefixes in zip(self._continued, self._prefixes, strict=True)
+        ]
+        # What follows a prefix that cannot be cannot be either.
+        return torch.cat(gains).nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+
+    def extend(self, rows: torch.Tensor, tokens: torch.Tensor, *, first: bool) -> None:
+        """Take up the chosen ``tokens`` [N beam] after ``rows``; the first is the language's."""
+        if first:
+            return
+        for number, (scorer, prefixes) in enumerate(
+            zip(self._scorers, self._prefixes, strict=True)
+        ):
+            own = slice(number * self._beam, (number + 1) * self._beam)
+            at, said = rows[own] - number * self._beam, tokens[own]
+            scores = self._continued[number][at, said]
+            self._prefixes[number] = scorer.extend(prefixes, at, said, scores)
 
 
 def _allowed(

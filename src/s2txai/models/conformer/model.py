@@ -230,7 +230,7 @@ class ConformerModel(Model):
         max_new_tokens: int,
         forced: Sequence[int] = (),
     ) -> list[list[int]]:
-        """Decode each state by beam search, one after the other.
+        """Decode the states by beam search, side by side.
 
         No five tokens occur twice in a row; a hypothesis that gets long is made to end.
         """
@@ -241,23 +241,22 @@ class ConformerModel(Model):
             no_repeat_ngram=NO_REPEAT_NGRAM,
             ctc_weight=self._ctc_weight,
         )
-        found = []
         with self._autocast():
-            for one in states[:, None]:  # (1, steps, D)
-                session = Session(self._network, one, beam)
-                scorer = self._scorer(one, forced) if self._ctc_weight else None
-                hypotheses = beam_search(
-                    session.advance, settings, device=self.device, scorer=scorer
-                )
-                found.append(hypotheses[0].tokens)
-        return found
+            found = beam_search(
+                Session(self._network, states, beam).advance,
+                settings,
+                n=len(states),
+                device=self.device,
+                scorers=self._scorers(states, forced) if self._ctc_weight else (),
+            )
+        return [hypotheses[0].tokens for hypotheses in found]
 
-    def _scorer(self, states: torch.Tensor, forced: Sequence[int]) -> PrefixScorer:
-        """Return the CTC head's scores of states [1, steps, D] for the forced language."""
+    def _scorers(self, states: torch.Tensor, forced: Sequence[int]) -> list[PrefixScorer]:
+        """Return the CTC head's scores of states [N, steps, D] for the forced language."""
         everywhere = torch.ones(states.shape[:2], dtype=torch.bool, device=self.device)
-        inputs = torch.tensor([[EOS, *forced]], device=self.device)
-        logits = self._network.joint_ctc_logits(states, everywhere, inputs)[0].float()
-        return PrefixScorer(torch.log_softmax(logits, dim=-1))
+        inputs = torch.tensor([[EOS, *forced]], device=self.device).expand(len(states), -1)
+        logits = self._network.joint_ctc_logits(states, everywhere, inputs).float()
+        return [PrefixScorer(one) for one in torch.log_softmax(logits, dim=-1)]
 
     @torch.inference_mode()
     def cross_attention(

@@ -1,4 +1,4 @@
-"""Decoding one utterance token by token, without computing anything twice."""
+"""Decoding token by token, without computing anything twice."""
 
 import torch
 
@@ -7,32 +7,32 @@ from s2txai.models.occlusion import KeysAndValues
 
 
 class Session:
-    """The decoder of one utterance in a beam search.
+    """The decoder of N utterances of the same length in a beam search.
 
     Parameters
     ----------
     network
         The model.
     states
-        [1, steps, D], what the decoder reads.
+        [N, steps, D], what the decoder reads.
     beam
-        Hypotheses that are continued together.
+        Hypotheses of each utterance; rows are those of the first, then those of the second.
     """
 
     def __init__(self, network: Conformer, states: torch.Tensor, beam: int) -> None:
         self._decoder = network.decoder
-        self._reads = network.reads(states.expand(beam, -1, -1))
+        self._reads = network.reads(states.repeat_interleave(beam, dim=0))
         self._past: list[KeysAndValues] | None = None
 
     def advance(self, last: torch.Tensor, order: torch.Tensor | None) -> torch.Tensor:
-        """Return log-probabilities [B, V] of the next token.
+        """Return log-probabilities [N beam, V] of the next token.
 
         Parameters
         ----------
         last
-            int64 [B, 1], the last token of each hypothesis.
+            int64 [N beam, 1], the last token of each hypothesis.
         order
-            int64 [B], which row of the last call each hypothesis continues; None at the start.
+            int64 [N beam], which row of the last call each hypothesis continues; None at the start.
         """
         past = self._past
         if past is not None and order is not None:

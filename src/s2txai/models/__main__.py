@@ -1,0 +1,60 @@
+"""Print docs/models.md, which the registry of families says."""
+
+from importlib.metadata import version
+
+from s2txai.families import FAMILIES, Family
+
+_OPENING = """\
+# Models
+
+<!-- Written by `python -m s2txai.models > docs/models.md`. -->
+
+A family is the code that loads a model and runs it. To use a checkpoint of your own, put its files
+into a folder and name it in your configuration, or in `config/models.yaml`:
+
+```yaml
+models:
+  my-model:
+    family: whisper              # a name of the table
+    description: Whisper small, fine-tuned on lectures.
+    licence: internal
+    languages: [it]              # of the speech
+    translation_targets: [en]    # [] if it only transcribes
+    source:
+      path: /models/my-model     # what must be there is in the table, too
+```
+
+Other sources, the Hugging Face hub among them: [adding.md](adding.md#a-model-of-a-known-family).
+Code that comes with a checkpoint is never run.
+
+| family | models | tasks | input | files | tested with |
+|---|---|---|---|---|---|
+"""
+
+_BETWEEN = """
+Families of transformers were tested with its version {version}. Random weights, in small networks,
+show that rows, steps, masks and gradients are what they seem (`tests/unit/test_model_contract.py`),
+and that all steps run (`tests/unit/test_families.py`); not that a trained checkpoint is read as its
+authors meant, which its transcripts tell: look at `decode/transcripts.csv` first.
+
+## What else to know
+
+"""
+
+
+def page() -> str:
+    """Return docs/models.md."""
+    families = {name: FAMILIES[name] for name in FAMILIES}
+    rows = [_row(name, one) for name, one in families.items()]
+    notes = [f"- `{name}`: {one.notes}\n" for name, one in families.items() if one.notes]
+    between = _BETWEEN.format(version=version("transformers"))
+    return _OPENING + "".join(rows) + between + "".join(notes)
+
+
+def _row(name: str, one: Family) -> str:
+    cells = [f"`{name}`", one.models, one.tasks, one.input, one.checkpoint, one.tested]
+    return f"| {' | '.join(cells)} |\n"
+
+
+if __name__ == "__main__":
+    print(page(), end="")

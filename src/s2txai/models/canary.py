@@ -1,0 +1,36 @@
+"""Canary (Puvvada et al. 2024; Sekoyan et al. 2025): transcription and translation by prompt."""
+
+from pathlib import Path
+
+import torch
+from transformers import CanaryForConditionalGeneration, ParakeetFeatureExtractor
+
+from s2txai.datasets import Task
+from s2txai.models.fast_conformer import FastConformerModel
+from s2txai.models.transformers_base import load_network, load_part, load_tokenizer
+
+
+def load_canary(directory: Path, *, device: torch.device, precision: torch.dtype) -> "CanaryModel":
+    """Load a Canary of the second prompt format, as a :class:`~s2txai.models.base.Loader`."""
+    network = load_network(CanaryForConditionalGeneration, directory).to(device)
+    return CanaryModel(
+        network,
+        load_tokenizer(directory),
+        load_part(ParakeetFeatureExtractor, directory),
+        max_positions=network.config.decoder_config.max_position_embeddings,
+        precision=precision,
+    )
+
+
+class CanaryModel(FastConformerModel):
+    """Canary behind the interface of :class:`s2txai.models.base.Model`."""
+
+    def prompt(self, task: Task) -> list[int]:
+        """Return the tags of language and format; both languages are alike for transcription.
+
+        Raises
+        ------
+        UserError
+            If the vocabulary lacks a language.
+        """
+        return self._prompt(task.source, task.target)

@@ -1,0 +1,72 @@
+"""Cohere Transcribe: a Fast Conformer whose states are projected to the decoder's width."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import (
+    CohereAsrFeatureExtractor,
+    CohereAsrForConditionalGeneration,
+)
+
+from s2txai.datasets import Task
+from s2txai.errors import UserError
+from s2txai.models.base import Features
+from s2txai.models.fast_conformer import FastConformerModel
+from s2txai.models.pieces import SPACE
+from s2txai.models.transformers_base import load_network, load_part, load_tokenizer
+
+
+def load_cohere_asr(
+    directory: Path, *, device: torch.device, precision: torch.dtype
+) -> "CohereAsrModel":
+    """Load a Cohere Transcribe, as a :class:`~s2txai.models.base.Loader`."""
+    network = load_network(CohereAsrForConditionalGeneration, directory).to(device)
+    return CohereAsrModel(
+        network,
+        load_tokenizer(directory),
+        load_part(CohereAsrFeatureExtractor, directory),
+        max_positions=network.config.max_position_embeddings,
+        precision=precision,
+    )
+
+
+class CohereAsrModel(FastConformerModel):
+    """Cohere Transcribe behind the interface of :class:`s2txai.models.base.Model`."""
+
+    _opening = (SPACE,)
+
+    def prompt(self, task: Task) -> list[int]:
+        """Return the tags of language and format.
+
+        Raises
+        ------
+        UserError
+            If the task is translation, or the vocabulary lacks the language.
+        """
+        if task.kind != "asr":
+            raise UserError(
+                f"Cohere's model only transcribes, so it cannot do '{task.name}'; "
+                f"use 'asr-{task.source}' or a model that translates."
+            )
+        return self._prompt(task.source, task.source)
+
+    def features(self, audio: np.ndarray) -> Features:
+        """Return log-mel frames, each bin normalised over the utterance.
+
+        Raises
+        ------
+        UserError
+            If the audio is longer than what the model hears at once.
+        """
+        seconds, longest = len(audio) / self.facts.sampling_rate, self._extractor.max_audio_clip_s
+        if seconds > longest:
+            raise UserError(
+                f"The audio lasts {seconds:.1f} s, but this model hears at most {longest:g} s at "
+                "once; cut it into shorter utterances."
+            )
+        return super().features(audio)
+
+    def _seen(self, states: torch.Tensor) -> torch.Tensor:
+        projected: torch.Tensor = self._decoder.proj(states)
+        return projected
