@@ -277,8 +277,21 @@ def test_evidence_is_kept_apart(study, tmp_path):
     assert (summary["n_utterances"] == 1).all()
     for evidence in ("hand", "machine"):
         row = pick(summary, evidence=evidence, map="smh")
-        assert f"evidence:{evidence}|median:7|beam:5|" in row["signature"]
+        assert f"evidence:{evidence}|normalise:token|median:7|beam:5|" in row["signature"]
         assert "n_masks:600" in row["signature"]
+
+
+def test_sensitive_tokens_do_not_own_every_step(study, tmp_path):
+    """Rows of saliency differ in size by orders of magnitude, which says nothing of their times."""
+    (first, _) = study.utterances
+    (decoded, _), (aggregated, _) = study.read("decode"), study.read("aggregate")
+    (planted_head,) = aggregated["ca_head"][:, PLANTED]
+    sizes = np.geomspace(1, 1000, len(planted_head))[::-1, None]
+    sized = aggregated.arrays | {"smh": planted_head * sizes}
+    summary = timestamps(
+        [align(first, tmp_path)], [replace(aggregated, arrays=sized)], [decoded]
+    ).summary
+    assert pick(summary, map="smh")["start_mae"] == pytest.approx(0, abs=1e-9)
 
 
 def test_forced_rows_are_not_warped(study, tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from s2txai.artifacts import Artifact, check_same_source
+from s2txai.correlate import NORMALISERS
 from s2txai.datasets import Utterance, Word, read_alignment
 from s2txai.datasets.alignment import EVIDENCE
 from s2txai.errors import UserError
@@ -138,7 +139,11 @@ def _reference(utterance: Utterance) -> list[Word]:
 
 
 def _maps(aggregated: Artifact) -> tuple[pd.DataFrame, np.ndarray]:
-    """Return the names of the M maps and the maps [M, I, T']."""
+    """Return the names of the M maps and the maps [M, I, T'] to be warped.
+
+    A row of attention is a share. A row of saliency is as large as its token is sensitive, and the
+    most sensitive one would own every step, so these rows are standardised.
+    """
     L, H, I, n_steps = aggregated["ca_head"].shape
     wanted = [
         *(name for name in aggregated.arrays if name.startswith("smx_") and "halves" not in name),
@@ -155,11 +160,16 @@ def _maps(aggregated: Artifact) -> tuple[pd.DataFrame, np.ndarray]:
     maps = [
         aggregated["ca_mean"][None],
         aggregated["ca_layer"],
-        *(aggregated[name][None] for name in saliencies),
+        *(NORMALISERS[_normalise(name)](aggregated[name])[None] for name in saliencies),
         aggregated["ca_head"].reshape(L * H, I, n_steps),
     ]
     table = pd.DataFrame(names, columns=_MAP).astype({"layer": "Int64", "head": "Int64"})
     return table, np.concatenate(maps)
+
+
+def _normalise(name: str) -> str:
+    """Return the name of what is done to the rows of a map before anything else."""
+    return "none" if name.startswith("ca_") else "token"
 
 
 def _words(pieces: np.ndarray, word_index: np.ndarray) -> list[str]:
@@ -223,6 +233,11 @@ def _sign(table: pd.DataFrame, aggregated: Sequence[Artifact], decoded: Sequence
         for name in table["map"].unique()
     }
     table["signature"] = [
-        signature(evidence=evidence, median=MEDIAN_WIDTH, **(decoding | designs[name]))
+        signature(
+            evidence=evidence,
+            normalise=_normalise(name),
+            median=MEDIAN_WIDTH,
+            **(decoding | designs[name]),
+        )
         for evidence, name in table[["evidence", "map"]].itertuples(index=False)
     ]
