@@ -33,6 +33,7 @@ from transformers import (
     Wav2Vec2FeatureExtractor,
 )
 
+from tests.tiny_conformer import save_conformer
 from tests.tiny_whisper import save_tiny_whisper
 
 WORDS = [
@@ -235,6 +236,7 @@ def save_moonshine(directory: Path) -> None:
 
 TINY: dict[str, Callable[[Path], None]] = {
     "whisper": save_tiny_whisper,
+    "conformer": save_conformer,
     "speech-to-text": save_speech_to_text,
     "canary": save_canary,
     "seamless-m4t-v2": save_seamless_m4t_v2,

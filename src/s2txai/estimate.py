@@ -42,9 +42,10 @@ BYTES = {"float32": 4, "float64": 8}
 
 @dataclass(frozen=True)
 class Cost:
-    """Measured seconds for one mask, one decoder pass over encoder states, one decoded input.
+    """Seconds for one mask, one decoder pass over encoder states, one decoded input.
 
-    ``n_maps`` counts layers times heads; ``backward`` is one backward pass, of one row.
+    ``n_maps`` counts layers times heads; ``backward`` is one backward pass, of one row; of the
+    input there are ``frames_per_second`` of ``n_bins``, r = ``subsampling`` for an encoder step.
     """
 
     mask: float
@@ -53,6 +54,9 @@ class Cost:
     hypothesis: float
     n_maps: int
     backward: float = 0.0
+    frames_per_second: float = 100.0
+    n_bins: int = 80
+    subsampling: int = 2
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,9 @@ def measure(model: Model, run: Run, config: Mapping[str, Any]) -> Cost:
         hypothesis=encode + _seconds(generate(config["decode"]["beam"])),
         n_maps=attention.shape[0] * attention.shape[1],
         backward=_backward(model, features, prompt, tokens) if config["gradient"]["methods"] else 0,
+        frames_per_second=1 / model.facts.frame_shift,
+        n_bins=features.values.shape[1],
+        subsampling=model.facts.subsampling,
     )
 
 
@@ -130,6 +137,7 @@ def assume(shape: Mapping[str, int], run: Run, config: Mapping[str, Any]) -> Cos
         hypothesis=encode + search,
         n_maps=shape["layers"] * shape["heads"],
         backward=2 * (encode + decode),
+        subsampling=round(Cost.frames_per_second / STEPS_PER_SECOND),
     )
 
 
@@ -181,9 +189,9 @@ def estimate(
     )
     seconds += sum(_gradients(one.seconds(), config, cost) for one in run.utterances)
     # Of the other designs only the sums over masks lie on disk as well.
-    size = sum(_bytes(one.seconds(), config, cost.n_maps) for one in run.utterances)
+    size = sum(_bytes(one.seconds(), config, cost) for one in run.utterances)
     size += sum(
-        _bytes_of_sums(one.seconds(), design) for one in run.utterances for design in designs
+        _bytes_of_sums(one.seconds(), design, cost) for one in run.utterances for design in designs
     )
     return Estimate(run, jobs, masks, seconds, size)
 
@@ -201,27 +209,27 @@ def _gradients(speech: float, config: Mapping[str, Any], cost: Cost) -> float:
     return float(sum(seconds[method] for method in config["gradient"]["methods"]))
 
 
-def _bytes(speech: float, config: Mapping[str, Any], n_attention_maps: int) -> int:
-    """Return the uncompressed size of an utterance's files: 10 ms frames of 80 bins, r = 2."""
-    T, F = 100 * speech, 80
-    steps, rows = T / 2, TOKENS_PER_SECOND * speech + 1
-    sums = _bytes_of_sums(speech, config["smx"])
+def _bytes(speech: float, config: Mapping[str, Any], cost: Cost) -> int:
+    """Return the uncompressed size of an utterance's files."""
+    T, F = cost.frames_per_second * speech, cost.n_bins
+    steps, rows = T / cost.subsampling, TOKENS_PER_SECOND * speech + 1
+    sums = _bytes_of_sums(speech, config["smx"], cost)
     sums += int(N_FOLDS * steps * (rows + 1) * BYTES["float64"])
     features = T * F * BYTES["float32"]
-    attention = 3 * n_attention_maps * rows * steps * BYTES["float32"]
+    attention = 3 * cost.n_maps * rows * steps * BYTES["float32"]
     methods = config["gradient"]["methods"]
     maps = sum(not GRADIENTS[method].sampled for method in methods)
     if "grad" in methods:
-        sums += _bytes_of_sums(speech, config["smx"])
+        sums += _bytes_of_sums(speech, config["smx"], cost)
     saliency = len(config["aggregate"]["poolings"]) + 1 + ("grad" in methods)
     pooled = saliency * (1 + 2 * len(HALVES)) * rows * steps * BYTES["float32"]
     cells = maps * rows * T * F * BYTES["float32"]
     return int(sums + features + attention + pooled + cells)
 
 
-def _bytes_of_sums(speech: float, smx: Mapping[str, Any]) -> int:
+def _bytes_of_sums(speech: float, smx: Mapping[str, Any], cost: Cost) -> int:
     """Return the uncompressed size of an utterance's sums over masks of the input."""
-    T, F = 100 * speech, 80
+    T, F = cost.frames_per_second * speech, cost.n_bins
     rows = TOKENS_PER_SECOND * speech + 1
     K = len(smx["n_segments"])
     S = sum(smx["n_segments"]) * T / REFERENCE_FRAMES

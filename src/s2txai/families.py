@@ -53,9 +53,9 @@ class Family:
     others: tuple[str, ...] = ("*.json", "*.txt", "*.model")
     options: tuple[str, ...] = ()
 
-    def files(self, names: Sequence[str]) -> list[str]:
+    def files(self, names: Sequence[str], *, with_code: bool = False) -> list[str]:
         """Return those of ``names`` that make up a model."""
-        return [name for name in names if _fits(name, self.patterns)]
+        return [name for name in names if _fits(name, self.patterns(with_code=with_code))]
 
     def has_weights(self, names: Sequence[str]) -> bool:
         """Tell whether weights are among ``names``."""
@@ -65,10 +65,9 @@ class Family:
         """Tell whether the settings are among ``names``."""
         return any(_fits(name, (self.settings,)) for name in names)
 
-    @property
-    def patterns(self) -> tuple[str, ...]:
-        """All patterns."""
-        return (*self.weights, self.settings, *self.others)
+    def patterns(self, *, with_code: bool = False) -> tuple[str, ...]:
+        """Return all patterns; those of Python code only where a configuration trusts it."""
+        return (*self.weights, self.settings, *self.others, *(("*.py",) if with_code else ()))
 
     def load(self) -> Any:
         """Import the loader, and the libraries that it needs."""
@@ -93,6 +92,7 @@ FAMILIES.register("whisper")(
         notes="The 30 s that it was trained with are kept; attention behind the speech is "
         "`padding_mass`.",
         weights=("model.bin", "*.safetensors"),
+        options=("trust_remote_code",),
     )
 )
 FAMILIES.register("conformer")(
@@ -118,6 +118,7 @@ _SAVED = (
 )
 _TOKENIZER = "`tokenizer_config.json` and `tokenizer.json`"
 _RANDOM = "random weights only"
+_TRUST = ("trust_remote_code",)
 FAMILIES.register("speech-to-text")(
     Family(
         ("s2txai.models.speech_to_text", "load_speech_to_text"),
@@ -127,6 +128,7 @@ FAMILIES.register("speech-to-text")(
         input="Kaldi filterbank, normalised by utterance, of any length",
         checkpoint=_SAVED + "`vocab.json` and `sentencepiece.bpe.model`",
         tested=_RANDOM,
+        options=_TRUST,
         notes="A checkpoint for one task does not say which, so that any task is accepted: give "
         "its `languages` and `translation_targets` in the table of models with care.",
     )
@@ -139,6 +141,7 @@ FAMILIES.register("canary")(
         input="log-mel spectrogram, normalised by utterance, of any length",
         checkpoint=_SAVED + _TOKENIZER,
         tested=_RANDOM,
+        options=_TRUST,
         notes="The prompt has the nine tags of Canary 2, from `<|startofcontext|>` to "
         "`<|nodiarize|>`: punctuation is asked for, times, speakers and written numbers are not.",
     )
@@ -151,6 +154,7 @@ FAMILIES.register("seamless-m4t-v2")(
         input="Kaldi filterbank, normalised by utterance, of any length",
         checkpoint=_SAVED + _TOKENIZER,
         tested=_RANDOM,
+        options=_TRUST,
         notes="Features are single frames; `encode` stacks them in pairs, as the model wants them, "
         "and of an odd number the last is left out, which the library masks. Where T is a multiple "
         "of 16 the encoder has one step more than T / 16, of the last frames; its attention counts "
@@ -166,6 +170,7 @@ FAMILIES.register("moonshine")(
         input="waveform, of any length, in blocks of 64 samples (4 ms)",
         checkpoint=_SAVED + _TOKENIZER,
         tested=_RANDOM,
+        options=_TRUST,
         notes="SMX occludes stretches of time, whole blocks; `smx.n_segments` counts them in 500 "
         "blocks, which are 2 s, and no longer grows from 750 blocks on. The convolutions pad "
         "nothing, so the model hears less than 56 ms of silence after the utterance, for "
@@ -180,6 +185,7 @@ FAMILIES.register("cohere-asr")(
         input="log-mel spectrogram, normalised by utterance, at most 35 s",
         checkpoint=_SAVED + _TOKENIZER,
         tested=_RANDOM,
+        options=_TRUST,
         notes="Cross-attention sees the encoder's output after a projection; SMH occludes it "
         "before.",
     )

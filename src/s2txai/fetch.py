@@ -83,12 +83,21 @@ def download_snapshot(repo: str, revision: str, patterns: Sequence[str]) -> Path
         ) from error
 
 
-def model_files(folder: Path, family: str) -> list[Path]:
-    """Return the files of a folder that make up a model, by name; none if there is no folder."""
+def trusts_code(entry: Mapping[str, Any]) -> bool:
+    """Return whether a model's entry lets the code beside the weights run."""
+    return bool(entry.get("options", {}).get("trust_remote_code", False))
+
+
+def model_files(folder: Path, entry: Mapping[str, Any]) -> list[Path]:
+    """Return the files of a folder that make up a model, by name; none if there is no folder.
+
+    ``entry`` is the model's in the table of models.
+    """
     if not folder.is_dir():
         return []
     names = sorted(file.name for file in folder.iterdir() if file.is_file())
-    return [folder / name for name in FAMILIES[family].files(names)]
+    family = FAMILIES[entry["family"]]
+    return [folder / name for name in family.files(names, with_code=trusts_code(entry))]
 
 
 def fetch_model(
@@ -120,7 +129,7 @@ def fetch_model(
     UserError
         If a file cannot be had, or has another size or checksum than the entry says.
     """
-    source, family = entry["source"], entry["family"]
+    source = entry["source"]
     destination.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".fetching-") as temporary:
         model = Path(temporary) / "model"
@@ -132,12 +141,13 @@ def fetch_model(
         elif "hub" in source:
             repo, revision = source["hub"]["repo"], source["hub"]["revision"]
             log.info("Downloading %s at revision %s", repo, revision)
-            _link(snapshot(repo, revision, FAMILIES[family].patterns), model, family)
+            patterns = FAMILIES[entry["family"]].patterns(with_code=trusts_code(entry))
+            _link(snapshot(repo, revision, patterns), model, entry)
         else:
             log.info("Linking to %s", source["path"])
             if not Path(source["path"]).is_dir():
                 raise UserError(missing_folder(source))
-            _link(Path(source["path"]), model, family)
+            _link(Path(source["path"]), model, entry)
         for name, facts in source.get("files", {}).items():
             _check(model / name, facts)
         write_options(model, entry.get("options", {}))
@@ -226,14 +236,15 @@ def _extract(part: str, wheels: Sequence[Path], out: IO[bytes], left: int, name:
     )
 
 
-def _link(folder: Path, model: Path, family: str) -> None:
+def _link(folder: Path, model: Path, entry: Mapping[str, Any]) -> None:
     """Link to the files of ``folder`` that make up a model."""
-    files = FAMILIES[family]
-    names = [file.name for file in model_files(folder, family)]
+    files = FAMILIES[entry["family"]]
+    names = [file.name for file in model_files(folder, entry)]
     if not files.has_weights(names):
         raise UserError(
-            f"{folder} holds no weights ({' or '.join(files.weights)}) of the family '{family}'; "
-            "convert the model, or correct its family or source in the table of models."
+            f"{folder} holds no weights ({' or '.join(files.weights)}) of the family "
+            f"'{entry['family']}'; convert the model, or correct its family or source in the table "
+            "of models."
         )
     if not files.has_settings(names):
         raise UserError(

@@ -26,7 +26,7 @@ from s2txai.datasets import (
 )
 from s2txai.errors import UserError
 from s2txai.families import FAMILIES
-from s2txai.fetch import missing_folder
+from s2txai.fetch import missing_folder, trusts_code
 from s2txai.registry import did_you_mean
 from s2txai.saliency.gradient_statistics import GRADIENTS
 from s2txai.saliency.statistics import N_FOLDS
@@ -222,6 +222,12 @@ def _check_family(model: str, entry: Mapping[str, Any]) -> None:
                 f"config: model '{model}': the family '{entry['family']}' has no option "
                 f"'{option}', {known}; remove it from 'options'."
             )
+    if trusts_code(entry) and "hub" not in entry["source"]:
+        raise UserError(
+            f"config: model '{model}': 'options.trust_remote_code' runs code that comes with the "
+            "weights, so it must be code that cannot change; use it with a 'hub' source, which has "
+            "a fixed revision."
+        )
 
 
 def _check(content: Mapping[str, Any], schema: Path, where: str) -> None:

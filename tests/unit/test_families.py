@@ -1,5 +1,8 @@
 """Every family through the six steps, and what is special in one of them."""
 
+import json
+import logging
+
 import numpy as np
 import pytest
 import soundfile
@@ -11,6 +14,7 @@ from s2txai.datasets import parse_task, read_manifest, select
 from s2txai.deletion import map_names
 from s2txai.errors import UserError
 from s2txai.families import FAMILIES
+from s2txai.fetch import fetch_model
 from s2txai.models import load_model
 from s2txai.models.base import n_steps
 from s2txai.models.handle import ModelHandle
@@ -32,6 +36,8 @@ from tests.unit.test_model_contract import noise
 TASK = parse_task("asr-en")
 SECONDS = {"short": 0.5, "long": 0.8}
 POOLINGS = ("avg2d",)
+# What the Conformer's folder must hold: tests/unit/test_conformer.py.
+TRANSFORMERS = [name for name in TINY if name != "conformer"]
 
 
 def write_corpus(root):
@@ -150,6 +156,7 @@ def test_what_a_family_asks_for_is_what_save_pretrained_writes(family, tmp_path)
     load_model(family, tmp_path, device="cpu")
 
 
+@pytest.mark.parametrize("family", TRANSFORMERS, indirect=True)
 @pytest.mark.parametrize(
     "file", ["model.safetensors", "tokenizer_config.json", "preprocessor_config.json"]
 )
@@ -166,6 +173,7 @@ def test_missing_files_are_told(family, tmp_path, file):
         load_model(family, tmp_path, device="cpu")
 
 
+@pytest.mark.parametrize("family", TRANSFORMERS, indirect=True)
 def test_missing_weights_are_told(family, tmp_path):
     from safetensors.torch import load_file, save_file
 
@@ -274,3 +282,40 @@ def test_moonshine_hears_silence_after_the_utterance(tmp_path, n_samples):
     assert states.shape[1] == n_steps(len(features.values), 6)
     with pytest.raises(UserError, match="Moonshine only transcribes"):
         model.prompt(parse_task("st-en-it"))
+
+
+CUSTOM = """
+from transformers import WhisperForConditionalGeneration
+
+class Custom(WhisperForConditionalGeneration):
+    was_run = True
+"""
+
+
+def save_with_code(folder):
+    """Write a tiny Whisper whose settings name a class of their own."""
+    TINY["whisper"](folder)
+    settings = json.loads((folder / "config.json").read_text())
+    settings["auto_map"] = {"AutoModelForSpeechSeq2Seq": "custom.Custom"}
+    (folder / "config.json").write_text(json.dumps(settings))
+    (folder / "custom.py").write_text(CUSTOM)
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_code_beside_the_weights_is_run_only_if_trusted(tmp_path, monkeypatch, trusted):
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "c"))
+    source = tmp_path / "snapshot"
+    source.mkdir()
+    save_with_code(source)
+    entry = {"family": "whisper", "source": {"hub": {"repo": "a/b", "revision": "0" * 40}}}
+    if trusted:
+        entry["options"] = {"trust_remote_code": True}
+
+    def snapshot(repo, revision, patterns):
+        assert ("*.py" in patterns) is trusted
+        return source
+
+    fetch_model(entry, tmp_path / "model", logging.getLogger(), snapshot=snapshot)
+    assert (tmp_path / "model" / "custom.py").exists() is trusted
+    model = load_model("whisper", tmp_path / "model", device="cpu")
+    assert getattr(model._network, "was_run", False) is trusted

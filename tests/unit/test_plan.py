@@ -531,7 +531,8 @@ def test_speech_that_is_there_takes_the_place_of_the_guess(study_root):
     ("family", "options", "words"),
     [
         ("whispr", {}, "Unknown model family 'whispr'; did you mean 'whisper'?"),
-        ("whisper", {"ctc_weight": 0.2}, "'whisper' has no option 'ctc_weight', none"),
+        ("whisper", {"ctc_weight": 0.2}, "has no option 'ctc_weight', only trust_remote_code"),
+        ("whisper", {"trust_remote_code": True}, "must be code that cannot change"),
     ],
 )
 def test_family_and_options_are_checked(root, config, family, options, words):

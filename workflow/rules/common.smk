@@ -120,7 +120,7 @@ def local_model_files(wildcards):
     entry = STUDY.models[wildcards.model]
     if "path" not in entry["source"]:
         return []
-    return [str(path) for path in model_files(Path(entry["source"]["path"]), entry["family"])]
+    return [str(path) for path in model_files(Path(entry["source"]["path"]), entry)]
 
 
 def local_model_states(wildcards):

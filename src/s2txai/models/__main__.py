@@ -25,7 +25,8 @@ models:
 ```
 
 Other sources, the Hugging Face hub among them: [adding.md](adding.md#a-model-of-a-known-family).
-Code that comes with a checkpoint is never run.
+Code that comes with a checkpoint is not run, unless its entry has
+`options: {trust_remote_code: true}`, which needs a source on the hub at a fixed revision.
 
 | family | models | tasks | input | files | tested with |
 |---|---|---|---|---|---|

@@ -12,10 +12,17 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, GenerationConfig, GenerationMixin, PreTrainedModel
+from transformers import (
+    AutoModelForSpeechSeq2Seq,
+    AutoTokenizer,
+    GenerationConfig,
+    GenerationMixin,
+    PreTrainedModel,
+)
 from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPastAndCrossAttentions
 
 from s2txai.errors import UserError
+from s2txai.fetch import read_options
 from s2txai.models.base import CrossAttention, Facts, Model, Role, TokenTable, pad_steps
 from s2txai.models.occlusion import KeysAndValues, occluded_attention, split_heads, value_norms
 
@@ -371,14 +378,23 @@ def _value_norms(attention: Any, states: torch.Tensor) -> torch.Tensor:
 def load_network(network_class: Any, directory: Path) -> Any:
     """Load what ``save_pretrained`` wrote, in float32.
 
+    Code that lies beside the weights is run only if the model's options say so; the network is then
+    of the class that its settings name, which must be used as ``network_class`` is.
+
     Raises
     ------
     UserError
         If the weights cannot be read, or one of them is missing or of the wrong shape.
     """
+    trusted = bool(read_options(directory).get("trust_remote_code", False))
+    network_class = AutoModelForSpeechSeq2Seq if trusted else network_class
     try:
         network, told = network_class.from_pretrained(
-            directory, dtype=torch.float32, local_files_only=True, output_loading_info=True
+            directory,
+            dtype=torch.float32,
+            local_files_only=True,
+            output_loading_info=True,
+            trust_remote_code=trusted,
         )
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(

@@ -213,14 +213,20 @@ class Conformer(nn.Module):
     def cross_attention(
         self, states: torch.Tensor, valid: torch.Tensor, tokens: torch.Tensor
     ) -> torch.Tensor:
-        """Return the weights [N, layers, H, L, T'] of :meth:`decode`, by a slower way."""
+        """Return the weights [N, layers, H, L, T'] of :meth:`decode`."""
+        return self.decode_keeping(states, valid, tokens)[1]
+
+    def decode_keeping(
+        self, states: torch.Tensor, valid: torch.Tensor, tokens: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return logits as :meth:`decode`, and the weights of cross-attention, by a slower way."""
         kept: list[torch.Tensor] = []
         reads = [
             partial(_keep_weights, attention.keys_and_values(states), valid, kept)
             for attention in self.decoder.cross_attentions()
         ]
-        self.decoder(tokens, reads)
-        return torch.stack(kept, dim=1)
+        hidden, _ = self.decoder(tokens, reads)
+        return self.decoder.logits(hidden), torch.stack(kept, dim=1)
 
     def joint_ctc_logits(
         self, states: torch.Tensor, valid: torch.Tensor, tokens: torch.Tensor
