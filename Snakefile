@@ -23,6 +23,7 @@ include: "workflow/rules/aggregate.smk"
 include: "workflow/rules/correlate.smk"
 include: "workflow/rules/deletion.smk"
 include: "workflow/rules/sensitivity.smk"
+include: "workflow/rules/timestamps.smk"
 include: "workflow/rules/report.smk"
 
 
@@ -34,6 +35,7 @@ localrules:
     all_aggregate,
     all_correlate,
     all_deletion,
+    all_timestamps,
 
 
 rule all:
@@ -72,3 +74,8 @@ rule all_correlate:
 rule all_deletion:
     input:
         tables("deletion/auc.csv"),
+
+
+rule all_timestamps:
+    input:
+        timed_tables("summary.csv"),

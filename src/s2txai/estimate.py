@@ -176,6 +176,7 @@ def estimate(
     masks = n * (input_masks + config["smh"]["n_masks"] + n_gradient_masks)
     model_jobs = (MODEL_STEPS + len(methods) + len(designs)) * len(run.shards)
     jobs = model_jobs + len(run.shards) + JOBS_PER_RUN + (1 if designs else 0)
+    jobs += 1 if run.aligned() else 0
     if cost is None:
         return Estimate(run, jobs, masks, None, None)
     n_maps = len(map_names(config["aggregate"]["poolings"], methods))

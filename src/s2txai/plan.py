@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from s2txai.aggregate import POOLINGS
+from s2txai.audio import file_sha256
 from s2txai.config import check_task, config_errors, load_datasets, load_models, read_yaml
 from s2txai.datasets import (
     Diacritics,
@@ -17,6 +18,7 @@ from s2txai.datasets import (
     absent_utterances,
     is_absent,
     parse_task,
+    read_alignment,
     read_dataset,
     reference,
     select,
@@ -72,6 +74,25 @@ class Run:
         Changed audio under the same id is work to do again; another path to it is not.
         """
         return fingerprint(audio=[utterance.audio_sha256() for utterance in self.shard(shard)])
+
+    def aligned(self) -> list[Utterance]:
+        """Return the utterances whose words can be timed: recognised, with an alignment.
+
+        The words of a translation are said by nobody.
+        """
+        if self.task.kind != "asr":
+            return []
+        return [utterance for utterance in self.utterances if utterance.alignment]
+
+    def alignments_sha256(self) -> str:
+        """Return a hash of the boundaries that word timestamps are compared with."""
+        return fingerprint(
+            alignments=[
+                [one.id, one.alignment_evidence, file_sha256(one.alignment)]
+                for one in self.aligned()
+                if one.alignment
+            ]
+        )
 
     def references_sha256(self) -> str:
         """Return a hash of the texts that hypotheses are scored against."""
@@ -292,6 +313,7 @@ def _runs(
             except UserError as error:
                 raise UserError(f"config: runs of '{dataset}': {error}") from error
             _check_audio(utterances, model, entry.get("max_seconds"))
+            _check_alignments(utterances)
             blocks = shards([utterance.id for utterance in utterances], shard_size)
             folded = task.target in datasets[dataset].get("fold_diacritics", ())
             diacritics: Diacritics = "folded" if folded else "kept"
@@ -311,6 +333,13 @@ def _check_audio(utterances: Sequence[Utterance], model: str, max_seconds: float
                 f"Utterance '{utterance.id}' lasts {duration:.1f} s, but model '{model}' hears at "
                 f"most {max_seconds:g} s; cut {utterance.path} or leave it out of the run."
             )
+
+
+def _check_alignments(utterances: Sequence[Utterance]) -> None:
+    """Refuse boundaries that the last step could not use, before the first one starts."""
+    for utterance in utterances:
+        if utterance.alignment:
+            read_alignment(utterance.alignment)
 
 
 def _rooted(entry: Mapping[str, Any], root: Path) -> Mapping[str, Any]:

@@ -16,6 +16,7 @@ ALGORITHM_VERSIONS = {
     "correlate": 3,
     "deletion": 1,
     "sensitivity": 1,
+    "timestamps": 1,
     "score": 2,
     "report": 4,
 }

@@ -4,7 +4,18 @@ from pathlib import Path
 import pytest
 
 from s2txai.config import load_datasets
-from s2txai.datasets import Task, Utterance, parse_task, read_manifest, reference, select, shards
+from s2txai.datasets import (
+    Task,
+    Utterance,
+    Word,
+    parse_task,
+    read_alignment,
+    read_manifest,
+    reference,
+    select,
+    shards,
+)
+from s2txai.datasets.alignment import EVIDENCE
 from s2txai.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -63,6 +74,73 @@ def test_faulty_manifest_is_refused_with_file_and_line(manifest, lines, line, wo
     with pytest.raises(UserError, match=re.escape(f"{path}, line {line}: ")) as caught:
         read_manifest(path)
     assert words in str(caught.value)
+
+
+ALIGNED = "id\tpath\tlanguage\ttranscript\talignment\talignment_evidence"
+
+
+def test_alignments_are_optional_row_by_row(manifest, tmp_path):
+    (tmp_path / "a.tsv").write_text("")
+    path = manifest(ALIGNED, "a\ta.wav\ten\tyes\ta.tsv\thand", "b\ta.wav\ten\tyes\t\t")
+    first, second = read_manifest(path)
+    assert (first.alignment, first.alignment_evidence) == (tmp_path / "a.tsv", "hand")
+    assert (second.alignment, second.alignment_evidence) == (None, "")
+
+
+@pytest.mark.parametrize(
+    ("cells", "words"),
+    [
+        ("b.tsv\thand", "no alignment file"),
+        ("\thand", "no alignment file given"),
+        ("a.wav\tguess", "'guess' must be one of hand, reference, machine"),
+        ("a.wav\t", "'' must be one of"),
+    ],
+)
+def test_faulty_alignment_columns_are_refused(manifest, cells, words):
+    path = manifest(ALIGNED, f"a\ta.wav\ten\tyes\t{cells}")
+    with pytest.raises(UserError, match=re.escape(f"{path}, line 2: ")) as caught:
+        read_manifest(path)
+    assert words in str(caught.value)
+
+
+TIERS = "tier\tstart_s\tend_s\tlabel"
+
+
+def test_words_of_an_alignment(tmp_path):
+    path = tmp_path / "a.align.tsv"
+    path.write_text(
+        f"{TIERS}\nphone\t0\t0.05\tY\nword\t0.0\t0.25\tyes\r\nword\t0.25\t1\t\n\nword\t1\t2\tno\n"
+    )
+    assert read_alignment(path) == [Word("yes", 0.0, 0.25), Word("no", 1.0, 2.0)]
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (["tier\tstart_s\tend_s"], "line 1: no column 'label'"),
+        ([TIERS, "word\t0.5\t0.4\tyes"], "line 2: 'yes' lasts from 0.5 to 0.4 s"),
+        ([TIERS, "word\t-1\t0.4\tyes"], "line 2: 'yes' lasts from -1"),
+        ([TIERS, "word\tnan\t0.4\tyes"], "line 2: 'yes' lasts from nan"),
+        ([TIERS, "word\t0,5\t1\tyes"], "line 2: times must be numbers"),
+        ([TIERS, "word\t0\t1"], "line 2: 3 values for 4 columns"),
+        ([TIERS, "word\t0\t1\tyes", "word\t0.9\t2\tno"], "line 3: 'no' begins at 0.9 s, before"),
+        ([TIERS, "phone\t0\t1\tY"], "no row of tier 'word'"),
+    ],
+)
+def test_faulty_alignments_are_refused(tmp_path, lines, words):
+    path = tmp_path / "a.align.tsv"
+    path.write_text("\n".join(lines))
+    with pytest.raises(UserError, match=re.escape(words)):
+        read_alignment(path)
+
+
+def test_unreadable_alignments_are_refused(tmp_path):
+    path = tmp_path / "a.align.tsv"
+    with pytest.raises(UserError, match="cannot be read"):
+        read_alignment(path)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match="line 1: not UTF-8"):
+        read_alignment(path)
 
 
 def test_other_encodings_and_missing_manifests_are_refused(tmp_path):
@@ -154,6 +232,8 @@ def test_shipped_data_sets_are_complete_and_small():
         if "manifest" in entry
     }
     assert len(select(manifests["librivox"], parse_task("asr-en"))) == 5
+    evidence = {one.alignment_evidence for one in manifests["aligned"] + manifests["librivox"]}
+    assert evidence == set(EVIDENCE)
     for task in ("asr-it", "asr-es", "asr-en", "st-it-en", "st-es-en"):
         assert len(select(manifests["prompts"], parse_task(task))) >= 3
     files = [file for file in (ROOT / "resources" / "speech").rglob("*") if file.is_file()]

@@ -3,7 +3,7 @@
 import importlib
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -26,6 +26,7 @@ from s2txai.steps.sensitivity import MAIN, sensitivity
 from s2txai.steps.shard import Workplace
 from s2txai.steps.smh import smh_shard
 from s2txai.steps.smx import smx_shard
+from s2txai.steps.timestamps import timestamps
 from s2txai.store import Store
 from s2txai.tables import write_table
 from tests.toy import Handle, WordModel, write_speech
@@ -49,7 +50,8 @@ STEPS = ("decode", "attention", "smx", "smh", *GRADIENTS, "aggregate", "deletion
 TABLES = (
     "decode/transcripts", "decode/scores", "correlate/utterances", "correlate/summary",
     "correlate/reliability", "correlate/mixing", "correlate/best_heads", "correlate/masks",
-    "deletion/curves", "deletion/auc", "sensitivity/sensitivity",
+    "deletion/curves", "deletion/auc", "sensitivity/sensitivity", "timestamps/words",
+    "timestamps/utterances", "timestamps/summary",
 )  # fmt: skip
 
 # Where the examples of docs/results.md find their files.
@@ -121,17 +123,24 @@ def written_tables(root, utterance, made):
     transcripts, scores = score_transcripts([utterance], made("decode"), RUN.task, **scoring)
     correlations = correlate(made("aggregate"), poolings=list(POOLINGS), rows="all")
     designs = sensitivity(made("aggregate"), {MAIN: made("smx")}, rows="all", estimator="mean")
+    timed = timestamps([aligned(utterance)], made("aggregate"), made("decode"))
     curve = curves([utterance.transcript], made("deletion"), RUN.task, **scoring)
     frames = [
         transcripts, scores, correlations.utterances, correlations.summary,
         correlations.reliability, correlations.mixing, correlations.best_heads, correlations.masks,
-        curve, areas(curve), designs,
+        curve, areas(curve), designs, timed.words, timed.utterances, timed.summary,
     ]  # fmt: skip
     tables = {}
     for name, frame in zip(TABLES, frames, strict=True):
         write_table(frame, RUN, root / f"{name}.csv")
         tables[name] = pd.read_csv(root / f"{name}.csv")
     return tables
+
+
+def aligned(utterance):
+    path = utterance.path.with_suffix(".align.tsv")
+    path.write_text("tier\tstart_s\tend_s\tlabel\nword\t0\t0.08\tnorth\n")
+    return replace(utterance, alignment=path, alignment_evidence="hand")
 
 
 def section(page: str, heading: str) -> str:
@@ -301,7 +310,9 @@ def test_manifest_columns_are_those_that_are_read():
 
     rows = table_rows(section("adding.md", "A dataset"))
     names = [first.strip("`") for first, _ in rows]
-    assert names == [*manifest._COLUMNS, f"{manifest._TRANSLATION}<language>"]
+    assert names == [
+        *manifest._COLUMNS, f"{manifest._TRANSLATION}<language>", *manifest._OPTIONAL,
+    ]  # fmt: skip
 
 
 def test_page_of_models_is_what_the_families_say():

@@ -102,6 +102,34 @@ def test_runs_and_shards(config, root):
     assert [one.path.name for one in run.shard("0000")] == ["en-1.wav", "en-2.wav"]
 
 
+def align(root, text):
+    """Give the first recording an alignment."""
+    rows = [(*row, "", "") for row in ROWS]
+    rows[0] = (*ROWS[0], "en-1.tsv", "hand")
+    header = ("id", "path", "language", "transcript", "translation_en")
+    header += ("alignment", "alignment_evidence")
+    lines = ["\t".join(row) for row in (header, *rows)]
+    (root / "talks" / "manifest.tsv").write_text("\n".join(lines))
+    (root / "talks" / "en-1.tsv").write_text(f"tier\tstart_s\tend_s\tlabel\n{text}")
+
+
+def test_words_are_timed_where_they_are_recognised_and_aligned(config, root):
+    config["runs"].append({"dataset": "talks", "models": ["many"], "tasks": ["st-it-en", "asr-it"]})
+    align(root, "word\t0\t0.1\tfirst")
+    runs = plan(config, root).runs
+    aligned = {key: [one.id for one in run.aligned()] for key, run in runs.items()}
+    assert aligned == {key: ["en-1"] if key[2] == "asr-en" else [] for key in runs}
+    run = ("talks", "many", "asr-en")
+    before = runs[run].alignments_sha256()
+    align(root, "word\t0\t0.2\tfirst")
+    assert plan(config, root).runs[run].alignments_sha256() != before
+
+
+def test_faulty_alignments_stop_the_plan(config, root):
+    align(root, "word\t0.2\t0.1\tfirst")
+    assert "en-1.tsv, line 2: 'first' lasts from 0.2 to 0.1 s" in complaint(config, root)
+
+
 def test_only_what_is_used_is_in_the_study(config, root):
     config["runs"][0]["models"] = ["english"]
     study = plan(config, root)

@@ -29,7 +29,7 @@ MANIFEST = "speech/manifest.tsv"
 STEPS = ("decode", "attention", "smx", "smh", "aggregate", "deletion")
 OPTIONAL_STEPS = ("grad", "smx_design")
 TABLES = ("transcripts", "correlate", "deletion_curves")
-OPTIONAL_TABLES = ("sensitivity",)
+OPTIONAL_TABLES = ("sensitivity", "timestamps")
 
 SPEECH = ROOT / "resources" / "speech" / "librivox"
 ROWS = (
@@ -91,6 +91,16 @@ def remove(name):
         path.write_text("".join(line for line in lines if not line.startswith(f"{name}\t")))
 
     return apply
+
+
+def align(project):
+    """Say when the words of the first utterance are said."""
+    words = "word\t0.2\t0.4\tand\n"
+    (project.folder / "speech" / "one.tsv").write_text(f"tier\tstart_s\tend_s\tlabel\n{words}")
+    path = project.folder / MANIFEST
+    header, first, *others = path.read_text().splitlines()
+    lines = [f"{header}\talignment\talignment_evidence", f"{first}\tone.tsv\thand"]
+    path.write_text("\n".join([*lines, *(f"{line}\t\t" for line in others)]) + "\n")
 
 
 def record_again(project):
@@ -164,6 +174,7 @@ CASES = (
         "a reference text",
         edited(MANIFEST, "he was not an ill", "he was not a very ill"), "the scores",
     ),
+    Case("an alignment of an utterance", align, "the word timestamps"),
     Case("`text_normalisation`", config(text_normalisation="none"), "the scores"),
     Case("`correlate.rows`", config(correlate={"rows": "text"}), "the correlations"),
     Case(

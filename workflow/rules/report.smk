@@ -20,6 +20,7 @@ rule report:
         curves=tables("deletion/curves.csv"),
         auc=tables("deletion/auc.csv"),
         sensitivity=tables("sensitivity/sensitivity.csv") if STUDY.designs else [],
+        timestamps=timed_tables("summary.csv"),
         decode=shard_directories("decode"),
         aggregate=shard_directories("aggregate"),
         paper=os.path.relpath(ROOT / "config" / "paper_reference.csv"),

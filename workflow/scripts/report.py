@@ -22,6 +22,7 @@ with logging_to(Path(snakemake.log[0])):
             shards=run.shards,
             audio={utterance.id: utterance for utterance in run.utterances},
             has_designs=bool(study.designs),
+            has_timestamps=bool(run.aligned()),
         )
         for run in study.runs.values()
     ]

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from s2txai.audio import audio_duration, audio_sha256, read_audio
+from s2txai.datasets.alignment import EVIDENCE
 from s2txai.datasets.tasks import LANGUAGE, Task
 from s2txai.datasets.text import read_lines
 from s2txai.errors import UserError
@@ -19,6 +20,7 @@ from s2txai.registry import did_you_mean
 Diacritics = Literal["kept", "folded"]
 
 _COLUMNS = ("id", "path", "language", "transcript")
+_OPTIONAL = ("alignment", "alignment_evidence")
 _TRANSLATION = "translation_"
 ID = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # an id becomes a file name
 _MAX_SHARDS = 10_000  # a shard's name has four digits
@@ -44,6 +46,10 @@ class Utterance:
         The part of the file that the utterance is, in seconds; to its end if the duration is None.
     where
         File and line that the utterance was read from, for messages.
+    alignment
+        File that says when each word is said; None where nobody knows.
+    alignment_evidence
+        How it came about, one of :data:`s2txai.datasets.alignment.EVIDENCE`; empty without one.
     """
 
     id: str
@@ -54,6 +60,8 @@ class Utterance:
     offset: float = 0.0
     duration: float | None = None
     where: str = field(default="", compare=False)
+    alignment: Path | None = None
+    alignment_evidence: str = ""
 
     def read(self, sampling_rate: int) -> npt.NDArray[np.float32]:
         """Return the samples of the utterance, as :func:`s2txai.audio.read_audio`."""
@@ -73,7 +81,8 @@ def read_manifest(path: Path) -> list[Utterance]:
 
     A manifest is a UTF-8 table of tab-separated values, without quoting, whose first line names
     the columns: ``id``, ``path`` (absolute, or relative to the manifest), ``language``,
-    ``transcript`` and any number of ``translation_<language>``. Other columns are ignored.
+    ``transcript``, any number of ``translation_<language>``, and ``alignment`` (a path like that of
+    the audio) with ``alignment_evidence``. Other columns are ignored.
 
     Returns
     -------
@@ -160,9 +169,29 @@ def _utterance(path: Path, line: int, header: Sequence[str], cells: Sequence[str
         for column, text in row.items()
         if column.startswith(_TRANSLATION) and text
     }
+    alignment, evidence = _alignment(where, path.parent, row)
     return Utterance(
-        row["id"], audio, row["language"], row["transcript"], translations, where=where
-    )
+        row["id"], audio, row["language"], row["transcript"], translations,
+        alignment=alignment, alignment_evidence=evidence, where=where,
+    )  # fmt: skip
+
+
+def _alignment(where: str, folder: Path, row: Mapping[str, str]) -> tuple[Path | None, str]:
+    """Return the alignment of a row and its evidence, None and empty where there is none."""
+    name, evidence = (row.get(column, "") for column in _OPTIONAL)
+    if not name and not evidence:
+        return None, ""
+    if evidence not in EVIDENCE:
+        raise UserError(
+            f"{where}: alignment_evidence '{evidence}' must be one of {', '.join(EVIDENCE)}."
+        )
+    alignment = folder / name
+    if not name or not alignment.is_file():
+        raise UserError(
+            f"{where}: no alignment file {alignment if name else 'given'}; paths are absolute or "
+            "relative to the manifest."
+        )
+    return alignment, evidence
 
 
 def reference(utterance: Utterance, task: Task) -> str:

@@ -7,6 +7,7 @@ LONGEST_LABEL = 30  # characters of a line in a figure
 _MAPS = {
     "ca_mean": "CA, mean of all heads",
     "ca_last": "CA, last layer",
+    "ca_best_head": "CA, best head of the other utterances",
     "smx": "SMX",
     "smh": "SMH",
     "smx_full": "SMX, full resolution",

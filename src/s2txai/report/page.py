@@ -286,6 +286,7 @@ def _section(run: Run, figures: Path, paper: tables.PaperFigures, n_figured: int
         "mixing": tables.mixing_table(run, paper),
         "best_heads": tables.best_heads_table(run),
         "deletion": tables.deletion_table(run, paper),
+        "timestamps": tables.timestamps_table(run),
         "sizes": tables.sizes_table(run),
         "parameters": tables.parameters_table(run),
         "heads_figure": _heads_figure(run, figures),

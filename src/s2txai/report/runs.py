@@ -29,8 +29,8 @@ TABLES = {
     "auc": "deletion/auc.csv",
 }
 
-
 SENSITIVITY = {"sensitivity": "sensitivity/sensitivity.csv"}
+TIMESTAMPS = {"timestamps": "timestamps/summary.csv"}
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ class RunFiles:
         Utterances, which know their recordings, by id.
     has_designs
         Whether other designs of the perturbation were compared.
+    has_timestamps
+        Whether words were timed against alignments.
     """
 
     dataset: str
@@ -58,6 +60,7 @@ class RunFiles:
     shards: Mapping[str, Sequence[str]]
     audio: Mapping[str, Utterance]
     has_designs: bool = False
+    has_timestamps: bool = False
 
     @property
     def key(self) -> str:
@@ -163,6 +166,7 @@ def read_run(files: RunFiles) -> Run:
         If a table or result file is missing or refused.
     """
     wanted = TABLES | (SENSITIVITY if files.has_designs else {})
+    wanted = wanted | (TIMESTAMPS if files.has_timestamps else {})
     tables = {name: _read_table(files.tables / path) for name, path in wanted.items()}
     facts, padding = [], []
     for aggregated, decoded in _pairs(files):

@@ -17,8 +17,15 @@ from s2txai.saliency.gradient_statistics import GRADIENTS
 NOT_LINEAR = "no correction for this map: noise does not average out under a maximum"
 NO_NOISE = "by definition: the map is made without random masks"
 NO_SIGNAL = "the half-maps do not agree at all, so the ceiling is 0"
+NO_WORD = "no word of the hypotheses is one of the alignments"
 UNDEFINED = "no row of the maps varies, so there is nothing to correlate"
 ONE_UTTERANCE = "needs two utterances"
+
+_EVIDENCE = {
+    "hand": "Boundaries by hand",
+    "reference": "Boundaries of a reference, possibly a corrected machine's",
+    "machine": "Boundaries by a machine (forced alignment)",
+}
 
 VARIANTS = (
     ("pearson", "token", "Pearson, rows (headline)"),
@@ -453,6 +460,45 @@ def deletion_table(run: Run, paper: PaperFigures) -> Table:
         )
     table.groups = [group]
     return table
+
+
+def timestamps_table(run: Run) -> Table | None:
+    """Return the errors of word starts by evidence and map; None where no words were timed."""
+    if "timestamps" not in run.tables:
+        return None
+    found = run.tables["timestamps"]
+    found = found[found["map"] != "ca_head"]
+    table = Table(
+        caption="Word starts read off each map by dynamic time warping, against the boundaries of "
+        "the manifest's alignments: mean absolute error, mean error (negative: early) and share of "
+        "words within 100 ms, over the words that the model got right.",
+        header=["map", "error (ms)", "bias (ms)", "within 100 ms (%)", "words", "utterances"],
+        source="timestamps/summary.csv",
+        signature=merged_signatures(found["signature"]),
+    )
+    for evidence, rows in found.groupby("evidence", sort=False):
+        table.titles.append(_EVIDENCE[str(evidence)])
+        group = [_timestamps_row(table, row, run) for row in rows.to_dict("records")]
+        if "ca_best_head" not in set(rows["map"]):
+            why = table.letter("too few utterances: the head is chosen on the others")
+            dashes = [Cell("–", note=why) for _ in table.header[1:]]
+            group.append([words(map_name("ca_best_head")), *dashes])
+        table.groups.append(group)
+    return table
+
+
+def _timestamps_row(table: Table, row: dict[str, Any], run: Run) -> list[Cell]:
+    name = map_name(row["map"])
+    if row["map"] == "ca_layer":
+        name = f"CA, {attention_name('ca_layer', _layer(row['layer']), run.n_layers)}"
+    return [
+        words(name),
+        table.number(1000 * row["start_mae"], ".0f", NO_WORD),
+        table.number(1000 * row["start_bias"], "+.0f", NO_WORD),
+        table.number(100 * row["start_within_100"], ".0f", NO_WORD),
+        Cell(f"{row['n_matched']} of {row['n_words']}"),
+        Cell(str(row["n_utterances"])),
+    ]
 
 
 def score_table(run: Run) -> Table:

@@ -202,7 +202,7 @@ def _masks(aggregated: Sequence[Artifact]) -> pd.DataFrame:
 
 def _sign(table: pd.DataFrame, aggregated: Sequence[Artifact]) -> pd.DataFrame:
     """Add the signature of every row: how it was computed and how its saliency map was made."""
-    designs = {name: _design(aggregated, name) for name in table["saliency"].unique()}
+    designs = {name: design_of(aggregated, name) for name in table["saliency"].unique()}
     table["signature"] = [
         signature(metric=metric, normalise=normalise, rows=rows, **designs[saliency])
         for saliency, metric, normalise, rows in table[MEASURE].itertuples(index=False)
@@ -210,8 +210,8 @@ def _sign(table: pd.DataFrame, aggregated: Sequence[Artifact]) -> pd.DataFrame:
     return table
 
 
-def _design(aggregated: Sequence[Artifact], saliency: str) -> dict[str, Any]:
-    """Return how the maps of all utterances were made.
+def design_of(aggregated: Sequence[Artifact], saliency: str) -> dict[str, Any]:
+    """Return how the maps of all utterances named ``saliency`` were made.
 
     Raises
     ------

@@ -1,0 +1,199 @@
+"""Word boundaries read off a map by dynamic time warping, and how far they are from references.
+
+The way that Whisper makes its word timestamps (Radford et al.'s code, ``whisper/timing.py``): each
+encoder step is standardised over the tokens, rows are median-filtered over the steps, and the
+cheapest monotone path through the negated map says when each token begins. Maps are [I, T'];
+formulas in ``docs/definitions.md``.
+"""
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+
+import jiwer
+import numpy as np
+from scipy.ndimage import median_filter
+
+MEDIAN_WIDTH = 7  # encoder steps
+TOLERANCES = (20, 50, 100, 200)  # ms
+
+_STEP, _BOTH, _TOKEN = range(3)
+# Cells of a stack that are warped at once: costs and moves of all heads of a large model would
+# fill gigabytes.
+_CELLS_AT_ONCE = 8_000_000
+
+
+def standardise(maps: np.ndarray) -> np.ndarray:
+    """Standardise every step's column of maps [..., I, T'] over the tokens.
+
+    With the population's standard deviation; a column that does not vary becomes 0.
+    """
+    centred = maps - maps.mean(axis=-2, keepdims=True)
+    deviation = centred.std(axis=-2, keepdims=True)
+    return np.asarray(centred / np.where(deviation > 0, deviation, 1))
+
+
+def smooth(maps: np.ndarray) -> np.ndarray:
+    """Take the median of :data:`MEDIAN_WIDTH` steps around each step of maps [..., I, T'].
+
+    At both ends the row is mirrored, its last step not repeated.
+    """
+    return np.asarray(median_filter(maps, size=MEDIAN_WIDTH, axes=(-1,), mode="mirror"))
+
+
+def warp(costs: np.ndarray) -> np.ndarray:
+    """Return the first step of each token on the cheapest monotone path through each map.
+
+    A path runs from the first token at the first step to the last token at the last step and sums
+    the costs of its cells. It moves to the next step, the next token, or both. Among moves that
+    lead to a cell equally cheaply the next step is preferred, then both: of equally cheap paths
+    this one lets late tokens begin early.
+
+    Parameters
+    ----------
+    costs
+        [M, I, T'], finite.
+
+    Returns
+    -------
+    ndarray
+        int64 [M, I], never falling along I; the first column is 0.
+    """
+    return _first_steps(_moves(costs))
+
+
+def _moves(costs: np.ndarray) -> np.ndarray:
+    """Return int8 [I, T', M]: the move by which the cheapest path enters each cell."""
+    M, I, n_steps = costs.shape
+    # Maps last: what is done to a cell is done to all maps at once.
+    costs = np.ascontiguousarray(np.moveaxis(costs, 0, -1), dtype=np.float64)
+    moves = np.full((I, n_steps, M), _STEP, dtype=np.int8)
+    # The cheapest sums on the last two antidiagonals, by token + 1; outside the map it is infinite.
+    before, last, current = np.full((3, I + 1, M), np.inf)
+    last[1] = costs[0, 0]
+    for diagonal in range(1, I + n_steps - 1):
+        low, high = max(0, diagonal - n_steps + 1), min(I, diagonal + 1)
+        token = np.arange(low, high)
+        by_step, by_token = last[low + 1 : high + 1], last[low:high]
+        by_both = before[low:high]
+        cheapest = np.minimum(by_step, np.minimum(by_both, by_token))
+        move = np.where(by_both == cheapest, _BOTH, _TOKEN)
+        moves[token, diagonal - token] = np.where(by_step == cheapest, _STEP, move)
+        current[low + 1 : high + 1] = costs[token, diagonal - token] + cheapest
+        before, last, current = last, current, before
+    return moves
+
+
+def _first_steps(moves: np.ndarray) -> np.ndarray:
+    """Follow moves int8 [I, T', M] back from the last cell; first steps of the tokens [M, I]."""
+    I, n_steps, M = moves.shape
+    maps = np.arange(M)
+    token, step = np.full(M, I - 1), np.full(M, n_steps - 1)
+    first = np.zeros((M, I), dtype=np.int64)
+    for _ in range(I + n_steps - 1):
+        first[maps, token] = step  # steps only fall, so the first one stays
+        move = moves[token, step, maps]
+        # Those who have arrived at the first cell, which no move enters, wait there.
+        step = np.where(move == _TOKEN, step, np.maximum(step - 1, 0))
+        token = np.where(move == _STEP, token, token - 1)
+    return first
+
+
+def token_starts(maps: np.ndarray) -> np.ndarray:
+    """Return the step at which each token begins in each map: standardise, smooth, negate, warp.
+
+    Parameters
+    ----------
+    maps
+        [M, I, T']; what is said of a token is high where it is said.
+
+    Returns
+    -------
+    ndarray
+        int64 [M, I].
+    """
+    at_once = max(1, _CELLS_AT_ONCE // (maps.shape[1] * maps.shape[2]))
+    parts = [
+        warp(-smooth(standardise(np.asarray(maps[begin : begin + at_once], dtype=np.float64))))
+        for begin in range(0, len(maps), at_once)
+    ]
+    return np.concatenate(parts)
+
+
+def word_boundaries(starts: np.ndarray, word_index: Sequence[int], n_steps: int) -> np.ndarray:
+    """Return where words begin and end.
+
+    A word begins with its first token and ends where the row after its last token begins, be it a
+    word or the end of sentence; without such a row it ends with the speech.
+
+    Parameters
+    ----------
+    starts
+        int [M, I], steps at which tokens begin.
+    word_index
+        The word of each of the I tokens, counted from 0; -1 for none.
+    n_steps
+        T'.
+
+    Returns
+    -------
+    ndarray
+        int [M, W, 2], first step and the step after the last, for words 0, 1, ... W - 1.
+    """
+    index = np.asarray(word_index)
+    until = np.concatenate([starts, np.full((len(starts), 1), n_steps)], axis=1)
+    rows = [np.flatnonzero(index == word) for word in range(index.max(initial=-1) + 1)]
+    bounds = [until[:, [of_word[0], of_word[-1] + 1]] for of_word in rows]
+    return np.stack(bounds, axis=1) if bounds else np.zeros((len(starts), 0, 2), dtype=np.int64)
+
+
+def comparable(word: str) -> str:
+    """Return the letters and digits of a word, without case and without marks on letters."""
+    letters = unicodedata.normalize("NFKD", word.casefold())
+    return "".join(letter for letter in letters if letter.isalnum())
+
+
+def match_words(reference: Sequence[str], hypothesis: Sequence[str]) -> list[tuple[int, int]]:
+    """Return positions (reference, hypothesis) of equal words in the best alignment of the two.
+
+    The alignment is the one with the fewest word errors, on :func:`comparable` words.
+    """
+    spoken, heard = (
+        [(position, comparable(word)) for position, word in enumerate(words) if comparable(word)]
+        for words in (reference, hypothesis)
+    )
+    if not spoken or not heard:
+        return []
+    truth, found = (" ".join(word for _, word in words) for words in (spoken, heard))
+    (chunks,) = jiwer.process_words(truth, found).alignments
+    return [
+        (spoken[chunk.ref_start_idx + k][0], heard[chunk.hyp_start_idx + k][0])
+        for chunk in chunks
+        if chunk.type == "equal"
+        for k in range(chunk.ref_end_idx - chunk.ref_start_idx)
+    ]
+
+
+def error_summary(start_errors: np.ndarray, end_errors: np.ndarray) -> Mapping[str, float]:
+    """Summarise signed errors in seconds [W] of W words; all NaN without a word.
+
+    Returns
+    -------
+    dict
+        For starts and ends the mean absolute error ``<side>_mae`` and the mean error
+        ``<side>_bias`` in seconds (negative: early), and the share of words ``<side>_within_<n>``
+        whose boundary is at most n milliseconds off.
+    """
+    summary = {}
+    for side, errors in (("start", start_errors), ("end", end_errors)):
+        off = np.abs(errors)
+        summary[f"{side}_mae"] = _mean(off)
+        summary[f"{side}_bias"] = _mean(errors)
+        for tolerance in TOLERANCES:
+            # Boundaries are given to a tenth of a millisecond; less is rounding.
+            within = off <= tolerance / 1000 + 1e-6
+            summary[f"{side}_within_{tolerance}"] = _mean(within)
+    return summary
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else float("nan")
