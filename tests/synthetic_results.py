@@ -1,5 +1,6 @@
 """A finished run without a model: files and tables as the six steps write them."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -203,6 +204,9 @@ def write_tables(
     tables = correlate(aggregated, poolings=POOLINGS, rows="all")
     for name in ("utterances", "reliability", "summary", "mixing", "best_heads"):
         write_table(root / "correlate" / f"{name}.csv", getattr(tables, name))
+    verdict = {"sentences": ["The mean of all heads explains 50 %.", HOSTILE]}
+    (root / "heads").mkdir()
+    (root / "heads" / "verdict.json").write_text(json.dumps(verdict))
     percents = range(0, 101, 10)
     curves = pd.DataFrame(
         [

@@ -29,7 +29,7 @@ TOKENS_PER_SECOND = 4.0
 SECONDS_PER_JOB = 8.0
 TIMED_BATCH = 8  # masks
 MODEL_STEPS = 5  # decode, attention, smx, smh, deletion
-JOBS_PER_RUN = 3  # transcripts, correlate, deletion_curves
+JOBS_PER_RUN = 4  # transcripts, correlate, heads, deletion_curves
 REFERENCE_FRAMES = 500  # that n_segments speaks of
 # Floating-point operations a second of an H100 in float16, uncompiled: 1,810 masks a second of a
 # Conformer as large as FAMA small, at 117 GFLOP each.

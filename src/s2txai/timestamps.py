@@ -119,6 +119,16 @@ def token_starts(maps: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)
 
 
+def token_starts_of_set(heads: np.ndarray) -> np.ndarray:
+    """Return the step at which each token begins, int64 [I], by several heads [M, I, T'] together.
+
+    As Whisper uses its ``alignment_heads``: each is standardised and smoothed, then their mean is
+    warped.
+    """
+    smoothed = smooth(standardise(np.asarray(heads, dtype=np.float64)))
+    return np.asarray(warp(-smoothed.mean(axis=0)[None])[0])
+
+
 def word_boundaries(starts: np.ndarray, word_index: Sequence[int], n_steps: int) -> np.ndarray:
     """Return where words begin and end.
 

@@ -17,6 +17,7 @@ ALGORITHM_VERSIONS = {
     "deletion": 1,
     "sensitivity": 1,
     "timestamps": 1,
+    "heads": 1,
     "score": 2,
     "report": 4,
 }

@@ -22,6 +22,7 @@ from s2txai.steps.correlate import correlate
 from s2txai.steps.decode import decode_shard, score_transcripts
 from s2txai.steps.deletion import Search, areas, curves, deletion_shard
 from s2txai.steps.grad import gradient_shard
+from s2txai.steps.heads import judge
 from s2txai.steps.shard import Workplace
 from s2txai.steps.smh import smh_shard
 from s2txai.steps.smx import smx_shard
@@ -366,10 +367,16 @@ def test_the_page_shows_every_method(toy, tmp_path):
         "correlate/utterances": tables.utterances,
         "correlate/summary": tables.summary,
         "correlate/mixing": tables.mixing,
+        "correlate/best_heads": tables.best_heads,
         "deletion/curves": curve,
         "deletion/auc": areas(curve),
     }.items():
         write_table(table, run, toy.results / f"{name}.csv")
+    verdict = judge(
+        toy.read("aggregate"), toy.read("decode"), tables.summary, [], pooling="avg2d", seed=0
+    ).verdict
+    (toy.results / "heads").mkdir()
+    (toy.results / "heads" / "verdict.json").write_text(json.dumps(verdict))
     facts = Facts(
         config={}, versions={}, git_commit="",
         models={"words": {"family": "toy", "description": "", "licence": "", "source": {}}},

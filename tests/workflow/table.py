@@ -28,7 +28,7 @@ LOCAL_RUN = "speech/local/asr-en"
 MANIFEST = "speech/manifest.tsv"
 STEPS = ("decode", "attention", "smx", "smh", "aggregate", "deletion")
 OPTIONAL_STEPS = ("grad", "smx_design")
-TABLES = ("transcripts", "correlate", "deletion_curves")
+TABLES = ("transcripts", "correlate", "heads", "deletion_curves")
 OPTIONAL_TABLES = ("sensitivity", "timestamps")
 
 SPEECH = ROOT / "resources" / "speech" / "librivox"

@@ -17,6 +17,7 @@ rule report:
         summary=tables("correlate/summary.csv"),
         mixing=tables("correlate/mixing.csv"),
         best_heads=tables("correlate/best_heads.csv"),
+        verdict=tables("heads/verdict.json"),
         curves=tables("deletion/curves.csv"),
         auc=tables("deletion/auc.csv"),
         sensitivity=tables("sensitivity/sensitivity.csv") if STUDY.designs else [],

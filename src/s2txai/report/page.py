@@ -279,6 +279,7 @@ def _section(run: Run, figures: Path, paper: tables.PaperFigures, n_figured: int
         "language": parse_task(files.task).target,
         "model_sha256": run.model_sha256,
         "summary": _summary(run, paper),
+        "verdict": list(run.verdict),
         "scores": tables.score_table(run),
         "transcripts": _transcripts(run),
         "correlation": tables.correlation_table(run, paper),

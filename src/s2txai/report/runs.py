@@ -1,5 +1,6 @@
 """Reading back what the steps of one run wrote."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,6 +122,8 @@ class Run:
         By step, as the result files state them.
     model_sha256
         Of the weights that were used.
+    verdict
+        Sentences on what attention is good for.
     """
 
     files: RunFiles
@@ -129,6 +132,7 @@ class Run:
     padding: np.ndarray
     parameters: Mapping[str, Mapping[str, Any]]
     model_sha256: str
+    verdict: Sequence[str]
 
     @property
     def saliencies(self) -> list[str]:
@@ -196,6 +200,7 @@ def read_run(files: RunFiles) -> Run:
             },
         },
         model_sha256=str(decoded.meta["model_sha256"]),
+        verdict=_read_json(files.tables / "heads" / "verdict.json")["sentences"],
     )
 
 
@@ -203,6 +208,12 @@ def _pairs(files: RunFiles) -> Iterator[tuple[Artifact, Artifact]]:
     # One utterance at a time: all heads of a large data set would not fit into memory.
     for utterance in files.ids:
         yield files.artifact("aggregate", utterance), files.artifact("decode", utterance)
+
+
+def _read_json(path: Path) -> Any:
+    if not path.is_file():
+        raise UserError(f"The file {path} does not exist: run the workflow step that makes it.")
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _read_table(path: Path) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -80,28 +81,66 @@ def timestamps(
     return tables
 
 
+@dataclass(frozen=True)
+class SpokenWords:
+    """The words of an utterance that were recognised, and when they are said.
+
+    Attributes
+    ----------
+    texts
+        All words of the hypothesis.
+    rows
+        bool [I], rows of the hypothesis that somebody says.
+    heard
+        int [W], those of ``texts`` that match a word of the reference.
+    true
+        float64 [W, 2], start and end of these in the reference, in seconds.
+    n_words
+        Words of the reference.
+    """
+
+    texts: list[str]
+    rows: np.ndarray
+    heard: np.ndarray
+    true: np.ndarray
+    n_words: int
+    _decoded: Artifact
+
+    @classmethod
+    def of(cls, utterance: Utterance, decoded: Artifact) -> Self:
+        """Match hypothesis and reference; raises as :func:`timestamps`."""
+        reference = _reference(utterance)
+        # What every hypothesis begins with is said by nobody.
+        rows = decoded["roles"] != "prompt"
+        texts = _words(decoded["pieces"][rows], decoded["word_index"][rows])
+        pairs = np.array(match_words([word.text for word in reference], texts), dtype=int)
+        spoken, heard = pairs.reshape(-1, 2).T
+        true = np.array([(word.start, word.end) for word in reference])[spoken]
+        return cls(texts, rows, heard, true, len(reference), decoded)
+
+    def times(self, starts: np.ndarray, n_steps: int) -> np.ndarray:
+        """Return start and end of the matched words, in seconds [M, W, 2].
+
+        ``starts`` is int [M, spoken rows], the step at which each token begins; ``n_steps`` is T'.
+        """
+        index = self._decoded["word_index"][self.rows].tolist()
+        return _seconds(word_boundaries(starts, index, n_steps)[:, self.heard], self._decoded)
+
+
 def _of_utterance(
     utterance: Utterance, aggregated: Artifact, decoded: Artifact
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the matched words in every map but single heads, and the errors in every map."""
     check_same_source(decoded, aggregated)
-    reference = _reference(utterance)
+    words_said = SpokenWords.of(utterance, decoded)
+    texts, heard, true = words_said.texts, words_said.heard, words_said.true
     names, maps = _maps(aggregated)
-    # What every hypothesis begins with is said by nobody.
-    rows = decoded["roles"] != "prompt"
-    texts = _words(decoded["pieces"][rows], decoded["word_index"][rows])
-    bounds = word_boundaries(
-        token_starts(maps[:, rows]), decoded["word_index"][rows].tolist(), maps.shape[-1]
-    )
-    pairs = np.array(match_words([word.text for word in reference], texts), dtype=int)
-    spoken, heard = pairs.reshape(-1, 2).T
-    times = _seconds(bounds[:, heard], decoded)  # (M, matched words, 2)
-    true = np.array([(word.start, word.end) for word in reference])[spoken]
+    times = words_said.times(token_starts(maps[:, words_said.rows]), maps.shape[-1])
     errors = times - true
     led = {"utterance": utterance.id, "evidence": utterance.alignment_evidence}
     summaries = pd.DataFrame([error_summary(one[:, 0], one[:, 1]) for one in errors])
     summaries = pd.concat([names, summaries], axis=1).assign(
-        **led, n_words=len(reference), n_matched=len(pairs)
+        **led, n_words=words_said.n_words, n_matched=len(heard)
     )
     words = pd.concat(
         [
