@@ -1,11 +1,14 @@
 """The workflow as a user runs it: real model, real speech, real Snakemake."""
 
 import re
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
 
 from s2txai.artifacts import load
+from tests.weights import ROOT
 
 pytestmark = [pytest.mark.workflow, pytest.mark.model]
 
@@ -99,3 +102,17 @@ def test_the_study_is_planned_but_not_started_without_its_weights(project):
     assert "Traceback" not in told
     assert "Decoding" not in told.split("Select jobs")[-1]
     assert not list(project.folder.glob("results/europarl-st*"))
+
+
+def test_the_example_runs_on_the_results(finished):
+    shown = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "one_token.py")],
+        cwd=finished.folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert shown.returncode == 0, shown.stderr
+    found, stated = (
+        re.search(pattern, shown.stdout)[1]
+        for pattern in (r"rho\(CA, SMH\) = (\S+)", r"says (\S+)")
+    )
+    assert found == stated
+    assert (finished.folder / "sns-0880-young.png").stat().st_size > 10_000
