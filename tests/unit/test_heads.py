@@ -165,6 +165,14 @@ def test_one_alignment_cannot_judge(study, tmp_path):
     assert any("needs two utterances" in said for said in found.verdict["sentences"])
 
 
+def test_words_that_nobody_recognised_choose_no_heads(study, tmp_path):
+    wrong = {word: "nothing" for one in study.utterances for word in one.transcript.split()}
+    found = judged(study, [align(one, tmp_path, **wrong) for one in study.utterances])
+    assert found.verdict["timestamps"] == {"good_enough": "not tested"}
+    assert found.generation_config == {"alignment_heads": [[0, PLANTED]]}
+    assert any("no word was recognised" in said for said in found.verdict["sentences"])
+
+
 def test_shares_are_those_of_the_summary(study):
     summary = study.correlate().summary
     found = judged(study, summary=summary)

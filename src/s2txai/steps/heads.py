@@ -89,7 +89,12 @@ def judge(
     agreeing = _by_agreement(aggregated, L * H, seed)
     pairs = zip(aggregated, decoded, strict=True)
     by_id = {one.meta["utterance"]: (one, text) for one, text in pairs}
-    timed = [(one, *by_id[one.id]) for one in aligned]
+    spoken = [SpokenWords.of(one, by_id[one.id][1]) for one in aligned]
+    timed = [
+        (words, by_id[one.id][0])
+        for one, words in zip(aligned, spoken, strict=True)
+        if len(words.heard)
+    ]
     timing, within = _by_timing(timed, L * H, seed) if timed else (None, None)
     ranking = pd.DataFrame(
         {
@@ -133,27 +138,26 @@ def _by_agreement(aggregated: Sequence[Artifact], n_heads: int, seed: int) -> Ch
 
 
 def _by_timing(
-    timed: Sequence[tuple[Utterance, Artifact, Artifact]], n_heads: int, seed: int
+    timed: Sequence[tuple[SpokenWords, Artifact]], n_heads: int, seed: int
 ) -> tuple[Chosen, tuple[float, float, float]]:
     """Choose the heads whose words start where they are said.
 
+    ``timed`` are utterances with words whose time is known, and their ``aggregate`` artefacts.
     Returns the choice, whose scores are negative mean errors in seconds, and the share of words
     that sets chosen on other utterances start within the tolerance, with its interval.
     """
-    spoken = [SpokenWords.of(one, decoded) for one, _, decoded in timed]
-    maps = [one["ca_head"].reshape(n_heads, *one["smh"].shape) for _, one, _ in timed]
+    maps = [one["ca_head"].reshape(n_heads, *one["smh"].shape) for _, one in timed]
 
     def errors(heads: Heads, utterance: int) -> np.ndarray:
-        words, own = spoken[utterance], maps[utterance]
+        words, own = timed[utterance][0], maps[utterance]
         starts = token_starts_of_set(own[list(heads)][:, words.rows])
         found = words.times(starts[None], own.shape[-1])[0]
         return np.asarray(np.abs(found[:, 0] - words.true[:, 0]))
 
     def score(heads: Heads, utterance: int) -> float:
-        off = errors(heads, utterance)
-        return -float(off.mean()) if len(off) else float("nan")
+        return -float(errors(heads, utterance).mean())
 
-    n_words = np.array([len(words.heard) for words in spoken], dtype=np.float64)
+    n_words = np.array([len(words.heard) for words, _ in timed], dtype=np.float64)
     single = np.array(
         [[score((head,), one) for one in range(len(timed))] for head in range(n_heads)]
     )
@@ -162,9 +166,7 @@ def _by_timing(
     held_out = _weighted(found.held_out, n_words, counts)
     hits = np.array(
         [
-            float((errors(heads, one) <= TOLERANCE + 1e-6).mean())
-            if heads and n_words[one]
-            else float("nan")
+            float((errors(heads, one) <= TOLERANCE + 1e-6).mean()) if heads else float("nan")
             for one, heads in enumerate(found.held_out_heads)
         ]
     )
@@ -275,7 +277,9 @@ def _sentences(found: dict[str, Any], pooling: str) -> list[str]:
         _share_sentence("the encoder's output", "SMH", found["share"]["encoder_output"]),
     ]
     if found["best_layer"] is not None:
-        said.append(f"Of the layers, layer {found['best_layer']} agrees best with SMH.")
+        said.append(
+            f"Of the layers, counted from 0, layer {found['best_layer']} agrees best with SMH."
+        )
     said.append(_timing_sentence(found["timestamps"]))
     if found["n_utterances"] < FEW:
         said.append(
@@ -301,7 +305,7 @@ def _share_sentence(what: str, saliency: str, share: dict[str, float]) -> str:
 
 def _timing_sentence(timing: dict[str, Any]) -> str:
     if timing["good_enough"] == "not tested":
-        return "Timestamps were not tested: no utterance has an alignment."
+        return "Timestamps were not tested: no word was recognised whose time is known."
     share, low, high = (
         100 * timing[name]
         for name in ("within_100ms_held_out", "within_100ms_held_out_low",
