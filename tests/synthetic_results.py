@@ -168,6 +168,9 @@ def deletion_arrays() -> dict[str, np.ndarray]:
     return {
         "maps": np.array(MAPS),
         "percents": np.array([0, 50, 100]),
+        "modes": np.array(["deletion", "insertion"]),
+        "sizes": np.linspace(10, 50, len(MAPS)),
+        "log_probs": np.full((2, len(MAPS), 3), -0.5),
         "hypotheses": np.array([["he might", "he", "\x1b[31mred"]] * len(MAPS)),
     }
 
@@ -210,25 +213,34 @@ def write_tables(
     percents = range(0, 101, 10)
     curves = pd.DataFrame(
         [
-            (name, percent, metric, min(100.0, 8 + percent * (0.7 + 0.4 * number)))
-            for metric in metrics
+            (name, mode, percent, metric, min(100.0, 8 + percent * (0.7 + 0.4 * number)))
+            for mode, metric in _scores(metrics)
             for number, name in enumerate(MAPS)
             for percent in percents
         ],
-        columns=["map", "percent", "metric", "score"],
+        columns=["map", "mode", "percent", "metric", "score"],
     ).assign(n_utterances=len(ids), signature="metric:wer|beam:1")
     write_table(root / "deletion" / "curves.csv", curves)
-    areas = [
-        (name, metric, 38.0 + 7 * number + 2 * noise)
-        for metric in metrics
-        for number, name in enumerate(MAPS)
-    ]
+    areas = []
+    for mode, metric in _scores(metrics):
+        for number, name in enumerate(MAPS):
+            auc, above = 38.0 + 7 * number + 2 * noise, 7.0 * (number - MAPS.index("random"))
+            areas.append((name, mode, metric, auc, auc - 3, auc + 3, above, above - 2, above + 2))
+    numbers = ["auc", "auc_low", "auc_high", "above_random", "above_random_low",
+               "above_random_high"]  # fmt: skip
     write_table(
         root / "deletion" / "auc.csv",
-        pd.DataFrame(areas, columns=["map", "metric", "auc"]).assign(
+        pd.DataFrame(areas, columns=["map", "mode", "metric", *numbers]).assign(
             n_utterances=len(ids), signature="metric:wer|beam:1"
         ),
     )
+
+
+def _scores(metrics: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Return modes and scores of the tables of deletion."""
+    probable = [(mode, name) for name in ("log_prob", "probability")
+                for mode in ("deletion", "insertion")]  # fmt: skip
+    return [("deletion", metric) for metric in metrics] + probable
 
 
 _TOKEN = {name: ["token"] for name in ("tokens", "pieces", "roles", "word_index", "log_probs")}
@@ -241,12 +253,19 @@ _ATTENTION_AXES = {
     "value_norm_attention": ["layer", "head", "token", "step"],
     "padding_mass": ["layer", "head", "token"],
 }
-_DELETION_AXES = {"maps": ["map"], "percents": ["percent"], "hypotheses": ["map", "percent"]}
+_DELETION_AXES = {
+    "maps": ["map"],
+    "percents": ["percent"],
+    "modes": ["mode"],
+    "sizes": ["map"],
+    "log_probs": ["mode", "map", "percent"],
+    "hypotheses": ["map", "percent"],
+}
 _UNITS = {
     "decode": {"log_probs": "nat", "frame_shift": "s"},
     "smx": UNITS,
     "smh": UNITS,
-    "deletion": {"percents": "% of cells"},
+    "deletion": {"percents": "% of cells", "sizes": "% of cells", "log_probs": "nat"},
 }
 
 

@@ -1,26 +1,33 @@
 """Step 6: does the model fail when the cells a map calls salient are deleted?
 
 Cells are deleted in order of the sentence map and the utterance is decoded again; the faster the
-score falls, the more faithful the map (paper, section 5; ``docs/definitions.md``).
+score falls, the more faithful the map (paper, section 5; ``docs/definitions.md``). Insertion is the
+opposite: only the most salient cells are there. Both also ask how probable the model's unperturbed
+hypothesis still is, which needs no search.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from s2txai.decoding import token_log_probs
 from s2txai.memory import smaller_batch
 from s2txai.models.base import Model
 from s2txai.saliency.baselines import bin_mean
 from s2txai.saliency.normalise import paired_min_max, single_mean_std
 
-AXES = {"percents": ["percent"], "hypotheses": ["percent"]}
-UNITS = {"percents": "% of cells"}
+AXES = {"percents": ["percent"], "hypotheses": ["percent"], "log_probs": ["percent"]}
+UNITS = {"percents": "% of cells", "log_probs": "nat"}
 
 # 0 % and 100 % are the same input whatever the map.
 ENDS = (0, 100)
+
+# Of the size of a map. Divided, not added up: 0.15 is to reach the threshold 0.15.
+THRESHOLDS = np.arange(21) / 20
 
 NO_GRADIENTS: Mapping[str, np.ndarray] = MappingProxyType({})
 
@@ -75,6 +82,12 @@ def insert(
     )
 
 
+# What can be done with the most salient cells.
+MODES: Mapping[str, Callable[..., np.ndarray]] = MappingProxyType(
+    {"deletion": delete, "insertion": insert}
+)
+
+
 def cell_order(saliency: np.ndarray, seed: int) -> np.ndarray:
     """Return int [T F], flat cell indices from most to least salient, ties permuted by ``seed``."""
     flat = np.asarray(saliency).ravel()
@@ -96,7 +109,39 @@ def area_under_curve(percent: npt.ArrayLike, score: npt.ArrayLike) -> float:
 
 def sentence_map(saliency: np.ndarray) -> np.ndarray:
     """Return [T, F], the mean over tokens of each row's standardised, rescaled map [I, T, F]."""
-    return np.asarray(paired_min_max(single_mean_std(saliency)).mean(axis=0))
+    return np.asarray(scaled_rows(saliency).mean(axis=0))
+
+
+def scaled_rows(saliency: np.ndarray) -> np.ndarray:
+    """Return [I, T, F], each row's map standardised and brought to [0, 1]."""
+    return paired_min_max(single_mean_std(saliency))
+
+
+def size(saliency: np.ndarray) -> float:
+    """Return how much of a map is salient, in percent of its cells.
+
+    The share of the cells whose scaled value reaches a threshold, over the thresholds 0, 0.05 ... 1
+    (trapezoid): about 100 times the mean of the scaled map. 2.5 where a single one of very many
+    cells stands out, 100 where all are at the top; the smaller, the sharper the map.
+
+    Parameters
+    ----------
+    saliency
+        [T, F], or [I, T, F] with rows of which each has the same say. A map within [0, 1] counts as
+        scaled already; any other is scaled by its least and greatest value, each row by its own
+        (constant: 0).
+
+    Returns
+    -------
+    float
+        0-100.
+    """
+    maps = np.asarray(saliency, dtype=np.float64)
+    if maps.min() < 0 or maps.max() > 1:
+        maps = paired_min_max(maps[None] if maps.ndim == 2 else maps)
+    flat = np.sort(maps, axis=None)
+    reached = flat.size - np.searchsorted(flat, THRESHOLDS, side="left")  # value >= threshold
+    return float(np.trapezoid(100 * reached / flat.size, THRESHOLDS))
 
 
 def spread_over_cells(
@@ -112,16 +157,32 @@ def random_map(n_frames: int, n_bins: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).random((n_frames, n_bins))
 
 
+def energy_map(features: np.ndarray, *, time_only: bool = False) -> np.ndarray:
+    """Return [T, F], how loud each cell is: the order that knows the speech but not the model.
+
+    Parameters
+    ----------
+    features
+        [T, F]: log-energies, whose own values are ordered, or blocks of a waveform.
+    time_only
+        Whether they are blocks of a waveform: then the sum of the squares of a block.
+    """
+    if not time_only:
+        return np.asarray(features, dtype=np.float64)
+    energy = np.square(features, dtype=np.float64).sum(axis=1, keepdims=True)  # (T, 1)
+    return np.broadcast_to(energy, features.shape)
+
+
 def map_names(poolings: Sequence[str], gradients: Sequence[str] = ()) -> tuple[str, ...]:
     """Return the maps that are compared.
 
-    Attention, SMX in each pooling and in full, gradient methods in full, random.
+    Attention, SMX in each pooling and in full, gradient methods in full, random, energy.
     """
     smx = (*(f"smx_{name}" for name in poolings), "smx_full")
-    return ("ca_mean", "ca_last", *smx, *gradients, "random")
+    return ("ca_mean", "ca_last", *smx, *gradients, "random", "energy")
 
 
-def deletion_map(
+def scaled_maps(
     name: str,
     aggregated: Mapping[str, np.ndarray],
     full: np.ndarray,
@@ -129,9 +190,10 @@ def deletion_map(
     seed: int,
     gradients: Mapping[str, np.ndarray] = NO_GRADIENTS,
     *,
+    features: np.ndarray | None = None,
     time_only: bool = False,
 ) -> np.ndarray:
-    """Return the sentence map [T, F] that a name of :func:`map_names` stands for.
+    """Return the maps within [0, 1] that a name of :func:`map_names` stands for, one a row.
 
     Parameters
     ----------
@@ -147,37 +209,100 @@ def deletion_map(
         Of the random order.
     gradients
         Maps [I, T, F] of gradient methods by their name.
+    features
+        Input [T, F]; only ``energy`` reads it.
     time_only
-        Whether the random order is one of whole frames.
+        Whether random order and energy are of whole frames.
+
+    Returns
+    -------
+    ndarray
+        [I, T, F]; [1, T, F] for random order and energy, which are the same for all rows. The mean
+        over the first axis is the sentence map, in whose order cells are deleted.
     """
     n_frames, n_bins = full.shape[1:]
-    if name == "random" and time_only:
-        return np.broadcast_to(random_map(n_frames, 1, seed), (n_frames, n_bins))
     if name == "random":
-        return random_map(n_frames, n_bins, seed)
+        noise = random_map(n_frames, 1 if time_only else n_bins, seed)
+        return np.broadcast_to(noise, (1, n_frames, n_bins))
+    if name == "energy" and features is not None:
+        return scaled_rows(energy_map(features, time_only=time_only)[None])
     if name == "smx_full":
-        return sentence_map(full)
+        return scaled_rows(full)
     if name in gradients:
-        return sentence_map(gradients[name])
+        return scaled_rows(gradients[name])
     steps = aggregated["ca_layer"][-1] if name == "ca_last" else aggregated[name]
-    return sentence_map(spread_over_cells(steps, n_frames, n_bins, subsampling))
+    return scaled_rows(spread_over_cells(steps, n_frames, n_bins, subsampling))
 
 
-def decode_deleted(
+def deletion_map(
+    name: str,
+    aggregated: Mapping[str, np.ndarray],
+    full: np.ndarray,
+    subsampling: int,
+    seed: int,
+    gradients: Mapping[str, np.ndarray] = NO_GRADIENTS,
+    *,
+    features: np.ndarray | None = None,
+    time_only: bool = False,
+) -> np.ndarray:
+    """Return the sentence map [T, F] of a name; parameters are those of :func:`scaled_maps`."""
+    maps = scaled_maps(
+        name, aggregated, full, subsampling, seed, gradients,
+        features=features, time_only=time_only,
+    )  # fmt: skip
+    return np.asarray(maps.mean(axis=0))
+
+
+@dataclass(frozen=True)
+class BeamSearch:
+    """How perturbed inputs are decoded.
+
+    Attributes
+    ----------
+    beam
+        Width of the beam search.
+    max_new_tokens
+        Its limit.
+    forced
+        Tokens that every hypothesis begins with.
+    """
+
+    beam: int
+    max_new_tokens: int
+    forced: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a model makes of perturbed inputs, one entry a percentage.
+
+    Attributes
+    ----------
+    texts
+        New hypotheses; none where nothing was decoded.
+    log_probs
+        Mean log-probability of the tokens of the *unperturbed* hypothesis, teacher-forced, in nats.
+    """
+
+    texts: list[str]
+    log_probs: list[float]
+
+
+def perturb(
     model: Model,
     features: np.ndarray,
     padding_value: float,
     prompt: list[int],
+    tokens: list[int],
     saliency: np.ndarray,
     percents: Sequence[int],
     *,
-    beam: int,
-    max_new_tokens: int,
+    mode: str = "deletion",
+    search: BeamSearch | None,
     batch_size: int,
     seed: int,
-    forced: Sequence[int] = (),
-) -> list[str]:
-    """Decode again with growing shares of the most salient cells deleted.
+) -> Outcome:
+    """Run the model on growing shares of the most salient cells, deleted or inserted.
 
     Parameters
     ----------
@@ -185,41 +310,46 @@ def decode_deleted(
         Any model.
     features, padding_value
         Input [T, F] and what follows it.
-    prompt
-        What the decoder is given.
+    prompt, tokens
+        The unperturbed hypothesis.
     saliency
         Sentence map [T, F].
     percents
-        Shares to delete.
-    beam, max_new_tokens
-        Of the search.
+        Shares to delete, or to insert.
+    mode
+        A name of :data:`MODES`.
+    search
+        How to decode; None: only the log-probability of the hypothesis is wanted.
     batch_size
-        Inputs decoded at once; halved when the device runs out of memory.
+        Inputs at once; halved when the device runs out of memory.
     seed
         Of the tie-breaking.
-    forced
-        Tokens that every hypothesis begins with.
-
-    Returns
-    -------
-    list of str
-        One hypothesis a percentage.
     """
     baseline = bin_mean(features, padding_value)
-    texts: list[str] = []
-    while len(texts) < len(percents):
+    found = Outcome([], [])
+    while len(found.log_probs) < len(percents):
+        done = len(found.log_probs)
         variants = [
-            delete(features, saliency, percent, baseline, seed=seed)
-            for percent in percents[len(texts) : len(texts) + batch_size]
+            MODES[mode](features, saliency, percent, baseline, seed=seed)
+            for percent in percents[done : done + batch_size]
         ]
         inputs = torch.from_numpy(np.stack(variants)).to(model.device)  # (N, T, F)
         try:
             states = model.encode(inputs, padding_value)
-            sequences = model.generate(
-                states, prompt, beam=beam, max_new_tokens=max_new_tokens, forced=forced
-            )
+            logits = model.decode(states, prompt, tokens)  # (N, I, V)
+            log_probs = [float(token_log_probs(rows, tokens).mean()) for rows in logits]
+            texts = [] if search is None else _decode(model, states, prompt, search)
         except (RuntimeError, MemoryError) as error:
             batch_size = smaller_batch(batch_size, error)
             continue
-        texts += [model.text(tokens) for tokens in sequences]
-    return texts
+        found.log_probs.extend(log_probs)
+        found.texts.extend(texts)
+    return found
+
+
+def _decode(model: Model, states: torch.Tensor, prompt: list[int], search: BeamSearch) -> list[str]:
+    sequences = model.generate(
+        states, prompt,
+        beam=search.beam, max_new_tokens=search.max_new_tokens, forced=search.forced,
+    )  # fmt: skip
+    return [model.text(tokens) for tokens in sequences]

@@ -44,6 +44,8 @@ BYTES = {"float32": 4, "float64": 8}
 class Cost:
     """Seconds for one mask, one decoder pass over encoder states, one decoded input.
 
+    ``deleted`` includes a teacher-forced pass over the hypothesis.
+
     ``n_maps`` counts layers times heads; ``backward`` is one backward pass, of one row; of the
     input there are ``frames_per_second`` of ``n_bins``, r = ``subsampling`` for an encoder step.
     """
@@ -101,7 +103,7 @@ def measure(model: Model, run: Run, config: Mapping[str, Any]) -> Cost:
     return Cost(
         mask=encode + decode,
         state_mask=hidden,
-        deleted=encode + _seconds(generate(config["deletion"]["beam"])),
+        deleted=encode + decode + _seconds(generate(config["deletion"]["beam"])),
         hypothesis=encode + _seconds(generate(config["decode"]["beam"])),
         n_maps=attention.shape[0] * attention.shape[1],
         backward=_backward(model, features, prompt, tokens) if config["gradient"]["methods"] else 0,
@@ -133,7 +135,7 @@ def assume(shape: Mapping[str, int], run: Run, config: Mapping[str, Any]) -> Cos
     return Cost(
         mask=encode + decode,
         state_mask=decode,
-        deleted=encode + search / at_once,
+        deleted=encode + decode + search / at_once,
         hypothesis=encode + search,
         n_maps=shape["layers"] * shape["heads"],
         backward=2 * (encode + decode),
@@ -181,10 +183,13 @@ def estimate(
         return Estimate(run, jobs, masks, None, None)
     n_maps = len(map_names(config["aggregate"]["poolings"], methods))
     n_inner = len(range(0, 101, config["deletion"]["step"])) - len(ENDS)
+    # Without decoding a pass of encoder and decoder, as for a mask.
+    inserted = cost.deleted if config["deletion"]["insertion"] else cost.mask
     seconds = model_jobs * SECONDS_PER_JOB + n * (
         input_masks * cost.mask
         + config["smh"]["n_masks"] * cost.state_mask
         + (n_maps * n_inner + len(ENDS)) * cost.deleted
+        + n_maps * n_inner * inserted
         + cost.hypothesis
     )
     seconds += sum(_gradients(one.seconds(), config, cost) for one in run.utterances)

@@ -14,7 +14,7 @@ ALGORITHM_VERSIONS = {
     "integrated_gradients": 1,
     "aggregate": 2,
     "correlate": 3,
-    "deletion": 1,
+    "deletion": 2,
     "sensitivity": 1,
     "timestamps": 1,
     "heads": 1,

@@ -7,18 +7,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s2txai.deletion import (
+    BeamSearch,
     area_under_curve,
     cell_order,
-    decode_deleted,
     delete,
     deletion_map,
+    energy_map,
     insert,
     map_names,
+    perturb,
     random_map,
+    scaled_maps,
     sentence_map,
+    size,
     spread_over_cells,
 )
-from tests.toy import PROMPT, WORDS, WordModel
+from tests.toy import PROMPT, WORDS, LinearModel, WordModel
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "data" / "spes_small.npz"
 T, F = 7, 5
@@ -147,12 +151,14 @@ def test_random_order_knows_only_the_seed():
 
 def test_maps_by_name():
     names = map_names(["avg2d", "max2d"])
-    assert names == ("ca_mean", "ca_last", "smx_avg2d", "smx_max2d", "smx_full", "random")
+    smx = ("smx_avg2d", "smx_max2d", "smx_full")
+    assert names == ("ca_mean", "ca_last", *smx, "random", "energy")
     rng = np.random.default_rng(0)
     steps = {name: rng.random((3, 4)) for name in ("ca_mean", "smx_avg2d", "smx_max2d")}
     steps["ca_layer"] = rng.random((2, 3, 4))
     full = rng.random((3, T, F))
-    found = {name: deletion_map(name, steps, full, 2, seed=1) for name in names}
+    heard = features()
+    found = {name: deletion_map(name, steps, full, 2, seed=1, features=heard) for name in names}
     for name in ("ca_mean", "smx_avg2d", "smx_max2d"):
         np.testing.assert_array_equal(
             found[name], sentence_map(spread_over_cells(steps[name], T, F, 2))
@@ -161,6 +167,57 @@ def test_maps_by_name():
     np.testing.assert_array_equal(found["ca_last"], last)
     np.testing.assert_array_equal(found["smx_full"], sentence_map(full))
     np.testing.assert_array_equal(found["random"], random_map(T, F, 1))
+    np.testing.assert_array_equal(cell_order(found["energy"], 0), cell_order(heard, 0))
+
+
+def test_maps_of_rows_lie_within_0_and_1_and_average_to_the_sentence_map():
+    steps = {"ca_mean": np.random.default_rng(3).random((3, 4)) * 7 - 2}
+    full = np.zeros((3, T, F))
+    rows = scaled_maps("ca_mean", steps, full, 2, seed=1)
+    assert rows.shape == full.shape
+    assert (rows.min(axis=(1, 2)) == 0).all()
+    assert (rows.max(axis=(1, 2)) == 1).all()
+    found = deletion_map("ca_mean", steps, full, 2, seed=1)
+    np.testing.assert_array_equal(found, rows.mean(axis=0))
+    assert scaled_maps("random", {}, full, 2, seed=1).shape == (1, T, F)
+
+
+def test_energy_of_a_spectrogram_is_its_own_value_and_of_a_waveform_the_square():
+    heard = np.array([[1.0, -3], [2, 1], [0, 0]])
+    np.testing.assert_array_equal(energy_map(heard), heard)
+    np.testing.assert_array_equal(energy_map(heard, time_only=True), [[10, 10], [5, 5], [0, 0]])
+    full = np.zeros((1, 3, 2))
+    found = deletion_map("energy", {}, full, 2, 0, features=heard)
+    assert cell_order(found, 0)[:3].tolist() in ([2, 0, 3], [2, 3, 0])
+    whole = deletion_map("energy", {}, full, 2, 0, features=heard, time_only=True)
+    np.testing.assert_allclose(whole, [[1, 1], [0.5, 0.5], [0, 0]])
+
+
+def test_size_by_hand():
+    # Reaching 0: 4 of 4; 0.05, 0.1, 0.15: 3; the 16 from 0.2 to 0.95 and 1: 1.
+    expected = 0.05 * (100 / 2 + 3 * 75 + 16 * 25 + 25 / 2)
+    assert size(np.array([[0, 0.15, 0.15, 1]])) == pytest.approx(expected)
+
+
+def test_size_of_the_sharpest_and_the_flattest_map():
+    one = np.zeros((100, 100))
+    one[3, 4] = 1
+    assert size(one) == pytest.approx(2.5, abs=0.011)
+    assert size(np.ones((4, 5))) == 100
+    assert size(np.zeros((4, 5))) == pytest.approx(2.5)
+    ramp = np.arange(1001).reshape(7, 143) / 1000
+    assert size(ramp) == pytest.approx(100 * ramp.mean(), abs=0.1)
+
+
+@settings(deadline=None)
+@given(rows=st.integers(1, 4), seed=st.integers(0, 20))
+def test_size_is_the_mean_of_the_rows_whatever_their_scale(rows, seed):
+    rng = np.random.default_rng(seed)
+    maps = sentence_map(rng.random((1, T, F))) ** np.arange(1, rows + 1)[:, None, None]
+    expected = np.mean([size(one) for one in maps])
+    assert size(maps) == pytest.approx(expected)
+    scaled = maps * rng.uniform(2, 9, (rows, 1, 1)) - rng.uniform(1, 9, (rows, 1, 1))
+    assert size(scaled) == pytest.approx(expected, abs=1e-9 + 100 * rows / maps.size)
 
 
 def spoken(words):
@@ -175,27 +232,50 @@ def test_decoding_deleted_inputs(batch_size):
     words = ["north", "east", "south", "north"]
     saliency = np.repeat([4.0, 3, 2, 1], 8)[:, None] * np.ones(4)
     model = WordModel()
-    found = decode_deleted(
-        model, spoken(words), 0.0, PROMPT, saliency, [0, 25, 50, 100],
-        beam=1, max_new_tokens=20, batch_size=batch_size, seed=0,
+    found = perturb(
+        model, spoken(words), 0.0, PROMPT, [0, 1, 2, 0, 4], saliency, [0, 25, 50, 100],
+        search=BeamSearch(1, 20), batch_size=batch_size, seed=0,
     )  # fmt: skip
     # A deleted stretch sounds like the mean of the input, in which north prevails.
-    assert found == [
+    assert found.texts == [
         "north east south north",
         "north east south north",
         "north north south north",
         "north north north north",
     ]
-    assert model.calls == {"encode": 4, "generate": 4}
+    assert model.calls == {"encode": 4, "decode": 4, "generate": 4}
 
 
 def test_new_tokens_are_capped():
-    options = {"beam": 1, "batch_size": 4, "seed": 0}
-    found = decode_deleted(
-        WordModel(), spoken(["north", "east", "south"]), 0.0, PROMPT, np.zeros((24, 4)), [0],
-        max_new_tokens=2, **options,
+    found = perturb(
+        WordModel(), spoken(["north", "east", "south"]), 0.0, PROMPT, [0, 1, 2, 4],
+        np.zeros((24, 4)), [0], search=BeamSearch(1, 2), batch_size=4, seed=0,
     )  # fmt: skip
-    assert found == ["north east"]
+    assert found.texts == ["north east"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "logits"),
+    [
+        # The input is (2, 0), its mean 1, and the first cell is the more salient.
+        ("deletion", [2 + 0, 1 + 0, 1 + 1]),
+        ("insertion", [1 + 1, 2 + 1, 2 + 0]),
+    ],
+)
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_log_probability_by_hand(mode, logits, batch_size):
+    """Row 0 says word 0 with the sum of the input as its logit, word 1 with 0; row 1 is even."""
+    weights = np.zeros((2, 1, 2, 2))
+    weights[0, 0, :, 0] = 1
+    model = LinearModel(weights)
+    found = perturb(
+        model, np.array([[2], [0]], np.float32), 0.0, PROMPT, [0, 1], np.array([[1], [0]]),
+        [0, 50, 100], mode=mode, search=None, batch_size=batch_size, seed=0,
+    )  # fmt: skip
+    expected = (-np.log1p(np.exp(-np.array(logits, float))) - np.log(2)) / 2
+    np.testing.assert_allclose(found.log_probs, expected, rtol=1e-6)
+    assert found.texts == []
+    assert model.calls == {"encode": 3, "decode": 3}
 
 
 def test_random_order_of_a_waveform_deletes_whole_frames():

@@ -20,7 +20,8 @@ from s2txai.steps.aggregate import aggregate_shard
 from s2txai.steps.attention import attention_shard
 from s2txai.steps.correlate import correlate
 from s2txai.steps.decode import decode_shard, score_transcripts
-from s2txai.steps.deletion import Search, areas, curves, deletion_shard
+from s2txai.steps.deletion import Search, deletion_shard
+from s2txai.steps.deletion_curves import score_deletion
 from s2txai.steps.grad import gradient_shard
 from s2txai.steps.sensitivity import MAIN, sensitivity
 from s2txai.steps.shard import Workplace
@@ -50,8 +51,8 @@ STEPS = ("decode", "attention", "smx", "smh", *GRADIENTS, "aggregate", "deletion
 TABLES = (
     "decode/transcripts", "decode/scores", "correlate/utterances", "correlate/summary",
     "correlate/reliability", "correlate/mixing", "correlate/best_heads", "correlate/masks",
-    "deletion/curves", "deletion/auc", "sensitivity/sensitivity", "timestamps/words",
-    "timestamps/utterances", "timestamps/summary",
+    "deletion/curves", "deletion/auc", "deletion/size", "sensitivity/sensitivity",
+    "timestamps/words", "timestamps/utterances", "timestamps/summary",
 )  # fmt: skip
 
 # Where the examples of docs/results.md find their files.
@@ -113,7 +114,7 @@ def results(tmp_path_factory):
     deletion_shard(
         place("deletion"), made("decode"), made("smx"), made("aggregate"),
         maps=map_names(list(POOLINGS), list(GRADIENTS)), percents=[0, 50, 100],
-        search=Search(1, 8, 0), gradients=gradients,
+        search=Search(1, 8, 0, insertion=True), gradients=gradients,
     )  # fmt: skip
     return Results(root, written_tables(root, utterance, made))
 
@@ -124,11 +125,12 @@ def written_tables(root, utterance, made):
     correlations = correlate(made("aggregate"), poolings=list(POOLINGS), rows="all")
     designs = sensitivity(made("aggregate"), {MAIN: made("smx")}, rows="all", estimator="mean")
     timed = timestamps([aligned(utterance)], made("aggregate"), made("decode"))
-    curve = curves([utterance.transcript], made("deletion"), RUN.task, **scoring)
+    deletion = score_deletion([utterance.transcript], made("deletion"), RUN.task, **scoring)
     frames = [
         transcripts, scores, correlations.utterances, correlations.summary,
         correlations.reliability, correlations.mixing, correlations.best_heads, correlations.masks,
-        curve, areas(curve), designs, timed.words, timed.utterances, timed.summary,
+        deletion.curves, deletion.areas, deletion.sizes, designs, timed.words,
+        timed.utterances, timed.summary,
     ]  # fmt: skip
     tables = {}
     for name, frame in zip(TABLES, frames, strict=True):

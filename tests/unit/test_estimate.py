@@ -43,8 +43,8 @@ def test_jobs_and_masks_are_those_that_snakemake_plans(config):
     # deletion_curves, timestamps
     assert found.jobs == 11
     assert found.masks == 32 + 64
-    # 32 and 64 masks, 6 maps at the one inner percentage and the two ends, one hypothesis
-    inside = 32 * 2.0 + 64 * 0.5 + (6 * 1 + 2) * 3.0 + 5.0
+    # 32 and 64 masks, 7 maps at the one inner percentage and the two ends, one hypothesis
+    inside = 32 * 2.0 + 64 * 0.5 + (7 * 1 + 2) * 3.0 + 7 * 2.0 + 5.0
     assert found.seconds - inside == pytest.approx(5 * 8)
 
 
@@ -58,7 +58,7 @@ def test_gradient_methods_are_jobs_masks_and_backward_passes(config):
     assert found.masks == before.masks + 40
     rows = TOKENS_PER_SECOND * run.utterances[0].seconds() + 1
     forward, backward, deleted = 40 + 10 * rows, 40 * rows + 10 * rows, 2
-    expected = forward * 2.0 + backward * 1.0 + deleted * 3.0 + 2 * SECONDS_PER_JOB
+    expected = forward * 2.0 + backward * 1.0 + deleted * (3.0 + 2.0) + 2 * SECONDS_PER_JOB
     assert found.seconds - before.seconds == pytest.approx(expected)
     assert found.bytes > before.bytes
 

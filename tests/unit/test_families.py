@@ -24,7 +24,8 @@ from s2txai.steps.aggregate import aggregate_shard
 from s2txai.steps.attention import attention_shard
 from s2txai.steps.correlate import correlate
 from s2txai.steps.decode import decode_shard
-from s2txai.steps.deletion import Search, areas, curves, deletion_shard
+from s2txai.steps.deletion import Search, deletion_shard
+from s2txai.steps.deletion_curves import score_deletion
 from s2txai.steps.grad import gradient_shard
 from s2txai.steps.shard import Workplace
 from s2txai.steps.smh import smh_shard
@@ -141,8 +142,12 @@ def test_deletion_starts_and_ends_alike_for_every_map(results):
         hypotheses = artifact["hypotheses"]
         assert hypotheses.shape == (len(map_names(POOLINGS)), 3)
         assert len(set(hypotheses[:, 0])) == len(set(hypotheses[:, -1])) == 1
-    table = curves(["north east"] * 2, results("deletion"), TASK, text_normalisation="whisper")
-    assert len(areas(table)) > 0
+    tables = score_deletion(
+        ["north east"] * 2, results("deletion"), TASK, text_normalisation="whisper"
+    )
+    # Two of word errors, two of the hypothesis' probability deleting and inserting.
+    assert len(tables.areas) == 6 * len(map_names(POOLINGS))
+    assert np.isfinite(tables.areas["auc"]).all()
 
 
 def test_what_a_family_asks_for_is_what_save_pretrained_writes(family, tmp_path):

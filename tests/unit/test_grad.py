@@ -20,7 +20,8 @@ from s2txai.steps.aggregate import aggregate_shard
 from s2txai.steps.attention import attention_shard
 from s2txai.steps.correlate import correlate
 from s2txai.steps.decode import decode_shard, score_transcripts
-from s2txai.steps.deletion import Search, areas, curves, deletion_shard
+from s2txai.steps.deletion import Search, deletion_shard
+from s2txai.steps.deletion_curves import score_deletion
 from s2txai.steps.grad import gradient_shard
 from s2txai.steps.heads import judge
 from s2txai.steps.shard import Workplace
@@ -319,9 +320,9 @@ def test_a_map_that_is_constant_in_one_method_drops_its_row_there_alone(toy):
 
 
 def test_deletion_orders_cells_by_the_full_maps(toy):
-    table = curves(list(TEXTS.values()), toy.read("deletion"), TASK, **SCORING)
-    assert table["map"].unique().tolist() == list(map_names(POOLINGS, list(GRADIENTS)))
-    auc = areas(table)
+    tables = score_deletion(list(TEXTS.values()), toy.read("deletion"), TASK, **SCORING)
+    assert tables.curves["map"].unique().tolist() == list(map_names(POOLINGS, list(GRADIENTS)))
+    auc = tables.areas
     auc = auc[auc["metric"] == "wer"].set_index("map")
     for method in GRADIENTS:
         assert auc.loc[method, "auc"] > auc.loc["random", "auc"]
@@ -360,7 +361,7 @@ def test_the_page_shows_every_method(toy, tmp_path):
     run = Run(*KEY[:2], TASK, tuple(toy.utterances), {"0000": toy.ids})
     transcripts, scores = score_transcripts(toy.utterances, toy.read("decode"), TASK, **SCORING)
     tables = correlate(toy.read("aggregate"), poolings=POOLINGS, rows="all")
-    curve = curves(list(TEXTS.values()), toy.read("deletion"), TASK, **SCORING)
+    deletion = score_deletion(list(TEXTS.values()), toy.read("deletion"), TASK, **SCORING)
     for name, table in {
         "decode/transcripts": transcripts,
         "decode/scores": scores,
@@ -368,8 +369,8 @@ def test_the_page_shows_every_method(toy, tmp_path):
         "correlate/summary": tables.summary,
         "correlate/mixing": tables.mixing,
         "correlate/best_heads": tables.best_heads,
-        "deletion/curves": curve,
-        "deletion/auc": areas(curve),
+        "deletion/curves": deletion.curves,
+        "deletion/auc": deletion.areas,
     }.items():
         write_table(table, run, toy.results / f"{name}.csv")
     verdict = judge(

@@ -20,7 +20,8 @@ from s2txai.steps.aggregate import aggregate_shard
 from s2txai.steps.attention import attention_shard
 from s2txai.steps.correlate import correlate
 from s2txai.steps.decode import decode_shard, score_transcripts
-from s2txai.steps.deletion import Search, areas, curves, deletion_shard
+from s2txai.steps.deletion import Search, deletion_shard
+from s2txai.steps.deletion_curves import score_deletion
 from s2txai.steps.shard import Workplace
 from s2txai.steps.smh import smh_shard
 from s2txai.steps.smx import smx_shard
@@ -88,10 +89,10 @@ class Study:
         earlier = [self.read(step) for step in ("decode", "attention", "smx", "smh")]
         aggregate_shard(self._results / "aggregate" / "0000", *earlier, poolings=poolings)
 
-    def deletion(self, maps=map_names(POOLINGS)):  # noqa: B008
+    def deletion(self, maps=map_names(POOLINGS), search=SEARCH):  # noqa: B008
         earlier = [self.read(step) for step in ("decode", "smx", "aggregate")]
         deletion_shard(
-            self.place("deletion"), *earlier, maps=maps, percents=PERCENTS, search=SEARCH
+            self.place("deletion"), *earlier, maps=maps, percents=PERCENTS, search=search
         )
 
     def everything(self):
@@ -102,9 +103,9 @@ class Study:
     def correlate(self):
         return correlate(self.read("aggregate"), poolings=POOLINGS, rows="all")
 
-    def curves(self):
+    def scores(self):
         references = [utterance.transcript for utterance in self.utterances]
-        return curves(references, self.read("deletion"), TASK, text_normalisation="whisper")
+        return score_deletion(references, self.read("deletion"), TASK, text_normalisation="whisper")
 
     def files(self):
         return {
@@ -231,26 +232,92 @@ def test_deletion_ends_are_the_same_for_every_map(finished):
         assert artifact["maps"].tolist() == list(map_names(POOLINGS))
         assert artifact["percents"].tolist() == PERCENTS
         hypotheses = artifact["hypotheses"]
-        assert hypotheses.shape == (6, 11)
+        assert hypotheses.shape == (7, 11)
         assert set(hypotheses[:, 0]) == {text}
         assert len(set(hypotheses[:, -1])) == 1
         assert hypotheses[0, -1] != text
+        assert artifact["modes"].tolist() == ["deletion", "insertion"]
+        deleted, inserted = artifact["log_probs"]  # (map, percent)
+        # All inserted is nothing deleted.
+        assert len(set(deleted[:, 0]) | set(inserted[:, -1])) == 1
+        assert len(set(deleted[:, -1]) | set(inserted[:, 0])) == 1
+        assert (deleted[:, 0] > deleted[:, -1]).all()
+
+
+def test_probability_of_the_hypothesis_at_the_ends(finished):
+    """At 0 % it is that of decoding; the geometric mean of what the tokens have."""
+    curves = finished.study.scores().curves
+    decoded = [one["log_probs"].mean(dtype=float) for one in finished.study.read("decode")]
+    for mode, percent in (("deletion", 0), ("insertion", 100)):
+        whole = {"map": "ca_mean", "mode": mode, "percent": percent}
+        log_prob = pick(curves, metric="log_prob", **whole)["score"]
+        assert log_prob == pytest.approx(np.mean(decoded), rel=1e-5)
+        probability = pick(curves, metric="probability", **whole)["score"]
+        assert probability == pytest.approx(100 * np.mean(np.exp(decoded)), rel=1e-5)
+
+
+def test_sizes(finished):
+    sizes = finished.study.scores().sizes.set_index("map")
+    assert sizes.index.tolist() == list(map_names(POOLINGS))
+    for name in sizes.index:
+        m = list(sizes.index).index(name)
+        values = [one["sizes"][m] for one in finished.study.read("deletion")]
+        assert sizes.at[name, "size"] == pytest.approx(np.mean(values))
+        assert sizes.at[name, "size_low"] <= np.mean(values) <= sizes.at[name, "size_high"]
+    # Uniform noise is half salient on average.
+    assert sizes.at["random", "size"] == pytest.approx(50, abs=5)
+    assert "n_masks:600" in sizes.at["smx_full", "signature"]
+    assert "beam" not in sizes.at["smx_full", "signature"]
+
+
+def test_insertion_is_decoded_when_asked_for(study):
+    for step in (study.decode, study.attention, study.smx, study.smh, study.aggregate):
+        step()
+    study.deletion(maps=("smx_full", "random"))
+    before, model = study.read("deletion"), study.handle.model
+    assert all("insertion_hypotheses" not in one.arrays for one in before)
+    model.calls.clear()
+    study.deletion(maps=("smx_full", "random"), search=replace(SEARCH, insertion=True))
+    # Deletions and both ends are in the store.
+    assert model.calls["generate"] == 2 * 2 * (len(PERCENTS) - 2)
+    for old, new in zip(before, study.read("deletion"), strict=True):
+        np.testing.assert_array_equal(new["hypotheses"], old["hypotheses"])
+        np.testing.assert_array_equal(new["log_probs"], old["log_probs"])
+        inserted = new["insertion_hypotheses"]
+        assert set(inserted[:, 0]) == set(old["hypotheses"][:, -1])
+        assert set(inserted[:, -1]) == set(old["hypotheses"][:, 0])
+    areas = study.scores().areas
+    wer = areas[(areas["metric"] == "wer") & (areas["mode"] == "insertion")].set_index("map")
+    # The words are there as soon as the cells that hold them are.
+    assert wer.at["smx_full", "auc"] < wer.at["random", "auc"] - 10
+    log_prob = areas[areas["metric"] == "log_prob"].set_index(["mode", "map"])["auc"]
+    assert log_prob["deletion", "smx_full"] < log_prob["deletion", "random"]
+    assert log_prob["insertion", "smx_full"] > log_prob["insertion", "random"]
 
 
 def test_curves_and_areas(finished):
-    table = finished.study.curves()
-    assert len(table) == 2 * 6 * 11
-    assert not table.duplicated(["map", "percent", "metric"]).any()
+    tables = finished.study.scores()
+    assert not tables.curves.duplicated(["map", "mode", "percent", "metric"]).any()
+    probable = tables.curves["metric"].isin(["log_prob", "probability"])
+    assert probable.sum() == 2 * 2 * 7 * 11
+    table = tables.curves[~probable]
+    assert set(table["mode"]) == {"deletion"}
+    assert len(table) == 2 * 7 * 11
     assert (table[table["percent"] == 0]["score"] == 0).all()
     wer = table[table["metric"] == "wer"].pivot(index="map", columns="percent", values="score")
     assert wer[100].nunique() == 1
-    found = areas(table)
-    assert len(found) == 2 * 6
+    found = tables.areas
+    assert len(found) == 2 * 7 + 2 * 2 * 7
+    assert (found["auc_low"] <= found["auc"]).all()
+    assert (found["auc"] <= found["auc_high"]).all()
     for name in map_names(POOLINGS):
         expected = np.trapezoid(wer.loc[name], PERCENTS) / 100
         assert pick(found, map=name, metric="wer")["auc"] == pytest.approx(expected)
     # What knows where the words are deletes them sooner than what does not.
-    auc = found[found["metric"] == "wer"].set_index("map")["auc"]
+    auc = found[found["metric"] == "wer"].set_index("map")
+    assert auc["above_random"]["smx_full"] == auc["auc"]["smx_full"] - auc["auc"]["random"]
+    assert auc.loc["random", auc.columns.str.startswith("above")].isna().all()
+    auc = auc["auc"]
     assert auc["smx_full"] > auc["random"] + 10
     assert auc["ca_mean"] > auc["random"]
 

@@ -19,7 +19,8 @@ from s2txai.steps.aggregate import aggregate_shard
 from s2txai.steps.attention import attention_shard
 from s2txai.steps.correlate import Tables, correlate
 from s2txai.steps.decode import decode_shard, score_transcripts
-from s2txai.steps.deletion import Search, areas, curves, deletion_shard
+from s2txai.steps.deletion import Search, deletion_shard
+from s2txai.steps.deletion_curves import score_deletion
 from s2txai.steps.shard import Workplace
 from s2txai.steps.smh import smh_shard
 from s2txai.steps.smx import smx_shard
@@ -128,7 +129,9 @@ class Study:
             maps=DELETION_MAPS, percents=PERCENTS, search=Search(beam=1, batch_size=32, seed=seed),
         )  # fmt: skip
         references = [one.transcript for one in self.utterances]
-        table = areas(curves(references, self.read("deletion"), TASK, text_normalisation="whisper"))
+        table = score_deletion(
+            references, self.read("deletion"), TASK, text_normalisation="whisper"
+        ).areas
         return table[table["metric"] == "wer"].set_index("map")["auc"]
 
     def truths(self, run: Run | None = None) -> list[Truth]:

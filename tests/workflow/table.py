@@ -213,6 +213,7 @@ CASES = (
         "the hypotheses; attention, masks and deletion of those that differ",
     ),
     Case("`deletion.step` or `deletion.beam`", config(deletion={"step": 25}), "the deletion"),
+    Case("`deletion.insertion`", config(deletion={"insertion": True}), "the insertion"),
     Case("`shard_size`", config(shard_size=1), NOTHING),
     Case(
         "results of a step are deleted, not the store", lose_smh,

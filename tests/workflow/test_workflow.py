@@ -24,7 +24,8 @@ def test_every_result_is_there(finished):
     for table in (
         "decode/transcripts", "decode/scores", "correlate/utterances", "correlate/reliability",
         "correlate/summary", "correlate/mixing", "correlate/masks", "deletion/curves",
-        "deletion/auc", "timestamps/words", "timestamps/utterances", "timestamps/summary",
+        "deletion/auc", "deletion/size", "timestamps/words", "timestamps/utterances",
+        "timestamps/summary",
     ):  # fmt: skip
         rows = pd.read_csv(run / f"{table}.csv")
         assert len(rows) > 0

@@ -51,6 +51,13 @@ rule deletion_curves:
             subcategory="{model} on {dataset}, {task}",
             labels={"table": "auc"},
         ),
+        size=report(
+            RUN + "/deletion/size.csv",
+            caption="../report/size.rst",
+            category="Tables",
+            subcategory="{model} on {dataset}, {task}",
+            labels={"table": "size"},
+        ),
     log:
         "results/logs/{dataset}/{model}/{task}/deletion_curves.log",
     benchmark:
@@ -64,6 +71,7 @@ rule deletion_curves:
         version=ALGORITHM_VERSIONS["score"],
         text_normalisation=config["text_normalisation"],
         diacritics=lambda wildcards: run_of(wildcards).diacritics,
+        seed=config["seed"],
     message:
         "Scoring deletion: {wildcards.dataset}, {wildcards.model}, {wildcards.task}"
     script:

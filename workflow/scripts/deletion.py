@@ -36,6 +36,11 @@ with logging_to(Path(snakemake.log[0])):
         *artifacts,
         maps=map_names(params.poolings, list(gradients)),
         percents=range(0, 101, params.deletion["step"]),
-        search=Search(params.deletion["beam"], compute["batch_size"], params.seed),
+        search=Search(
+            params.deletion["beam"],
+            compute["batch_size"],
+            params.seed,
+            insertion=params.deletion["insertion"],
+        ),
         gradients=gradients,
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from s2txai.datasets import reference
 from s2txai.log import logging_to
 from s2txai.plan import plan
-from s2txai.steps.deletion import areas, curves
+from s2txai.steps.deletion_curves import score_deletion
 from s2txai.tables import load_shards, write_table
 
 if TYPE_CHECKING:
@@ -16,12 +16,14 @@ with logging_to(Path(snakemake.log[0])):
     wildcards, params = snakemake.wildcards, snakemake.params
     study = plan(snakemake.config, Path(snakemake.scriptdir).resolve().parents[1])
     run = study.runs[wildcards.dataset, wildcards.model, wildcards.task]
-    table = curves(
+    tables = score_deletion(
         [reference(utterance, run.task) for utterance in run.utterances],
         load_shards(run, snakemake.input.deletion, "deletion"),
         run.task,
         text_normalisation=params.text_normalisation,
         diacritics=params.diacritics,
+        seed=params.seed,
     )
-    write_table(table, run, Path(snakemake.output.curves))
-    write_table(areas(table), run, Path(snakemake.output.auc))
+    write_table(tables.curves, run, Path(snakemake.output.curves))
+    write_table(tables.areas, run, Path(snakemake.output.auc))
+    write_table(tables.sizes, run, Path(snakemake.output.size))

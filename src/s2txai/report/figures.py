@@ -52,6 +52,7 @@ CURVES = {
     "input_x_gradient": ("#009E73", "<", ":"),
     "integrated_gradients": ("#009E73", ">", "--"),
     "random": ("#767676", "x", "--"),
+    "energy": ("#767676", "+", ":"),
 }
 OTHER_CURVE = ("#009E73", "*", "-.")
 

@@ -15,6 +15,7 @@ _MAPS = {
     "input_x_gradient": "input × gradient",
     "integrated_gradients": "integrated gradients",
     "random": "random order",
+    "energy": "loudest first",
 }
 
 # Short and full name, unit.

@@ -13,6 +13,7 @@ from s2txai.artifacts import Artifact, load
 from s2txai.datasets import Utterance
 from s2txai.errors import UserError
 from s2txai.saliency.gradient_statistics import GRADIENTS
+from s2txai.scoring import SCORES
 
 LOW_RELIABILITY = 0.5
 
@@ -225,5 +226,9 @@ def _read_table(path: Path) -> pd.DataFrame:
         return pd.read_csv(path, dtype=texts, keep_default_na=False)
     # An id may look like a number, or like a missing one ("NA").
     table = pd.read_csv(path, converters={"utterance": str})
+    if "mode" in table:
+        # Of the deletion the page shows the scores of what was decoded.
+        shown = (table["mode"] == "deletion") & table["metric"].isin(list(SCORES))
+        table = table[shown].reset_index(drop=True)
     whole = {name: "Int64" for name in ("layer", "head") if name in table}
     return table.astype(whole)

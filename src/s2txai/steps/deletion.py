@@ -1,28 +1,38 @@
-"""Step 6, deletion: decode again while a map's most salient cells are deleted."""
+"""Step 6, deletion: decode again while a map's most salient cells are deleted.
+
+The other way round, insertion, is decoded only when asked for; how probable the hypothesis still is
+costs one pass and is asked in both.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from s2txai import deletion
 from s2txai.artifacts import Artifact, check_same_source, load, save
-from s2txai.datasets import Diacritics, Task
 from s2txai.log import Progress
 from s2txai.provenance import describe, source_of
 from s2txai.saliency.estimators import maps_of
-from s2txai.saliency.gradient_statistics import GRADIENTS, cells_of
+from s2txai.saliency.gradient_statistics import cells_of
 from s2txai.saliency.statistics import N_FOLDS
-from s2txai.scoring import corpus_score, score_names, score_signature
-from s2txai.signature import spread
 from s2txai.steps.aggregate import NO_GRADIENTS
 from s2txai.steps.shard import Workplace, features_of, forced_of, hypothesis_of, keep
 from s2txai.store import fingerprint
 
-AXES = {"maps": ["map"], "percents": ["percent"], "hypotheses": ["map", "percent"]}
+AXES = {
+    "maps": ["map"],
+    "percents": ["percent"],
+    "modes": ["mode"],
+    "sizes": ["map"],
+    "log_probs": ["mode", "map", "percent"],
+    "hypotheses": ["map", "percent"],
+    "insertion_hypotheses": ["map", "percent"],
+}
+UNITS = deletion.UNITS | {"sizes": "% of cells"}
 
+HYPOTHESES = {"deletion": "hypotheses", "insertion": "insertion_hypotheses"}
 
 # Of ``auto``: a beam search takes most of its time for the first input of a batch.
 BATCH_SIZE = 16
@@ -30,7 +40,7 @@ BATCH_SIZE = 16
 
 @dataclass(frozen=True)
 class Search:
-    """How deleted inputs are decoded.
+    """How perturbed inputs are decoded.
 
     Attributes
     ----------
@@ -40,11 +50,14 @@ class Search:
         Inputs decoded at once, or ``auto``: 16.
     seed
         Of random orders and ties; every utterance has its own, made from this one.
+    insertion
+        Whether inputs with nothing but the most salient cells are decoded, too.
     """
 
     beam: int
     batch_size: int | str
     seed: int
+    insertion: bool = False
 
     @property
     def inputs_at_once(self) -> int:
@@ -104,27 +117,40 @@ def _delete_utterance(
     progress: Progress,
 ) -> None:
     features, _ = features_of(decoded)
-    seed = search.seed_of(decoded.meta["utterance"])
+    utterance, time_only = decoded.meta["utterance"], bool(decoded["time_only"])
     design = aggregated.meta["parameters"]["smx"]
     full = maps_of(smx, design["estimator"])(range(N_FOLDS))  # (I, T, F)
     cells = {method: cells_of(method, found.arrays) for method, found in gradients.items()}
-    ends = _hypotheses(place, decoded, np.zeros(features.shape), deletion.ENDS, search)
+    ends = _perturb(place, decoded, np.zeros(features.shape), deletion.ENDS, search, "deletion")
+    # What is not inserted is deleted.
+    known = {"deletion": ends, "insertion": {100 - percent: one for percent, one in ends.items()}}
     inner = [percent for percent in percents if percent not in deletion.ENDS]
-    rows = []
+    sizes: list[float] = []
+    found: dict[str, list[list[_Point]]] = {mode: [] for mode in deletion.MODES}
     for name in maps:
-        saliency = deletion.deletion_map(
-            name, aggregated.arrays, full, int(decoded["subsampling"]), seed, cells,
-            time_only=bool(decoded["time_only"]),
+        scaled = deletion.scaled_maps(
+            name, aggregated.arrays, full, int(decoded["subsampling"]), search.seed_of(utterance),
+            cells, features=features, time_only=time_only,
         )  # fmt: skip
-        found = ends | _hypotheses(place, decoded, saliency, inner, search)
-        rows.append([found[percent] for percent in percents])
+        sizes.append(deletion.size(scaled))
+        saliency = scaled.mean(axis=0)
+        for mode, rows in found.items():
+            points = known[mode] | _perturb(place, decoded, saliency, inner, search, mode)
+            rows.append([points[percent] for percent in percents])
         progress.add(1)
-    utterance = decoded.meta["utterance"]
     arrays = {
         "maps": np.array(maps),
         "percents": np.array(percents, dtype=np.int64),
-        "hypotheses": np.array(rows, dtype=np.str_),  # (map, percent)
-    }
+        "modes": np.array(list(found)),
+        "sizes": np.array(sizes),
+        "log_probs": np.array([[[log_prob for _, log_prob in row] for row in rows]
+                               for rows in found.values()]),
+        **{
+            HYPOTHESES[mode]: np.array([[text for text, _ in row] for row in rows], dtype=np.str_)
+            for mode, rows in found.items()
+            if _is_decoded(mode, search)
+        },
+    }  # fmt: skip
     parameters = {
         "beam": search.beam,
         "seed": search.seed,
@@ -133,8 +159,17 @@ def _delete_utterance(
         "smx": {**design, "n_masks": int(smx["n_masks"].sum())},
         **{method: _gradient_design(found) for method, found in gradients.items()},
     }
-    meta = describe("deletion", source_of(decoded), parameters, AXES, deletion.UNITS)
+    axes = {name: AXES[name] for name in arrays}
+    meta = describe("deletion", source_of(decoded), parameters, axes, UNITS)
     save(place.output / f"{utterance}.npz", arrays, meta)
+
+
+# The new hypothesis, empty where none was decoded, and the mean log-probability of the old one.
+_Point = tuple[str, float]
+
+
+def _is_decoded(mode: str, search: Search) -> bool:
+    return mode == "deletion" or search.insertion
 
 
 def _gradient_design(found: Artifact) -> dict[str, Any]:
@@ -142,106 +177,44 @@ def _gradient_design(found: Artifact) -> dict[str, Any]:
     return {**found.meta["parameters"], **n_masks}
 
 
-def _hypotheses(
+def _perturb(
     place: Workplace,
     decoded: Artifact,
     saliency: np.ndarray,
     percents: Sequence[int],
     search: Search,
-) -> dict[int, str]:
-    """Return the hypothesis at each percentage, from the store where it has them."""
+    mode: str,
+) -> dict[int, _Point]:
+    """Return what becomes of the input at each percentage, from the store where it is there."""
     seed = search.seed_of(decoded.meta["utterance"])
-    # A looping hypothesis is as wrong at twice the length as at the model's limit.
-    max_new_tokens = 2 * len(decoded["tokens"]) + 10
+    prompt, tokens = hypothesis_of(decoded)
+    how = None
+    if _is_decoded(mode, search):
+        # A looping hypothesis is as wrong at twice the length as at the model's limit.
+        how = deletion.BeamSearch(search.beam, 2 * len(tokens) + 10, forced_of(decoded))
     parameters = {
         "map": fingerprint(order=deletion.cell_order(saliency, seed).tolist()),
+        "mode": mode,
         "percents": list(percents),
-        "beam": search.beam,
-        "max_new_tokens": max_new_tokens,
+        **({} if how is None else {"beam": how.beam, "max_new_tokens": how.max_new_tokens}),
     }
-    prompt, _ = hypothesis_of(decoded)
 
     def compute() -> Mapping[str, np.ndarray]:
-        texts = deletion.decode_deleted(
-            place.model.model, *features_of(decoded), prompt, saliency, percents,
-            beam=search.beam, max_new_tokens=max_new_tokens,
-            batch_size=search.inputs_at_once, seed=seed, forced=forced_of(decoded),
+        outcome = deletion.perturb(
+            place.model.model, *features_of(decoded), prompt, tokens, saliency, percents,
+            mode=mode, search=how, batch_size=search.inputs_at_once, seed=seed,
         )  # fmt: skip
-        return {"percents": np.array(percents), "hypotheses": np.array(texts, dtype=np.str_)}
+        texts = outcome.texts if how else [""] * len(percents)
+        return {
+            "percents": np.array(percents),
+            "hypotheses": np.array(texts, dtype=np.str_),
+            "log_probs": np.array(outcome.log_probs),
+        }
 
     entry = keep(
         place, "deletion", source_of(decoded), parameters,
         axes=deletion.AXES, units=deletion.UNITS, compute=compute,
     )  # fmt: skip
-    return dict(zip(percents, load(entry)["hypotheses"].tolist(), strict=True))
-
-
-def curves(
-    references: Sequence[str],
-    deleted: Sequence[Artifact],
-    task: Task,
-    *,
-    text_normalisation: str,
-    diacritics: Diacritics = "kept",
-) -> pd.DataFrame:
-    """Return the corpus score of every map at every percentage.
-
-    Parameters
-    ----------
-    references
-        Human texts.
-    deleted
-        ``deletion`` artefacts in the same order.
-    task
-        Chooses the scores.
-    text_normalisation
-        A name of :data:`s2txai.scoring.TEXT_NORMALISERS`.
-    diacritics
-        ``kept`` or ``folded`` in both texts.
-    """
-    options: dict[str, Any] = {
-        "text_normalisation": text_normalisation,
-        "language": task.target,
-        "diacritics": diacritics,
-    }
-    maps, percents = deleted[0]["maps"].tolist(), deleted[0]["percents"].tolist()
-    rows = []
-    for metric in score_names(task):
-        for m, name in enumerate(maps):
-            stated = score_signature(metric, reference="human", **options, **_design(deleted, name))
-            for column, percent in enumerate(percents):
-                hypotheses = [str(artifact["hypotheses"][m, column]) for artifact in deleted]
-                score = corpus_score(metric, references, hypotheses, **options)
-                rows.append((name, percent, metric, score, len(references), stated))
-    columns = ["map", "percent", "metric", "score", "n_utterances", "signature"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def _design(deleted: Sequence[Artifact], name: str) -> dict[str, Any]:
-    """Return what a map's curve depends on, for its signature."""
-    stated = dict(deleted[0].meta["parameters"])
-    designs = {step: stated.pop(step) for step in ("smx", *GRADIENTS) if step in stated}
-    step = "smx" if name.startswith("smx") else name
-    if step not in designs:
-        return stated
-    design = designs[step]
-    stated |= {
-        key: design[key] for key in ("n_segments", "p", "estimator", "n_steps") if key in design
-    }
-    if "n_masks" in design:
-        n_masks = [artifact.meta["parameters"][step]["n_masks"] for artifact in deleted]
-        stated |= {"mask_seed": design["seed"], "n_masks": spread(n_masks)}
-    return stated
-
-
-def areas(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the area under each curve of :func:`curves`, 0-100."""
-    keys = ["map", "metric", "n_utterances", "signature"]
-    found = [
-        (*key, deletion.area_under_curve(curve["percent"], curve["score"]) / 100)
-        for key, curve in table.groupby(keys, sort=False)
-    ]
-    columns = ["map", "metric", "n_utterances", "signature", "auc"]
-    return pd.DataFrame(found, columns=columns)[
-        ["map", "metric", "auc", "n_utterances", "signature"]
-    ]
+    kept = load(entry)
+    points = zip(kept["hypotheses"].tolist(), kept["log_probs"].tolist(), strict=True)
+    return dict(zip(percents, points, strict=True))

@@ -1,0 +1,49 @@
+"""Maps that speak of the model lose their likeness when its weights are random."""
+
+import numpy as np
+import pytest
+
+from s2txai.sanity import Design, Speech, correlations_by_depth
+from tests.tiny_whisper import tiny_whisper
+
+N_LAYERS = 8
+DESIGN = Design([100, 200], 256)
+SPEECH = Speech(
+    np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32),
+    padding_value=0.0,
+    prompt=[21, 22],
+    tokens=[3, 4, 5, 6, 7, 8, 9],
+)
+MAPS = ["ca_mean", "ca_last", "smx_avg2d"]
+
+
+@pytest.fixture(scope="module")
+def found():
+    """Mean over draws of random weights, [depth, map]."""
+    tables = [
+        correlations_by_depth(tiny_whisper, SPEECH, [0, 2, N_LAYERS], DESIGN, seed=seed)
+        for seed in range(4)
+    ]
+    pivots = [one.pivot_table(index="depth", columns="map", values="rho") for one in tables]
+    return sum(pivots) / len(pivots)
+
+
+def test_nothing_randomised_is_the_same_map(found):
+    assert found.loc[0, MAPS].tolist() == pytest.approx([1, 1, 1], abs=1e-6)
+
+
+def test_all_randomised_leaves_nothing(found):
+    assert (found.loc[N_LAYERS, MAPS].abs() < 0.3).all()
+
+
+def test_what_is_left_falls_with_the_depth(found):
+    assert (found.loc[2, MAPS] < 0.9).all()
+    assert (found.loc[N_LAYERS, MAPS] < found.loc[2, MAPS]).all()
+
+
+def test_other_masks_tell_how_far_the_map_repeats():
+    one = correlations_by_depth(
+        tiny_whisper, SPEECH, [0], DESIGN, other=Design([100, 200], 256, seed=1)
+    ).set_index("map")["rho"]
+    assert one["ca_mean"] == pytest.approx(1)
+    assert 0.3 < one["smx_avg2d"] < 0.999
