@@ -3,13 +3,14 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.distance import cosine
 from scipy.stats import pearsonr, spearmanr, t, zscore
 
 from s2txai.aggregate import attention_maps
 from s2txai.artifacts import Artifact
-from s2txai.correlate import choose_rows, correlation, correlations
+from s2txai.correlate import METRICS, choose_rows, correlation, correlations, n_top
 from s2txai.errors import UserError
-from s2txai.steps.correlate import ATTENTION, MEASURE, correlate
+from s2txai.steps.correlate import ATTENTION, MEASURE, VARIANTS, correlate
 
 I, STEPS = 7, 12
 
@@ -44,6 +45,84 @@ def test_spearman_sees_only_ranks():
     assert correlation(a, np.exp(5 * a)).value < 0.9
 
 
+def signs(row):
+    """Return the order of every two steps: 1, -1 or 0 for a tie."""
+    first, second = np.triu_indices(len(row), 1)
+    return np.sign(row[first] - row[second])
+
+
+def test_kendall_counts_pairs_in_the_same_order():
+    a, b = (np.round(3 * one) for one in maps(0, 1))  # rounded, for ties
+    expected = [
+        # tau-b: concordant minus discordant pairs over those that are no tie, on each side
+        (signs(x) @ signs(y)) / np.sqrt((signs(x) ** 2).sum() * (signs(y) ** 2).sum())
+        for x, y in zip(a, b, strict=True)
+    ]
+    found = correlation(a, b, metric="kendall")
+    assert found.value == pytest.approx(np.mean(expected), abs=1e-12)
+
+
+def test_kendall_of_one_swap():
+    row = np.arange(STEPS, dtype=float)
+    swapped = row.copy()
+    swapped[[3, 4]] = swapped[[4, 3]]
+    n_pairs = STEPS * (STEPS - 1) / 2
+    found = correlation(row[None], swapped[None], metric="kendall").value
+    assert found == pytest.approx(1 - 2 / n_pairs)
+
+
+def test_cosine_is_the_mean_over_rows():
+    a, b = maps(0, 1)
+    a[2] *= 100  # no row counts more for being larger
+    expected = np.mean([1 - cosine(x, y) for x, y in zip(a, b, strict=True)])
+    assert correlation(a, b, metric="cosine").value == pytest.approx(expected, abs=1e-12)
+
+
+def test_cosine_of_known_angles():
+    a = np.array([[1.0, 0, 0], [1, 1, 0], [3, 4, 0]])
+    b = np.array([[0.0, 2, 0], [1, 0, 0], [-3, -4, 0]])
+    found = correlation(a, b, metric="cosine").value
+    assert found == pytest.approx((0 + np.sqrt(0.5) - 1) / 3)
+
+
+@pytest.mark.parametrize(
+    ("n_steps", "k"), [(1, 1), (4, 1), (14, 1), (15, 2), (24, 2), (25, 3), (350, 35)]
+)
+def test_a_tenth_of_the_steps_is_compared(n_steps, k):
+    assert n_top(n_steps) == k
+
+
+def test_overlap_is_the_share_of_top_steps_in_common():
+    steps = np.arange(40.0)  # k = 4: steps 36 to 39
+    shifted = np.roll(steps, 1)  # the largest are 37, 38, 39 and 0
+    a = np.stack([steps, steps, steps])
+    b = np.stack([steps**3, shifted, -steps])
+    found = correlation(a, b, metric="overlap").value
+    assert found == pytest.approx((1 + 3 / 4 + 0) / 3)
+
+
+def test_of_equal_steps_the_earlier_are_on_top():
+    a = np.zeros((1, 30))
+    a[0, [5, 20, 21, 22]] = [2, 1, 1, 1]  # k = 3: steps 5, 20, 21
+    b = np.zeros((1, 30))
+    b[0, 5], b[0, 22] = 3, 1  # and the first of the zeros, step 0
+    assert correlation(a, b, metric="overlap").value == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("metric", list(METRICS))
+def test_a_map_agrees_fully_with_itself(metric):
+    (a,) = maps(0)
+    assert correlation(a, a, metric=metric).value == pytest.approx(1)
+
+
+@pytest.mark.parametrize("metric", ["kendall", "cosine", "overlap"])
+@pytest.mark.parametrize("normalise", ["none", "frame"])
+def test_row_by_row_there_is_nothing_to_normalise(metric, normalise):
+    a, b = maps(0, 1)
+    with pytest.raises(UserError, match=f"'{metric}' compares row by row.*'{normalise}'"):
+        correlation(a, b, metric=metric, normalise=normalise)
+
+
 def test_without_normalisation():
     a, b = maps(0, 1)
     found = correlation(a, b, normalise="none")
@@ -64,8 +143,7 @@ def test_a_column_without_variation_counts_as_average():
     assert correlation(a, b, normalise="frame").value == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("normalise", ["token", "none", "frame"])
-@pytest.mark.parametrize("metric", ["pearson", "spearman"])
+@pytest.mark.parametrize(("metric", "normalise"), VARIANTS)
 def test_constant_rows_are_left_out_and_counted(metric, normalise):
     a, b = maps(0, 1)
     options = {"metric": metric, "normalise": normalise}
@@ -82,8 +160,7 @@ def test_rounding_does_not_make_a_row_vary():
     assert correlation(a, b).n_constant == 1
 
 
-@pytest.mark.parametrize("normalise", ["token", "none", "frame"])
-@pytest.mark.parametrize("metric", ["pearson", "spearman"])
+@pytest.mark.parametrize(("metric", "normalise"), VARIANTS)
 def test_all_constant_has_no_correlation(metric, normalise):
     (a,) = maps(0)
     found = correlation(a, np.full((I, STEPS), 0.5), metric=metric, normalise=normalise)
@@ -197,7 +274,7 @@ def tables(artifacts):
 
 
 def test_utterance_table(tables, artifacts):
-    n_maps, n_saliencies, n_variants = 1 + L + L * H, 3, 4
+    n_maps, n_saliencies, n_variants = 1 + L + L * H, 3, 7
     assert len(tables.utterances) == 3 * n_maps * n_saliencies * n_variants
     for artifact in artifacts:
         for layer, head in [(0, 2), (1, 0)]:
@@ -258,6 +335,9 @@ def test_reliability_is_computed_as_the_headline(tables, artifacts):
         ("smh", "pearson", "exact"),
         ("smx_max2d", "pearson", "approximate"),
         ("smx_avg2d", "spearman", "empirical"),
+        ("smh", "kendall", "empirical"),
+        ("smh", "cosine", "empirical"),
+        ("smx_max2d", "overlap", "empirical"),
     ],
 )
 def test_ceiling_and_corrected_value(tables, saliency, metric, kind):
@@ -289,7 +369,7 @@ def test_correction_undoes_the_noise_of_the_map():
 
 
 def test_mixing(tables):
-    n_maps, n_variants = 1 + L + L * H, 4
+    n_maps, n_variants = 1 + L + L * H, 7
     assert len(tables.mixing) == n_maps * n_variants * len(POOLINGS)
     assert not tables.mixing.duplicated([*ATTENTION, "pooling", "metric", "normalise"]).any()
     for names in (MEAN, {"attention": "ca_head", "layer": 1, "head": 2}):

@@ -22,6 +22,9 @@ VARIANTS = (
     ("pearson", "none"),
     ("pearson", "frame"),
     ("spearman", "token"),
+    ("kendall", "token"),
+    ("cosine", "token"),
+    ("overlap", "token"),
 )
 ATTENTION = ["attention", "layer", "head"]
 MEASURE = ["saliency", "metric", "normalise", "rows"]
