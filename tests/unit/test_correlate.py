@@ -10,7 +10,7 @@ from s2txai.aggregate import attention_maps
 from s2txai.artifacts import Artifact
 from s2txai.correlate import METRICS, choose_rows, correlation, correlations, n_top
 from s2txai.errors import UserError
-from s2txai.steps.correlate import ATTENTION, MEASURE, VARIANTS, correlate
+from s2txai.steps.correlate import ATTENTION, FEW_VARIANTS, MEASURE, VARIANTS, correlate
 
 I, STEPS = 7, 12
 
@@ -530,6 +530,35 @@ def test_a_head_chosen_by_chance_is_judged_elsewhere():
         assert row["rho"] == pytest.approx(same.max())
         assert row["rho_held_out"] < row["rho"]
         assert row["n_heads_chosen"] > 1
+
+
+# Other kinds of attention
+
+
+def test_other_kinds_are_correlated_beside_the_weights(tables, artifacts):
+    rng = np.random.default_rng(0)
+    heads = {kind: rng.random((L, H, I, STEPS)) for kind in ("vn", "ro")}
+    first = artifacts[0]
+    more = {
+        name: values for kind in heads for name, values in attention_maps(heads[kind], kind).items()
+    }
+    with_kinds = correlate(
+        [Artifact(first.arrays | more, first.meta)], poolings=POOLINGS, rows="all"
+    )
+    alone = correlate([first], poolings=POOLINGS, rows="all")
+    for kind, values in heads.items():
+        row = pick(
+            with_kinds.summary, attention=f"{kind}_head", layer=1, head=2, saliency="smh",
+            **HEADLINE,
+        )  # fmt: skip
+        assert row["rho"] == pytest.approx(row_mean(pearsonr, values[1, 2], first["smh"]))
+    others = with_kinds.summary[~with_kinds.summary["attention"].str.startswith("ca_")]
+    assert set(zip(others["metric"], others["normalise"], strict=True)) == set(FEW_VARIANTS)
+    assert len(others) == 2 * (1 + L + L * H) * 3 * len(FEW_VARIANTS)
+    # What is said of the weights does not change.
+    same = with_kinds.summary[with_kinds.summary["attention"].str.startswith("ca_")]
+    pd.testing.assert_frame_equal(same.reset_index(drop=True), alone.summary)
+    pd.testing.assert_frame_equal(with_kinds.best_heads, alone.best_heads)
 
 
 def replace_attention(artifact, heads):

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from s2txai.aggregate import is_linear
+from s2txai.aggregate import is_linear, kinds_of
 from s2txai.artifacts import Artifact
 from s2txai.bootstrap import interval, mean_and_interval, resampled_means, resamples
 from s2txai.correlate import choose_rows, correlations, is_constant
@@ -26,6 +27,8 @@ VARIANTS = (
     ("cosine", "token"),
     ("overlap", "token"),
 )
+# Of kinds of attention other than the weights themselves, to keep the tables small.
+FEW_VARIANTS = (("pearson", "token"), ("spearman", "token"))
 ATTENTION = ["attention", "layer", "head"]
 MEASURE = ["saliency", "metric", "normalise", "rows"]
 
@@ -256,16 +259,16 @@ def _chosen_rows(artifact: Artifact, saliencies: Sequence[str], wanted: np.ndarr
     return np.asarray(wanted & ~constant)
 
 
-def _attention_maps(artifact: Artifact) -> tuple[pd.DataFrame, np.ndarray]:
-    """Return the names of the M attention maps and the maps [M, I, T']."""
-    L, H = artifact["ca_head"].shape[:2]
+def _attention_maps(artifact: Artifact, kind: str) -> tuple[pd.DataFrame, np.ndarray]:
+    """Return the names of the M attention maps of a kind and the maps [M, I, T']."""
+    mean, layers, heads = (artifact[f"{kind}_{part}"] for part in ("mean", "layer", "head"))
+    L, H = heads.shape[:2]
     names = [
-        ("ca_mean", None, None),
-        *(("ca_layer", layer, None) for layer in range(L)),
-        *(("ca_head", layer, head) for layer in range(L) for head in range(H)),
+        (f"{kind}_mean", None, None),
+        *((f"{kind}_layer", layer, None) for layer in range(L)),
+        *((f"{kind}_head", layer, head) for layer in range(L) for head in range(H)),
     ]
-    heads = artifact["ca_head"].reshape(L * H, *artifact["ca_mean"].shape)
-    maps = np.concatenate([artifact["ca_mean"][None], artifact["ca_layer"], heads])
+    maps = np.concatenate([mean[None], layers, heads.reshape(L * H, *mean.shape)])
     # Layer and head are whole numbers that may be absent.
     return pd.DataFrame(names, columns=ATTENTION).astype({"layer": "Int64", "head": "Int64"}), maps
 
@@ -274,10 +277,10 @@ def _correlate_utterance(artifact: Artifact, saliencies: Sequence[str], rows: st
     wanted = choose_rows(rows, artifact["pieces"].tolist(), artifact["roles"].tolist())
     chosen = _chosen_rows(artifact, saliencies, wanted)
     n_left_out = int((wanted & ~chosen).sum())
-    names, maps = _attention_maps(artifact)
+    kinds = {kind: _attention_maps(artifact, kind) for kind in kinds_of(artifact.arrays)}
     tables = []
-    for saliency in saliencies:
-        for metric, normalise in VARIANTS:
+    for saliency, (kind, (names, maps)) in product(saliencies, kinds.items()):
+        for metric, normalise in VARIANTS if kind == "ca" else FEW_VARIANTS:
             found = correlations(
                 maps[:, chosen], artifact[saliency][chosen], metric=metric, normalise=normalise
             )
