@@ -214,6 +214,38 @@ def correlation(
     return correlations(np.asarray(a)[None], b, metric=metric, normalise=normalise)[0]
 
 
+def row_correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the Pearson correlation [I] of each row of two maps [I, T']; NaN where constant.
+
+    The headline of an utterance is their mean.
+    """
+    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    found = (standardise_rows(a) * standardise_rows(b)).mean(axis=-1)
+    return np.asarray(np.where(is_constant(a) | is_constant(b), np.nan, found))
+
+
+def token_classes(
+    pieces: Sequence[str], roles: Sequence[str], word_index: Sequence[int]
+) -> list[str]:
+    """Return the class of each token.
+
+    ``end`` (of sentence), ``tag`` (language tags and other special tokens), ``punctuation`` (text
+    without letter or digit), ``word`` (the first piece of a word that has one) or ``continuation``
+    (a later piece of the same word).
+    """
+    begun: set[int] = set()
+    classes = []
+    for piece, role, word in zip(pieces, roles, word_index, strict=True):
+        if role != "text":
+            classes.append("end" if role == "eos" else "tag")
+        elif not _is_wordy(piece):
+            classes.append("punctuation")
+        else:
+            classes.append("continuation" if word in begun else "word")
+            begun.add(word)
+    return classes
+
+
 def choose_rows(rows: str, pieces: Sequence[str], roles: Sequence[str]) -> np.ndarray:
     """Return bool [I]: the rows a correlation uses.
 

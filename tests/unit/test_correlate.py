@@ -8,7 +8,15 @@ from scipy.stats import pearsonr, spearmanr, t, zscore
 
 from s2txai.aggregate import attention_maps
 from s2txai.artifacts import Artifact
-from s2txai.correlate import METRICS, choose_rows, correlation, correlations, n_top
+from s2txai.correlate import (
+    METRICS,
+    choose_rows,
+    correlation,
+    correlations,
+    n_top,
+    row_correlations,
+    token_classes,
+)
 from s2txai.errors import UserError
 from s2txai.steps.correlate import ATTENTION, FEW_VARIANTS, MEASURE, VARIANTS, correlate
 
@@ -227,6 +235,7 @@ def aggregated(utterance, seed, *, n_rows=I, attention=None, smx_noise=0.5, smh_
         "n_masks_smh": np.array(1000),
         "pieces": np.array([*[" a"] * (n_rows - 1), "<eos>"]),
         "roles": np.array([*["text"] * (n_rows - 1), "eos"]),
+        "word_index": np.array([*range(n_rows - 1), -1]),
     }
     masks = {
         "smx": {**ENOUGH, "n_masks": 480, "reliability": 0.8},
@@ -530,6 +539,79 @@ def test_a_head_chosen_by_chance_is_judged_elsewhere():
         assert row["rho"] == pytest.approx(same.max())
         assert row["rho_held_out"] < row["rho"]
         assert row["n_heads_chosen"] > 1
+
+
+# Rows, classes of tokens, positions
+
+
+def test_token_classes():
+    pieces = ["<|en|>", " un", "believ", "able", ",", ' "', "It", "'s", "\ufffd", "<eos>"]
+    roles = ["special", *["text"] * 8, "eos"]
+    words = [-1, 0, 0, 0, 0, 1, 1, 1, 1, -1]
+    assert token_classes(pieces, roles, words) == [
+        "tag", "word", "continuation", "continuation", "punctuation", "punctuation", "word",
+        "continuation", "continuation", "end",
+    ]  # fmt: skip
+    assert token_classes([" fr"], ["prompt"], [-1]) == ["tag"]
+
+
+def test_rows_are_what_the_headline_is_the_mean_of(tables, artifacts):
+    assert len(tables.rows) == (I + 5 + 6) * 3 * (1 + L)
+    means = tables.rows.groupby(["utterance", "attention", "layer", "saliency"], dropna=False)
+    for (utterance, attention, layer, saliency), value in means["value"].mean().items():
+        row = pick(
+            tables.utterances, utterance=utterance, attention=attention,
+            layer=None if pd.isna(layer) else layer, saliency=saliency, **HEADLINE,
+        )  # fmt: skip
+        assert value == pytest.approx(row["value"], abs=1e-12)
+    first = pick(tables.rows, utterance="u1", row=2, attention="ca_mean", saliency="smh")
+    one = artifacts[0]
+    assert first["value"] == pytest.approx(pearsonr(one["ca_mean"][2], one["smh"][2])[0])
+    assert (first["class"], first["position"]) == ("word", 2 / (I - 1))
+
+
+def test_constant_attention_has_no_value_by_row():
+    a, b = maps(0, 1)
+    a[1] = 0.5
+    found = row_correlations(a, b)
+    assert np.isnan(found).tolist() == [row == 1 for row in range(I)]
+
+
+def test_means_by_class_and_position(twelve):
+    rows = twelve.rows[(twelve.rows["attention"] == "ca_mean") & (twelve.rows["saliency"] == "smh")]
+    for by, group, chosen, n in (
+        ("class", "word", rows["class"] == "word", 6),
+        ("class", "end", rows["class"] == "end", 1),
+        # I = 7: positions 0, 1/6; 2/6, 3/6; 4/6, 5/6, 1
+        ("position", "start", rows["position"] < 0.3, 2),
+        ("position", "middle", rows["position"].between(0.3, 0.6), 2),
+        ("position", "end", rows["position"] > 0.6, 3),
+    ):
+        found = pick(twelve.classes, attention="ca_mean", saliency="smh", by=by, group=group)
+        assert (found["n_rows"], found["n_utterances"]) == (12 * n, 12)
+        assert found["mean"] == pytest.approx(rows[chosen]["value"].mean())
+        assert found["low"] < found["mean"] < found["high"]
+        assert "metric:pearson" in found["signature"]
+
+
+def test_what_differs_between_classes_is_seen():
+    """Attention follows the map where words are said; at the end it is as often opposed to it."""
+    many = []
+    for number in range(12):
+        artifact = aggregated(f"u{number}", number)
+        heads = np.broadcast_to(artifact["smh"], (L, H, I, STEPS)).copy()
+        heads[:, :, -1] *= (-1) ** number
+        many.append(replace_attention(artifact, heads))
+    classes = correlate(many, poolings=POOLINGS, rows="all").classes
+    word, end = (
+        pick(classes, attention="ca_mean", saliency="smh", by="class", group=name)
+        for name in ("word", "end")
+    )
+    assert word[["mean", "low", "high"]].tolist() == pytest.approx([1, 1, 1])
+    assert end["mean"] == pytest.approx(0, abs=1e-12)
+    # Twelve values of 1 and -1: a t interval of a mean.
+    half = t.ppf(0.975, 11) * np.std([1, -1] * 6, ddof=1) / np.sqrt(12)
+    assert [-end["low"], end["high"]] == pytest.approx([half, half], rel=0.2)
 
 
 # Other kinds of attention

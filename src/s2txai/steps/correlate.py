@@ -16,6 +16,7 @@ from s2txai.errors import UserError
 from s2txai.saliency.gradient_statistics import GRADIENTS
 from s2txai.saliency.reliability import ceiling, half_correlation, spearman_brown
 from s2txai.signature import signature, spread
+from s2txai.steps.classes import class_table, rows_of_utterance
 
 # The first is the headline; the others are shown beside it.
 VARIANTS = (
@@ -53,6 +54,10 @@ class Tables:
         The head that agrees best with each saliency map, cross-validated.
     masks
         Masks behind the maps of each utterance, and the reliability they reached.
+    rows
+        The headline of every row, for all heads and each layer.
+    classes
+        Means of these by class of token and by third of the hypothesis.
     """
 
     utterances: pd.DataFrame
@@ -61,6 +66,8 @@ class Tables:
     mixing: pd.DataFrame
     best_heads: pd.DataFrame
     masks: pd.DataFrame
+    rows: pd.DataFrame
+    classes: pd.DataFrame
 
 
 def correlate(
@@ -93,6 +100,10 @@ def correlate(
     summary = _summary(utterances, reliability)
     resampled = _resample(utterances, halves, summary, len(aggregated), seed)
     mixing = _mixing(summary, poolings, resampled)
+    by_row = pd.concat(
+        [_rows_of_utterance(artifact, saliencies, rows) for artifact in aggregated],
+        ignore_index=True,
+    )
     return Tables(
         utterances,
         reliability,
@@ -100,6 +111,8 @@ def correlate(
         mixing,
         best_heads(utterances, seed),
         _masks(aggregated),
+        by_row,
+        _sign(_classes(by_row, aggregated, rows, seed), aggregated),
     )
 
 
@@ -298,6 +311,21 @@ def _correlate_utterance(artifact: Artifact, saliencies: Sequence[str], rows: st
             )
     columns = ["utterance", *ATTENTION, *MEASURE, "value", "n_rows", "n_constant_rows"]
     return pd.concat(tables, ignore_index=True)[columns]
+
+
+def _rows_of_utterance(artifact: Artifact, saliencies: Sequence[str], rows: str) -> pd.DataFrame:
+    wanted = choose_rows(rows, artifact["pieces"].tolist(), artifact["roles"].tolist())
+    return rows_of_utterance(artifact, saliencies, _chosen_rows(artifact, saliencies, wanted))
+
+
+def _classes(
+    by_row: pd.DataFrame, aggregated: Sequence[Artifact], rows: str, seed: int
+) -> pd.DataFrame:
+    table = class_table(by_row, [artifact.meta["utterance"] for artifact in aggregated], seed)
+    place = table.columns.get_loc("saliency") + 1
+    for name, value in reversed([*zip(MEASURE[1:], (*VARIANTS[0], rows), strict=True)]):
+        table.insert(place, name, value)
+    return table
 
 
 def _halves_of_utterance(artifact: Artifact, saliencies: Sequence[str], rows: str) -> pd.DataFrame:
