@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import soundfile
 
-from s2txai.aggregate import attention_maps
+from s2txai.aggregate import all_attention_maps
 from s2txai.artifacts import load, save
 from s2txai.datasets import Utterance
 from s2txai.saliency.statistics import AXES, UNITS, Statistics
@@ -96,6 +96,7 @@ def attention_arrays(
     return {
         "cross_attention": weights.astype(np.float32),
         "value_norm_attention": weights.astype(np.float32),
+        "rolled_out_attention": weights.astype(np.float32),
         "padding_mass": padding.astype(np.float32),
     }
 
@@ -132,7 +133,7 @@ def aggregate_arrays(
     noise: float,
 ) -> dict[str, np.ndarray]:
     decoded = decode_arrays(rng)
-    arrays = attention_maps(attention["cross_attention"])
+    arrays = all_attention_maps(attention)
     arrays["padding_mass"] = attention["padding_mass"]
     for name, share in (("smx_avg2d", 0.4), ("smx_max2d", 0.25), ("smh", 0.15)):
         halves = planted + noise * share * rng.standard_normal((3, 2, N_ROWS, STEPS))
@@ -151,8 +152,8 @@ MASKS = {
 def aggregate_axes(arrays: dict[str, np.ndarray]) -> dict[str, list[str]]:
     full = ["layer", "head", "token", "step"]
     known = {
-        "ca_head": full,
-        "ca_layer": ["layer", "token", "step"],
+        **{f"{kind}_head": full for kind in ("ca", "vn", "ro")},
+        **{f"{kind}_layer": ["layer", "token", "step"] for kind in ("ca", "vn", "ro")},
         "padding_mass": ["layer", "head", "token"],
         "n_masks_smx": [],
         "n_masks_smh": [],
@@ -251,6 +252,7 @@ _DECODE_AXES = _TOKEN | _SCALARS | {"prompt": ["prompt token"], "features": ["fr
 _ATTENTION_AXES = {
     "cross_attention": ["layer", "head", "token", "step"],
     "value_norm_attention": ["layer", "head", "token", "step"],
+    "rolled_out_attention": ["layer", "head", "token", "step"],
     "padding_mass": ["layer", "head", "token"],
 }
 _DELETION_AXES = {

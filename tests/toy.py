@@ -66,6 +66,10 @@ class LinearModel(Model):
     def differentiable_logits(self, features, padding_value, prompt, tokens):
         return self.decode(self.encode(features, padding_value), prompt, tokens)
 
+    def encoder_attention(self, features, padding_value):
+        """Return [1, steps, steps]: a state holds its own frames and nothing else."""
+        return np.eye(self.encode(features, padding_value).shape[1], dtype=np.float32)[None]
+
     def _logits(self, states, n_rows):
         weights, bias = self.readout(states.shape[1] - self._n_padding, n_rows)
         return torch.einsum("njd,ijdv->niv", states, weights) + bias

@@ -102,10 +102,35 @@ def pool(saliency: np.ndarray, pooling: str, subsampling: int, n_steps: int) -> 
     return np.stack(steps, axis=1)
 
 
-def attention_maps(cross_attention: np.ndarray) -> dict[str, np.ndarray]:
-    """Return every head, every layer's mean and the mean over all heads of [L, H, I, T']."""
-    layers = cross_attention.mean(axis=1)
-    return {"ca_head": cross_attention, "ca_layer": layers, "ca_mean": layers.mean(axis=0)}
+# Kinds of attention by the prefix of their maps, with their array among the step attention's.
+ATTENTION_KINDS = {
+    "ca": "cross_attention",
+    "vn": "value_norm_attention",
+    "ro": "rolled_out_attention",
+}
+
+
+def attention_maps(heads: np.ndarray, kind: str = "ca") -> dict[str, np.ndarray]:
+    """Return every head, every layer's mean and the mean over all heads of [L, H, I, T'].
+
+    ``kind`` is a key of :data:`ATTENTION_KINDS`; names of the maps begin with it.
+    """
+    layers = heads.mean(axis=1)
+    return {f"{kind}_head": heads, f"{kind}_layer": layers, f"{kind}_mean": layers.mean(axis=0)}
+
+
+def all_attention_maps(attention: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return :func:`attention_maps` of each kind that the step ``attention`` found."""
+    maps: dict[str, np.ndarray] = {}
+    for kind, name in ATTENTION_KINDS.items():
+        if name in attention:
+            maps |= attention_maps(attention[name], kind)
+    return maps
+
+
+def kinds_of(maps: Mapping[str, np.ndarray]) -> list[str]:
+    """Return the kinds of attention among maps, see :data:`ATTENTION_KINDS`."""
+    return [kind for kind in ATTENTION_KINDS if f"{kind}_mean" in maps]
 
 
 def saliency_maps(

@@ -3,17 +3,27 @@
 Never the beam's own attention: its rows mix hypotheses that were dropped.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 
+from s2txai.errors import UserError
+from s2txai.log import logger
 from s2txai.models.base import Model, n_steps
 
 AXES = {
     "cross_attention": ["layer", "head", "token", "step"],
     "value_norm_attention": ["layer", "head", "token", "step"],
+    "rolled_out_attention": ["layer", "head", "token", "step"],
     "padding_mass": ["layer", "head", "token"],
 }
-UNITS = {"cross_attention": "share", "padding_mass": "share", "value_norm_attention": "norm"}
+UNITS = {
+    "cross_attention": "share",
+    "padding_mass": "share",
+    "rolled_out_attention": "share",
+    "value_norm_attention": "norm",
+}
 
 
 def extract(
@@ -37,15 +47,51 @@ def extract(
     Returns
     -------
     dict
-        ``cross_attention`` and ``value_norm_attention`` [L, H, I, T'] and ``padding_mass``
-        [L, H, I], the attention that lies outside the speech. A row of ``cross_attention`` and its
-        ``padding_mass`` sum to 1.
+        ``cross_attention``, ``value_norm_attention`` and ``rolled_out_attention`` [L, H, I, T'] and
+        ``padding_mass`` [L, H, I], the attention that lies outside the speech. A row of
+        ``cross_attention`` and its ``padding_mass`` sum to 1. Where the family has no
+        self-attention at the rate of its encoder's output, no ``rolled_out_attention``.
     """
     inputs = torch.from_numpy(features).to(model.device)[None]  # (1, T, F)
     attention = model.cross_attention(model.encode(inputs, padding_value), prompt, tokens)
     steps = n_steps(len(features), model.facts.subsampling)
-    return {
+    found = {
         "cross_attention": np.ascontiguousarray(attention.weights[..., :steps]),
         "value_norm_attention": np.ascontiguousarray(attention.value_norm[..., :steps]),
         "padding_mass": attention.weights[..., steps:].sum(axis=-1),
     }
+    try:
+        layers = model.encoder_attention(inputs, padding_value)
+    except UserError as error:
+        logger.info("attention: not rolled out. %s", error)
+        return found
+    # Steps over padding pass on what they took from speech, so they are cut off last.
+    rolled_out = attention.weights @ rollout(layers)[:, :steps]
+    return found | {"rolled_out_attention": np.ascontiguousarray(rolled_out, dtype=np.float32)}
+
+
+def rollout(layers: Iterable[np.ndarray]) -> np.ndarray:
+    """Return what each step of an encoder's output holds of each step of its input.
+
+    Every layer adds its attention to what was there, half and half (Abnar and Zuidema 2020).
+
+    Parameters
+    ----------
+    layers
+        Self-attention [steps, steps] of each layer, mean over heads, from input to output; at
+        least one.
+
+    Returns
+    -------
+    ndarray
+        [steps, steps], rows sum to 1.
+    """
+    product: np.ndarray | None = None
+    for weights in layers:
+        mixed = 0.5 * (weights + np.eye(len(weights), dtype=weights.dtype))
+        # In half precision rows of attention do not quite sum to 1.
+        mixed /= mixed.sum(axis=-1, keepdims=True)
+        product = mixed if product is None else mixed @ product
+    if product is None:
+        raise ValueError("an encoder without layers has no rollout")
+    return product

@@ -44,27 +44,35 @@ def resampled_means(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def resampled_row_means(rows: Sequence[np.ndarray], counts: np.ndarray, *, seed: int) -> np.ndarray:
-    """Return the mean over rows of every resample, [R]: utterances are drawn, then rows in each.
+    """Return the mean over rows of every resample: utterances are drawn, then rows in each.
 
     Parameters
     ----------
     rows
-        For each utterance the values of its rows; may be empty.
+        For each utterance the values of its rows [rows, ...], several quantities of the same rows
+        side by side; may be without rows. NaN do not count.
     counts
         [R, n] of :func:`resamples`.
     seed
         Of the drawing of rows.
+
+    Returns
+    -------
+    ndarray
+        [R, ...].
     """
     rng = np.random.default_rng(seed)
-    sums, n_rows = np.zeros(len(counts)), np.zeros(len(counts))
+    shape = (len(counts), *rows[0].shape[1:])
+    sums, n_rows = np.zeros(shape), np.zeros(shape)
     for values, times in zip(rows, counts.T, strict=True):
         if not len(values):
             continue
         # As many draws as rows, for every time that the utterance is drawn.
         n_draws = (times * len(values)).astype(np.int64)
         drawn = rng.multinomial(n_draws, np.full(len(values), 1 / len(values)))  # (R, rows)
-        sums += drawn @ values
-        n_rows += n_draws
+        defined = np.isfinite(values)
+        sums += drawn @ np.where(defined, values, 0.0)
+        n_rows += drawn @ defined.astype(np.float64)
     with np.errstate(invalid="ignore"):
         return np.asarray(sums / np.where(n_rows > 0, n_rows, np.nan))
 

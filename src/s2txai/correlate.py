@@ -2,23 +2,43 @@
 
 All maps are [I, T'] over the same rows (predicted tokens) and encoder steps. The headline is
 Pearson with ``normalise="token"``: every row standardised over the steps, then one correlation
-over the flattened map of an utterance (paper, section 4; ``docs/definitions.md``).
+over the flattened map of an utterance (paper, section 4; ``docs/definitions.md``). Other metrics
+compare rows one by one and are averaged over them.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
+from scipy.stats import kendalltau, rankdata
 
 from s2txai.errors import UserError
 from s2txai.registry import Registry
 
 Normaliser = Callable[[np.ndarray], np.ndarray]
-Metric = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How two maps [I, T'] are compared.
+
+    Attributes
+    ----------
+    prepare
+        What is done to maps [..., I, T'] first, to all at once.
+    compare
+        From two prepared maps [I, T'] to one value.
+    by_row
+        Whether rows are compared one by one. Nothing is then left to normalise, and the only
+        normalisation is ``token``.
+    """
+
+    prepare: Callable[[np.ndarray], np.ndarray]
+    compare: Callable[[np.ndarray, np.ndarray], float]
+    by_row: bool
+
 
 NORMALISERS: Registry[Normaliser] = Registry("normalisation")
-# A metric is what happens to each map before the Pearson correlation of the two.
 METRICS: Registry[Metric] = Registry("metric")
 
 # A row that varies by less than this part of its size is constant: what is left is rounding.
@@ -70,16 +90,61 @@ def _standardise(rows: np.ndarray, axis: int) -> np.ndarray:
     )
 
 
-@METRICS.register("pearson")
-def values(rows: np.ndarray) -> np.ndarray:
-    """Compare the values themselves."""
-    return rows
-
-
-@METRICS.register("spearman")
 def ranks(rows: np.ndarray) -> np.ndarray:
-    """Compare the ranks of the steps within each row, ties averaged."""
+    """Return the ranks of the steps within each row, ties averaged."""
     return np.asarray(rankdata(rows, axis=-1))
+
+
+def unit_length(rows: np.ndarray) -> np.ndarray:
+    """Divide each row by its Euclidean norm; a row of zeros stays."""
+    norm = np.linalg.norm(rows, axis=-1, keepdims=True)
+    return np.asarray(np.divide(rows, norm, out=np.zeros_like(rows), where=norm > 0))
+
+
+def n_top(n_steps: int) -> int:
+    """Return k, a tenth of ``n_steps`` rounded (half up), at least 1."""
+    return max(1, (n_steps + 5) // 10)
+
+
+def top_steps(rows: np.ndarray) -> np.ndarray:
+    """Mark the k largest steps of each row; of equal ones the earlier.
+
+    Marks are 1 / sqrt(k), so that the product of two rows is the share of steps in common.
+    """
+    k = n_top(rows.shape[-1])
+    largest = np.argsort(-rows, axis=-1, kind="stable")[..., :k]
+    marks = np.zeros_like(rows)
+    np.put_along_axis(marks, largest, 1 / np.sqrt(k), axis=-1)
+    return marks
+
+
+def pearson(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the Pearson correlation of two flattened maps; NaN where one does not vary."""
+    a, b = a - a.mean(), b - b.mean()
+    norm = np.sqrt((a * a).sum() * (b * b).sum())
+    return float((a * b).sum() / norm) if norm > 0 else float("nan")
+
+
+def mean_product(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the mean over rows of their inner products."""
+    return float((a * b).sum(axis=-1).mean())
+
+
+def mean_kendall(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the mean over rows of Kendall's tau-b."""
+    # The exact p-value, which is not used, would take longer than tau.
+    found = [
+        kendalltau(x, y, variant="b", method="asymptotic").statistic
+        for x, y in zip(a, b, strict=True)
+    ]
+    return float(np.mean(found))
+
+
+METRICS.register("pearson")(Metric(keep, pearson, by_row=False))
+METRICS.register("spearman")(Metric(ranks, pearson, by_row=False))
+METRICS.register("kendall")(Metric(keep, mean_kendall, by_row=True))
+METRICS.register("cosine")(Metric(unit_length, mean_product, by_row=True))
+METRICS.register("overlap")(Metric(top_steps, mean_product, by_row=True))
 
 
 def is_constant(rows: np.ndarray) -> np.ndarray:
@@ -91,7 +156,7 @@ def is_constant(rows: np.ndarray) -> np.ndarray:
 def correlations(
     maps: np.ndarray, other: np.ndarray, *, metric: str = "pearson", normalise: str = "token"
 ) -> list[Correlation]:
-    """Correlate each of several maps with one other.
+    """Compare each of several maps with one other.
 
     Parameters
     ----------
@@ -106,34 +171,79 @@ def correlations(
     -------
     list of Correlation
         One for each of the M maps.
+
+    Raises
+    ------
+    UserError
+        If a name is unknown, or the metric compares row by row and ``normalise`` is not ``token``.
     """
     maps = np.asarray(maps, dtype=np.float64)
     other = np.asarray(other, dtype=np.float64)
     constant = is_constant(maps) | is_constant(other)  # (M, I)
-    prepare, scale = METRICS[metric], NORMALISERS[normalise]
-    ranked, other_ranked = prepare(maps), prepare(other)
+    chosen, scale = METRICS[metric], _normaliser(metric, normalise)
+    prepared, other_prepared = chosen.prepare(maps), chosen.prepare(other)
 
     def value(a: np.ndarray, rows: np.ndarray) -> float:
         # Nothing can be standardised where no row is left.
-        return _pearson(scale(a[rows]), scale(other_ranked[rows])) if rows.any() else float("nan")
+        if not rows.any():
+            return float("nan")
+        return chosen.compare(scale(a[rows]), scale(other_prepared[rows]))
 
     return [
         Correlation(value(a, ~left_out), int((~left_out).sum()), int(left_out.sum()))
-        for a, left_out in zip(ranked, constant, strict=True)
+        for a, left_out in zip(prepared, constant, strict=True)
     ]
+
+
+def _normaliser(metric: str, normalise: str) -> Normaliser:
+    scale = NORMALISERS[normalise]
+    if not METRICS[metric].by_row:
+        return scale
+    if normalise != "token":
+        raise UserError(
+            f"The metric '{metric}' compares row by row, so it cannot be normalised by "
+            f"'{normalise}': use 'token'."
+        )
+    return keep
 
 
 def correlation(
     a: np.ndarray, b: np.ndarray, *, metric: str = "pearson", normalise: str = "token"
 ) -> Correlation:
-    """Correlate two maps [I, T']; see :func:`correlations`."""
+    """Compare two maps [I, T']; see :func:`correlations`."""
     return correlations(np.asarray(a)[None], b, metric=metric, normalise=normalise)[0]
 
 
-def _pearson(a: np.ndarray, b: np.ndarray) -> float:
-    a, b = a - a.mean(), b - b.mean()
-    norm = np.sqrt((a * a).sum() * (b * b).sum())
-    return float((a * b).sum() / norm) if norm > 0 else float("nan")
+def row_correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the Pearson correlation [I] of each row of two maps [I, T']; NaN where constant.
+
+    The headline of an utterance is their mean.
+    """
+    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    found = (standardise_rows(a) * standardise_rows(b)).mean(axis=-1)
+    return np.asarray(np.where(is_constant(a) | is_constant(b), np.nan, found))
+
+
+def token_classes(
+    pieces: Sequence[str], roles: Sequence[str], word_index: Sequence[int]
+) -> list[str]:
+    """Return the class of each token.
+
+    ``end`` (of sentence), ``tag`` (language tags and other special tokens), ``punctuation`` (text
+    without letter or digit), ``word`` (the first piece of a word that has one) or ``continuation``
+    (a later piece of the same word).
+    """
+    begun: set[int] = set()
+    classes = []
+    for piece, role, word in zip(pieces, roles, word_index, strict=True):
+        if role != "text":
+            classes.append("end" if role == "eos" else "tag")
+        elif not _is_wordy(piece):
+            classes.append("punctuation")
+        else:
+            classes.append("continuation" if word in begun else "word")
+            begun.add(word)
+    return classes
 
 
 def choose_rows(rows: str, pieces: Sequence[str], roles: Sequence[str]) -> np.ndarray:

@@ -29,11 +29,14 @@ def load_shards(run: Run, directories: Sequence[str | Path], step: str) -> list[
 
 
 def write_table(table: pd.DataFrame, run: Run, path: Path) -> None:
-    """Write a table as CSV, each row led by dataset, model and task."""
+    """Write a table as CSV or Parquet, by its name; each row led by dataset, model and task."""
     led = table.copy()
     for position, (name, value) in enumerate(
         zip(("dataset", "model", "task"), run.key, strict=True)
     ):
         led.insert(position, name, value)
     path.parent.mkdir(parents=True, exist_ok=True)
-    led.to_csv(path, index=False)
+    if path.suffix == ".parquet":
+        led.to_parquet(path, index=False)
+    else:
+        led.to_csv(path, index=False)

@@ -6,14 +6,14 @@ are then computed again, while an edited comment costs nothing.
 
 ALGORITHM_VERSIONS = {
     "decode": 2,
-    "attention": 1,
+    "attention": 2,
     "smx": 2,
     "smh": 2,
     "grad": 1,
     "input_x_gradient": 1,
     "integrated_gradients": 1,
-    "aggregate": 2,
-    "correlate": 3,
+    "aggregate": 3,
+    "correlate": 4,
     "deletion": 2,
     "sensitivity": 1,
     "timestamps": 1,

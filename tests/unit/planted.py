@@ -21,6 +21,7 @@ import numpy as np
 import soundfile
 import torch
 
+from s2txai.errors import UserError
 from s2txai.models.base import CrossAttention, Features, TokenTable
 from tests.toy import FRAME, SAMPLING_RATE, SUBSAMPLING, LinearModel
 
@@ -126,6 +127,18 @@ class PlantedModel(LinearModel):
         mixing = torch.from_numpy(mixing_matrix(speech, self.mixing))
         states[:, :speech] = torch.einsum("jk,nkd->njd", mixing, states[:, :speech])
         return states
+
+    def encoder_attention(self, features, padding_value):
+        """Return the one layer [1, steps, steps] whose rollout is the planted mixing.
+
+        Rollout keeps half of every step, so no attention says that a state keeps less.
+        """
+        if self.mixing > 0.5:
+            raise UserError("Attention cannot say how much this model mixes: leave it out.")
+        (layer,) = super().encoder_attention(features, padding_value)
+        speech = len(layer) - N_PADDING
+        layer[:speech, :speech] = 2 * mixing_matrix(speech, self.mixing) - np.eye(speech)
+        return layer[None]
 
     def readout(self, steps, n_rows):
         reads = torch.zeros(SUBSAMPLING, N_BINS, len(WORDS) + 1, dtype=torch.float64)

@@ -3,7 +3,16 @@ from functools import partial
 import numpy as np
 import pytest
 
-from s2txai.aggregate import HALVES, POOLINGS, attention_maps, pool, saliency_maps
+from s2txai.aggregate import (
+    ATTENTION_KINDS,
+    HALVES,
+    POOLINGS,
+    all_attention_maps,
+    attention_maps,
+    kinds_of,
+    pool,
+    saliency_maps,
+)
 from s2txai.errors import UserError
 from s2txai.saliency.statistics import N_FOLDS, Statistics, heatmap
 
@@ -59,6 +68,19 @@ def test_attention_of_heads_layers_and_all():
     np.testing.assert_array_equal(found["ca_head"], heads)
     np.testing.assert_allclose(found["ca_layer"][1], (heads[1, 0] + heads[1, 1] + heads[1, 2]) / 3)
     np.testing.assert_allclose(found["ca_mean"], heads.reshape(6, I, STEPS).mean(axis=0))
+
+
+def test_other_kinds_of_attention_have_names_of_their_own():
+    rng = np.random.default_rng(0)
+    heads = {name: rng.random((2, 3, I, STEPS)) for name in ATTENTION_KINDS.values()}
+    found = all_attention_maps(heads)
+    assert kinds_of(found) == ["ca", "vn", "ro"]
+    assert len(found) == 9
+    for kind, name in ATTENTION_KINDS.items():
+        np.testing.assert_allclose(found[f"{kind}_mean"], heads[name].mean(axis=(0, 1)))
+        np.testing.assert_allclose(found[f"{kind}_layer"], heads[name].mean(axis=1))
+    del heads["rolled_out_attention"]
+    assert kinds_of(all_attention_maps(heads)) == ["ca", "vn"]
 
 
 def statistics(seed, segments, subsampling, equal_counts=False):

@@ -3,13 +3,22 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.distance import cosine
 from scipy.stats import pearsonr, spearmanr, t, zscore
 
 from s2txai.aggregate import attention_maps
 from s2txai.artifacts import Artifact
-from s2txai.correlate import choose_rows, correlation, correlations
+from s2txai.correlate import (
+    METRICS,
+    choose_rows,
+    correlation,
+    correlations,
+    n_top,
+    row_correlations,
+    token_classes,
+)
 from s2txai.errors import UserError
-from s2txai.steps.correlate import ATTENTION, MEASURE, correlate
+from s2txai.steps.correlate import ATTENTION, FEW_VARIANTS, MEASURE, VARIANTS, correlate
 
 I, STEPS = 7, 12
 
@@ -44,6 +53,84 @@ def test_spearman_sees_only_ranks():
     assert correlation(a, np.exp(5 * a)).value < 0.9
 
 
+def signs(row):
+    """Return the order of every two steps: 1, -1 or 0 for a tie."""
+    first, second = np.triu_indices(len(row), 1)
+    return np.sign(row[first] - row[second])
+
+
+def test_kendall_counts_pairs_in_the_same_order():
+    a, b = (np.round(3 * one) for one in maps(0, 1))  # rounded, for ties
+    expected = [
+        # tau-b: concordant minus discordant pairs over those that are no tie, on each side
+        (signs(x) @ signs(y)) / np.sqrt((signs(x) ** 2).sum() * (signs(y) ** 2).sum())
+        for x, y in zip(a, b, strict=True)
+    ]
+    found = correlation(a, b, metric="kendall")
+    assert found.value == pytest.approx(np.mean(expected), abs=1e-12)
+
+
+def test_kendall_of_one_swap():
+    row = np.arange(STEPS, dtype=float)
+    swapped = row.copy()
+    swapped[[3, 4]] = swapped[[4, 3]]
+    n_pairs = STEPS * (STEPS - 1) / 2
+    found = correlation(row[None], swapped[None], metric="kendall").value
+    assert found == pytest.approx(1 - 2 / n_pairs)
+
+
+def test_cosine_is_the_mean_over_rows():
+    a, b = maps(0, 1)
+    a[2] *= 100  # no row counts more for being larger
+    expected = np.mean([1 - cosine(x, y) for x, y in zip(a, b, strict=True)])
+    assert correlation(a, b, metric="cosine").value == pytest.approx(expected, abs=1e-12)
+
+
+def test_cosine_of_known_angles():
+    a = np.array([[1.0, 0, 0], [1, 1, 0], [3, 4, 0]])
+    b = np.array([[0.0, 2, 0], [1, 0, 0], [-3, -4, 0]])
+    found = correlation(a, b, metric="cosine").value
+    assert found == pytest.approx((0 + np.sqrt(0.5) - 1) / 3)
+
+
+@pytest.mark.parametrize(
+    ("n_steps", "k"), [(1, 1), (4, 1), (14, 1), (15, 2), (24, 2), (25, 3), (350, 35)]
+)
+def test_a_tenth_of_the_steps_is_compared(n_steps, k):
+    assert n_top(n_steps) == k
+
+
+def test_overlap_is_the_share_of_top_steps_in_common():
+    steps = np.arange(40.0)  # k = 4: steps 36 to 39
+    shifted = np.roll(steps, 1)  # the largest are 37, 38, 39 and 0
+    a = np.stack([steps, steps, steps])
+    b = np.stack([steps**3, shifted, -steps])
+    found = correlation(a, b, metric="overlap").value
+    assert found == pytest.approx((1 + 3 / 4 + 0) / 3)
+
+
+def test_of_equal_steps_the_earlier_are_on_top():
+    a = np.zeros((1, 30))
+    a[0, [5, 20, 21, 22]] = [2, 1, 1, 1]  # k = 3: steps 5, 20, 21
+    b = np.zeros((1, 30))
+    b[0, 5], b[0, 22] = 3, 1  # and the first of the zeros, step 0
+    assert correlation(a, b, metric="overlap").value == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("metric", list(METRICS))
+def test_a_map_agrees_fully_with_itself(metric):
+    (a,) = maps(0)
+    assert correlation(a, a, metric=metric).value == pytest.approx(1)
+
+
+@pytest.mark.parametrize("metric", ["kendall", "cosine", "overlap"])
+@pytest.mark.parametrize("normalise", ["none", "frame"])
+def test_row_by_row_there_is_nothing_to_normalise(metric, normalise):
+    a, b = maps(0, 1)
+    with pytest.raises(UserError, match=f"'{metric}' compares row by row.*'{normalise}'"):
+        correlation(a, b, metric=metric, normalise=normalise)
+
+
 def test_without_normalisation():
     a, b = maps(0, 1)
     found = correlation(a, b, normalise="none")
@@ -64,8 +151,7 @@ def test_a_column_without_variation_counts_as_average():
     assert correlation(a, b, normalise="frame").value == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("normalise", ["token", "none", "frame"])
-@pytest.mark.parametrize("metric", ["pearson", "spearman"])
+@pytest.mark.parametrize(("metric", "normalise"), VARIANTS)
 def test_constant_rows_are_left_out_and_counted(metric, normalise):
     a, b = maps(0, 1)
     options = {"metric": metric, "normalise": normalise}
@@ -82,8 +168,7 @@ def test_rounding_does_not_make_a_row_vary():
     assert correlation(a, b).n_constant == 1
 
 
-@pytest.mark.parametrize("normalise", ["token", "none", "frame"])
-@pytest.mark.parametrize("metric", ["pearson", "spearman"])
+@pytest.mark.parametrize(("metric", "normalise"), VARIANTS)
 def test_all_constant_has_no_correlation(metric, normalise):
     (a,) = maps(0)
     found = correlation(a, np.full((I, STEPS), 0.5), metric=metric, normalise=normalise)
@@ -150,6 +235,7 @@ def aggregated(utterance, seed, *, n_rows=I, attention=None, smx_noise=0.5, smh_
         "n_masks_smh": np.array(1000),
         "pieces": np.array([*[" a"] * (n_rows - 1), "<eos>"]),
         "roles": np.array([*["text"] * (n_rows - 1), "eos"]),
+        "word_index": np.array([*range(n_rows - 1), -1]),
     }
     masks = {
         "smx": {**ENOUGH, "n_masks": 480, "reliability": 0.8},
@@ -197,7 +283,7 @@ def tables(artifacts):
 
 
 def test_utterance_table(tables, artifacts):
-    n_maps, n_saliencies, n_variants = 1 + L + L * H, 3, 4
+    n_maps, n_saliencies, n_variants = 1 + L + L * H, 3, 7
     assert len(tables.utterances) == 3 * n_maps * n_saliencies * n_variants
     for artifact in artifacts:
         for layer, head in [(0, 2), (1, 0)]:
@@ -258,6 +344,9 @@ def test_reliability_is_computed_as_the_headline(tables, artifacts):
         ("smh", "pearson", "exact"),
         ("smx_max2d", "pearson", "approximate"),
         ("smx_avg2d", "spearman", "empirical"),
+        ("smh", "kendall", "empirical"),
+        ("smh", "cosine", "empirical"),
+        ("smx_max2d", "overlap", "empirical"),
     ],
 )
 def test_ceiling_and_corrected_value(tables, saliency, metric, kind):
@@ -289,7 +378,7 @@ def test_correction_undoes_the_noise_of_the_map():
 
 
 def test_mixing(tables):
-    n_maps, n_variants = 1 + L + L * H, 4
+    n_maps, n_variants = 1 + L + L * H, 7
     assert len(tables.mixing) == n_maps * n_variants * len(POOLINGS)
     assert not tables.mixing.duplicated([*ATTENTION, "pooling", "metric", "normalise"]).any()
     for names in (MEAN, {"attention": "ca_head", "layer": 1, "head": 2}):
@@ -450,6 +539,108 @@ def test_a_head_chosen_by_chance_is_judged_elsewhere():
         assert row["rho"] == pytest.approx(same.max())
         assert row["rho_held_out"] < row["rho"]
         assert row["n_heads_chosen"] > 1
+
+
+# Rows, classes of tokens, positions
+
+
+def test_token_classes():
+    pieces = ["<|en|>", " un", "believ", "able", ",", ' "', "It", "'s", "\ufffd", "<eos>"]
+    roles = ["special", *["text"] * 8, "eos"]
+    words = [-1, 0, 0, 0, 0, 1, 1, 1, 1, -1]
+    assert token_classes(pieces, roles, words) == [
+        "tag", "word", "continuation", "continuation", "punctuation", "punctuation", "word",
+        "continuation", "continuation", "end",
+    ]  # fmt: skip
+    assert token_classes([" fr"], ["prompt"], [-1]) == ["tag"]
+
+
+def test_rows_are_what_the_headline_is_the_mean_of(tables, artifacts):
+    assert len(tables.rows) == (I + 5 + 6) * 3 * (1 + L)
+    means = tables.rows.groupby(["utterance", "attention", "layer", "saliency"], dropna=False)
+    for (utterance, attention, layer, saliency), value in means["value"].mean().items():
+        row = pick(
+            tables.utterances, utterance=utterance, attention=attention,
+            layer=None if pd.isna(layer) else layer, saliency=saliency, **HEADLINE,
+        )  # fmt: skip
+        assert value == pytest.approx(row["value"], abs=1e-12)
+    first = pick(tables.rows, utterance="u1", row=2, attention="ca_mean", saliency="smh")
+    one = artifacts[0]
+    assert first["value"] == pytest.approx(pearsonr(one["ca_mean"][2], one["smh"][2])[0])
+    assert (first["class"], first["position"]) == ("word", 2 / (I - 1))
+
+
+def test_constant_attention_has_no_value_by_row():
+    a, b = maps(0, 1)
+    a[1] = 0.5
+    found = row_correlations(a, b)
+    assert np.isnan(found).tolist() == [row == 1 for row in range(I)]
+
+
+def test_means_by_class_and_position(twelve):
+    rows = twelve.rows[(twelve.rows["attention"] == "ca_mean") & (twelve.rows["saliency"] == "smh")]
+    for by, group, chosen, n in (
+        ("class", "word", rows["class"] == "word", 6),
+        ("class", "end", rows["class"] == "end", 1),
+        # I = 7: positions 0, 1/6; 2/6, 3/6; 4/6, 5/6, 1
+        ("position", "start", rows["position"] < 0.3, 2),
+        ("position", "middle", rows["position"].between(0.3, 0.6), 2),
+        ("position", "end", rows["position"] > 0.6, 3),
+    ):
+        found = pick(twelve.classes, attention="ca_mean", saliency="smh", by=by, group=group)
+        assert (found["n_rows"], found["n_utterances"]) == (12 * n, 12)
+        assert found["mean"] == pytest.approx(rows[chosen]["value"].mean())
+        assert found["low"] < found["mean"] < found["high"]
+        assert "metric:pearson" in found["signature"]
+
+
+def test_what_differs_between_classes_is_seen():
+    """Attention follows the map where words are said; at the end it is as often opposed to it."""
+    many = []
+    for number in range(12):
+        artifact = aggregated(f"u{number}", number)
+        heads = np.broadcast_to(artifact["smh"], (L, H, I, STEPS)).copy()
+        heads[:, :, -1] *= (-1) ** number
+        many.append(replace_attention(artifact, heads))
+    classes = correlate(many, poolings=POOLINGS, rows="all").classes
+    word, end = (
+        pick(classes, attention="ca_mean", saliency="smh", by="class", group=name)
+        for name in ("word", "end")
+    )
+    assert word[["mean", "low", "high"]].tolist() == pytest.approx([1, 1, 1])
+    assert end["mean"] == pytest.approx(0, abs=1e-12)
+    # Twelve values of 1 and -1: a t interval of a mean.
+    half = t.ppf(0.975, 11) * np.std([1, -1] * 6, ddof=1) / np.sqrt(12)
+    assert [-end["low"], end["high"]] == pytest.approx([half, half], rel=0.2)
+
+
+# Other kinds of attention
+
+
+def test_other_kinds_are_correlated_beside_the_weights(tables, artifacts):
+    rng = np.random.default_rng(0)
+    heads = {kind: rng.random((L, H, I, STEPS)) for kind in ("vn", "ro")}
+    first = artifacts[0]
+    more = {
+        name: values for kind in heads for name, values in attention_maps(heads[kind], kind).items()
+    }
+    with_kinds = correlate(
+        [Artifact(first.arrays | more, first.meta)], poolings=POOLINGS, rows="all"
+    )
+    alone = correlate([first], poolings=POOLINGS, rows="all")
+    for kind, values in heads.items():
+        row = pick(
+            with_kinds.summary, attention=f"{kind}_head", layer=1, head=2, saliency="smh",
+            **HEADLINE,
+        )  # fmt: skip
+        assert row["rho"] == pytest.approx(row_mean(pearsonr, values[1, 2], first["smh"]))
+    others = with_kinds.summary[~with_kinds.summary["attention"].str.startswith("ca_")]
+    assert set(zip(others["metric"], others["normalise"], strict=True)) == set(FEW_VARIANTS)
+    assert len(others) == 2 * (1 + L + L * H) * 3 * len(FEW_VARIANTS)
+    # What is said of the weights does not change.
+    same = with_kinds.summary[with_kinds.summary["attention"].str.startswith("ca_")]
+    pd.testing.assert_frame_equal(same.reset_index(drop=True), alone.summary)
+    pd.testing.assert_frame_equal(with_kinds.best_heads, alone.best_heads)
 
 
 def replace_attention(artifact, heads):

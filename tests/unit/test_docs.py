@@ -51,8 +51,8 @@ STEPS = ("decode", "attention", "smx", "smh", *GRADIENTS, "aggregate", "deletion
 TABLES = (
     "decode/transcripts", "decode/scores", "correlate/utterances", "correlate/summary",
     "correlate/reliability", "correlate/mixing", "correlate/best_heads", "correlate/masks",
-    "deletion/curves", "deletion/auc", "deletion/size", "sensitivity/sensitivity",
-    "timestamps/words", "timestamps/utterances", "timestamps/summary",
+    "correlate/classes", "deletion/curves", "deletion/auc", "deletion/size",
+    "sensitivity/sensitivity", "timestamps/words", "timestamps/utterances", "timestamps/summary",
 )  # fmt: skip
 
 # Where the examples of docs/results.md find their files.
@@ -129,8 +129,8 @@ def written_tables(root, utterance, made):
     frames = [
         transcripts, scores, correlations.utterances, correlations.summary,
         correlations.reliability, correlations.mixing, correlations.best_heads, correlations.masks,
-        deletion.curves, deletion.areas, deletion.sizes, designs, timed.words,
-        timed.utterances, timed.summary,
+        correlations.classes, deletion.curves, deletion.areas, deletion.sizes, designs,
+        timed.words, timed.utterances, timed.summary,
     ]  # fmt: skip
     tables = {}
     for name, frame in zip(TABLES, frames, strict=True):
@@ -206,6 +206,17 @@ def test_columns_are_those_that_the_step_writes(results, table):
     ]
     assert len(listed) == len(columns)
     assert all(column in names for column, names in zip(columns, listed, strict=True)), listed
+
+
+def test_columns_of_the_rows_are_those_that_are_written(results):
+    table = correlate([results.artifact("aggregate")], poolings=list(POOLINGS), rows="all").rows
+    path = results.root / "rows.parquet"
+    write_table(table, RUN, path)
+    listed = [
+        first.strip("`")
+        for first, _ in table_rows(section("results.md", "`correlate/rows.parquet`"))
+    ]
+    assert listed == list(pd.read_parquet(path).columns)
 
 
 def test_transcripts_of_translation_have_the_other_column(results):

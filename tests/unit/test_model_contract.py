@@ -265,7 +265,7 @@ def test_encoder_attention_sums_to_one_or_is_refused(model, case, family):
     found = model.encoder_attention(case.inputs[:1], case.padding_value)
     steps = case.states.shape[1]
     assert found.dtype == np.float32
-    assert found.shape[2:] == (steps, steps)
+    assert found.shape[1:] == (steps, steps)
     np.testing.assert_allclose(found.sum(-1), 1, atol=1e-5)
 
 

@@ -22,6 +22,7 @@ from tests.unit.planted import (
     Truth,
     energies,
     misplaced_attention,
+    mixing_matrix,
     reading_attention,
     said_steps,
 )
@@ -186,6 +187,26 @@ def test_mixing_is_recovered(find):
     assert (np.diff(deltas) > 0.01).all()
     recovered = [find("mixing", "mixing", mixing).measured for mixing in MIXINGS]
     assert recovered == pytest.approx(MIXINGS, abs=0.03)
+
+
+@pytest.mark.parametrize("mixing", [0.0, 0.25, 0.5])
+def test_rolled_out_attention_is_correlated_as_planted(studies, mixing):
+    study = studies.mixed[mixing]
+    row = headline(
+        study.run(0, MANY_MASKS).tables.summary,
+        saliency="smx_avg2d", attention="ro_head", layer=READING, head=LOOKING,
+    )  # fmt: skip
+
+    def rolled_out(n_steps):
+        return reading_attention(n_steps) @ mixing_matrix(n_steps, mixing)
+
+    planted = planted_rho(study.truths(), "smx", rolled_out)
+    assert row["rho_corrected"] == pytest.approx(planted, abs=0.02)
+
+
+def test_mixing_that_rollout_cannot_say_gives_no_rows(studies):
+    summary = studies.mixed[0.75].run(0, MANY_MASKS).tables.summary
+    assert {name[:2] for name in summary["attention"]} == {"ca", "vn"}
 
 
 # 6. Reliability tells what noise does, and the correction undoes it.

@@ -252,5 +252,5 @@ def test_hidden_steps_could_as_well_not_be_there(model, states, hypothesis, occl
 def test_encoder_attention_rows_sum_to_one(model, decoded):
     inputs = torch.from_numpy(decoded["features"])[None]
     found = model.encoder_attention(inputs, float(decoded["padding_value"]))
-    assert found.shape == (4, 6, 1500, 1500)
+    assert found.shape == (4, 1500, 1500)
     np.testing.assert_allclose(found.sum(-1), 1, atol=1e-4)

@@ -47,6 +47,14 @@ rule correlate:
             subcategory="{model} on {dataset}, {task}",
             labels={"table": "masks"},
         ),
+        classes=report(
+            RUN + "/correlate/classes.csv",
+            caption="../report/classes.rst",
+            category="Tables",
+            subcategory="{model} on {dataset}, {task}",
+            labels={"table": "classes of tokens"},
+        ),
+        rows=RUN + "/correlate/rows.parquet",
     log:
         "results/logs/{dataset}/{model}/{task}/correlate.log",
     benchmark:

@@ -17,5 +17,7 @@ with logging_to(Path(snakemake.log[0])):
     run = study.runs[wildcards.dataset, wildcards.model, wildcards.task]
     aggregated = load_shards(run, snakemake.input.aggregate, "aggregate")
     tables = correlate(aggregated, poolings=params.poolings, rows=params.rows, seed=params.seed)
-    for name in ("utterances", "reliability", "summary", "mixing", "best_heads", "masks"):
+    for name in (
+        "utterances", "reliability", "summary", "mixing", "best_heads", "masks", "rows", "classes",
+    ):  # fmt: skip
         write_table(getattr(tables, name), run, Path(snakemake.output[name]))

@@ -236,9 +236,11 @@ class Model(Protocol):
         """Return the attention of a teacher-forced pass over ``tokens``; ``states`` has N = 1."""
 
     def encoder_attention(self, features: torch.Tensor, padding_value: float) -> np.ndarray:
-        """Return the encoder's self-attention, float32 [layers, H, steps, steps]; N = 1.
+        """Return the encoder's self-attention, float32 [layers, steps, steps]; N = 1.
 
-        Entry ``[l, h, i, j]`` is what step i takes from step j; rows over all steps sum to 1.
+        The mean over the heads of each layer, from input to output: all heads of a deep encoder
+        over 30 s would be gigabytes. Entry ``[l, i, j]`` is what step i takes from step j; rows
+        over all steps sum to 1.
 
         Raises
         ------

@@ -274,10 +274,11 @@ class TransformersModel(Model):
 
     @torch.inference_mode()
     def encoder_attention(self, features: torch.Tensor, padding_value: float) -> np.ndarray:
-        """Return self-attention [layers, H, steps, steps] of one utterance [1, T, F]."""
+        """Return self-attention [layers, steps, steps], mean over heads, of one [1, T, F]."""
         with self._eager(), self._autocast():
             output = self._encoder(self._inputs(features, padding_value), output_attentions=True)
-        return np.stack([layer[0].float().cpu().numpy() for layer in output.attentions])
+        means = [layer[0].float().mean(dim=0) for layer in output.attentions]
+        return torch.stack(means).cpu().numpy()
 
     def layers(self) -> list[torch.nn.Module]:
         """Return the decoder's norm and layers, its embeddings, then the same of the encoder."""

@@ -4,18 +4,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from s2txai.aggregate import attention_maps, gradient_maps, saliency_maps
+from s2txai.aggregate import all_attention_maps, gradient_maps, kinds_of, saliency_maps
 from s2txai.artifacts import Artifact, check_same_source, save
 from s2txai.log import Progress
 from s2txai.provenance import describe, source_of
 from s2txai.saliency.estimators import maps_of
 
-_HEADS = {
-    "ca_head": ["layer", "head", "token", "step"],
-    "ca_layer": ["layer", "token", "step"],
-    "ca_mean": ["token", "step"],
-    "padding_mass": ["layer", "head", "token"],
+_PARTS = {
+    "head": ["layer", "head", "token", "step"],
+    "layer": ["layer", "token", "step"],
+    "mean": ["token", "step"],
 }
+_PADDING_MASS = {"padding_mass": ["layer", "head", "token"]}
+_KIND_UNITS = {"ca": "share", "vn": "norm", "ro": "share"}
 # The estimator of SPES.
 MEAN = {"smx": "mean", "smh": "mean"}
 
@@ -83,21 +84,30 @@ def _aggregate(
     masked = {"smx": smx, "smh": smh} | {
         method: found for method, found in gradients.items() if "n_masks" in found.arrays
     }
+    maps = all_attention_maps(attention.arrays)
     arrays = {
-        **attention_maps(attention["cross_attention"]),
+        **maps,
         "padding_mass": attention["padding_mass"],
         **saliency,
         **{f"n_masks_{step}": found["n_masks"].sum() for step, found in masked.items()},
         **{name: decoded[name] for name in _TOKENS},
     }
     half = ["split", "half", "token", "step"]
+    parts = {
+        f"{kind}_{part}": (kind, names) for kind in kinds_of(maps) for part, names in _PARTS.items()
+    }
     axes = {
-        **_HEADS,
+        **{name: names for name, (_, names) in parts.items()},
+        **_PADDING_MASS,
         **{name: half if name.endswith("_halves") else ["token", "step"] for name in saliency},
         **{f"n_masks_{step}": [] for step in masked},
         **{name: ["token"] for name in _TOKENS},
     }
-    units = dict.fromkeys(saliency, "nat") | dict.fromkeys(_HEADS, "share")
+    units = {
+        **dict.fromkeys(saliency, "nat"),
+        **{name: _KIND_UNITS[kind] for name, (kind, _) in parts.items()},
+        **dict.fromkeys(_PADDING_MASS, "share"),
+    }
     parameters = {
         "poolings": list(poolings),
         "smx": {**smx.meta["parameters"], "estimator": estimators["smx"]},

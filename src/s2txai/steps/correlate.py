@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from s2txai.aggregate import is_linear
+from s2txai.aggregate import is_linear, kinds_of
 from s2txai.artifacts import Artifact
 from s2txai.bootstrap import interval, mean_and_interval, resampled_means, resamples
 from s2txai.correlate import choose_rows, correlations, is_constant
@@ -15,6 +16,7 @@ from s2txai.errors import UserError
 from s2txai.saliency.gradient_statistics import GRADIENTS
 from s2txai.saliency.reliability import ceiling, half_correlation, spearman_brown
 from s2txai.signature import signature, spread
+from s2txai.steps.classes import class_table, rows_of_utterance
 
 # The first is the headline; the others are shown beside it.
 VARIANTS = (
@@ -22,7 +24,12 @@ VARIANTS = (
     ("pearson", "none"),
     ("pearson", "frame"),
     ("spearman", "token"),
+    ("kendall", "token"),
+    ("cosine", "token"),
+    ("overlap", "token"),
 )
+# Of kinds of attention other than the weights themselves, to keep the tables small.
+FEW_VARIANTS = (("pearson", "token"), ("spearman", "token"))
 ATTENTION = ["attention", "layer", "head"]
 MEASURE = ["saliency", "metric", "normalise", "rows"]
 
@@ -47,6 +54,10 @@ class Tables:
         The head that agrees best with each saliency map, cross-validated.
     masks
         Masks behind the maps of each utterance, and the reliability they reached.
+    rows
+        The headline of every row, for all heads and each layer.
+    classes
+        Means of these by class of token and by third of the hypothesis.
     """
 
     utterances: pd.DataFrame
@@ -55,6 +66,8 @@ class Tables:
     mixing: pd.DataFrame
     best_heads: pd.DataFrame
     masks: pd.DataFrame
+    rows: pd.DataFrame
+    classes: pd.DataFrame
 
 
 def correlate(
@@ -87,6 +100,10 @@ def correlate(
     summary = _summary(utterances, reliability)
     resampled = _resample(utterances, halves, summary, len(aggregated), seed)
     mixing = _mixing(summary, poolings, resampled)
+    by_row = pd.concat(
+        [_rows_of_utterance(artifact, saliencies, rows) for artifact in aggregated],
+        ignore_index=True,
+    )
     return Tables(
         utterances,
         reliability,
@@ -94,6 +111,8 @@ def correlate(
         mixing,
         best_heads(utterances, seed),
         _masks(aggregated),
+        by_row,
+        _sign(_classes(by_row, aggregated, rows, seed), aggregated),
     )
 
 
@@ -253,16 +272,16 @@ def _chosen_rows(artifact: Artifact, saliencies: Sequence[str], wanted: np.ndarr
     return np.asarray(wanted & ~constant)
 
 
-def _attention_maps(artifact: Artifact) -> tuple[pd.DataFrame, np.ndarray]:
-    """Return the names of the M attention maps and the maps [M, I, T']."""
-    L, H = artifact["ca_head"].shape[:2]
+def _attention_maps(artifact: Artifact, kind: str) -> tuple[pd.DataFrame, np.ndarray]:
+    """Return the names of the M attention maps of a kind and the maps [M, I, T']."""
+    mean, layers, heads = (artifact[f"{kind}_{part}"] for part in ("mean", "layer", "head"))
+    L, H = heads.shape[:2]
     names = [
-        ("ca_mean", None, None),
-        *(("ca_layer", layer, None) for layer in range(L)),
-        *(("ca_head", layer, head) for layer in range(L) for head in range(H)),
+        (f"{kind}_mean", None, None),
+        *((f"{kind}_layer", layer, None) for layer in range(L)),
+        *((f"{kind}_head", layer, head) for layer in range(L) for head in range(H)),
     ]
-    heads = artifact["ca_head"].reshape(L * H, *artifact["ca_mean"].shape)
-    maps = np.concatenate([artifact["ca_mean"][None], artifact["ca_layer"], heads])
+    maps = np.concatenate([mean[None], layers, heads.reshape(L * H, *mean.shape)])
     # Layer and head are whole numbers that may be absent.
     return pd.DataFrame(names, columns=ATTENTION).astype({"layer": "Int64", "head": "Int64"}), maps
 
@@ -271,10 +290,10 @@ def _correlate_utterance(artifact: Artifact, saliencies: Sequence[str], rows: st
     wanted = choose_rows(rows, artifact["pieces"].tolist(), artifact["roles"].tolist())
     chosen = _chosen_rows(artifact, saliencies, wanted)
     n_left_out = int((wanted & ~chosen).sum())
-    names, maps = _attention_maps(artifact)
+    kinds = {kind: _attention_maps(artifact, kind) for kind in kinds_of(artifact.arrays)}
     tables = []
-    for saliency in saliencies:
-        for metric, normalise in VARIANTS:
+    for saliency, (kind, (names, maps)) in product(saliencies, kinds.items()):
+        for metric, normalise in VARIANTS if kind == "ca" else FEW_VARIANTS:
             found = correlations(
                 maps[:, chosen], artifact[saliency][chosen], metric=metric, normalise=normalise
             )
@@ -292,6 +311,21 @@ def _correlate_utterance(artifact: Artifact, saliencies: Sequence[str], rows: st
             )
     columns = ["utterance", *ATTENTION, *MEASURE, "value", "n_rows", "n_constant_rows"]
     return pd.concat(tables, ignore_index=True)[columns]
+
+
+def _rows_of_utterance(artifact: Artifact, saliencies: Sequence[str], rows: str) -> pd.DataFrame:
+    wanted = choose_rows(rows, artifact["pieces"].tolist(), artifact["roles"].tolist())
+    return rows_of_utterance(artifact, saliencies, _chosen_rows(artifact, saliencies, wanted))
+
+
+def _classes(
+    by_row: pd.DataFrame, aggregated: Sequence[Artifact], rows: str, seed: int
+) -> pd.DataFrame:
+    table = class_table(by_row, [artifact.meta["utterance"] for artifact in aggregated], seed)
+    place = table.columns.get_loc("saliency") + 1
+    for name, value in reversed([*zip(MEASURE[1:], (*VARIANTS[0], rows), strict=True)]):
+        table.insert(place, name, value)
+    return table
 
 
 def _halves_of_utterance(artifact: Artifact, saliencies: Sequence[str], rows: str) -> pd.DataFrame:

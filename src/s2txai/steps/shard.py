@@ -96,11 +96,17 @@ def keep(
     units: Mapping[str, str],
     compute: Callable[[], Mapping[str, np.ndarray]],
 ) -> Path:
-    """Compute a step's arrays for one utterance unless the store has them; return the entry."""
+    """Compute a step's arrays for one utterance unless the store has them; return the entry.
+
+    ``axes`` and ``units`` may describe more arrays than are computed: not every model has all.
+    """
     entry = entry_path(place, step, source, parameters)
     if not entry.exists():
         stated = {**parameters, "precision": place.model.precision}
-        save(entry, compute(), describe(step, source, stated, axes, units))
+        arrays = compute()
+        axes = {name: names for name, names in axes.items() if name in arrays}
+        units = {name: unit for name, unit in units.items() if name in arrays}
+        save(entry, arrays, describe(step, source, stated, axes, units))
     return entry
 
 

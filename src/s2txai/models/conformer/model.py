@@ -280,10 +280,11 @@ class ConformerModel(Model):
 
     @torch.inference_mode()
     def encoder_attention(self, features: torch.Tensor, padding_value: float) -> np.ndarray:
-        """Return self-attention [layers, H, steps, steps] of one utterance [1, T, F]."""
+        """Return self-attention [layers, steps, steps], mean over heads, of one [1, T, F]."""
         with self._autocast():
             output = self._network.encoder(features, keep_attention=True)
-        return np.stack([layer[0].float().cpu().numpy() for layer in output.attention])
+        means = [layer[0].float().mean(dim=0) for layer in output.attention]
+        return torch.stack(means).cpu().numpy()
 
     def layers(self) -> list[nn.Module]:
         """Return the outputs, the decoder's layers, its embeddings, then those of the encoder."""
