@@ -18,5 +18,5 @@ ALGORITHM_VERSIONS = {
     "sensitivity": 1,
     "timestamps": 1,
     "score": 2,
-    "report": 4,
+    "report": 5,
 }
