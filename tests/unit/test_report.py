@@ -20,6 +20,7 @@ from s2txai.report.figures import draw_input, head_correlations, render_png
 from s2txai.report.layers import by_layer, layers_table
 from s2txai.report.names import row_labels
 from s2txai.report.page import Facts, RunFiles, write_report
+from s2txai.report.page import _explorer as list_of_explorer
 from s2txai.report.profiles import profiles
 from s2txai.report.runs import read_run
 from s2txai.report.sensitivity import by_design, sensitivity_table
@@ -552,6 +553,13 @@ def test_paper_has_no_areas_for_bleu(two: Path) -> None:
     root = two.joinpath("results", *key)
     run = read_run(RunFiles(*key, root, {"0000": IDS[:1]}, {}))
     assert deletion_table(run, PaperFigures(PAPER)).header[-1] == "area of BLEU (0–100)"
+
+
+def test_only_many_utterances_have_a_filter(files: RunFiles) -> None:
+    run = read_run(files)
+    many = replace(run, utterances=[run.utterances[0]] * 11)
+    assert not list_of_explorer(replace(run, utterances=many.utterances[:10]))["has_filter"]
+    assert list_of_explorer(many)["has_filter"]
 
 
 def test_no_two_runs_share_a_name(files: RunFiles) -> None:

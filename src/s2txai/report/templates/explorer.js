@@ -3,8 +3,9 @@
 // only ever set as text.
 (() => {
   const waiting = new Map(); // by run and id: what receives the data of a script under way
-  const LINES = [["#0072B2", []], ["#E69F00", []], ["#D55E00", [6, 3]], ["#CC79A7", [2, 2]],
-    ["#009E73", [8, 3, 2, 3]], ["#56B4E9", [4, 4]], ["#767676", [1, 3]]];
+  // Colour and dashes of a line; hues of Okabe and Ito, as dark or light as the page needs.
+  const LINES = { ca: ["--line-ca", []], smx: ["--line-smx", []], smh: ["--line-smh", [8, 3]],
+    grad: ["--line-grad", [3, 3]], other: ["--ink", [8, 3, 2, 3]] };
   const SHORTEST = 0.2; // seconds that are played: less cannot be heard
 
   window.s2txaiExplorer = (record) => {
@@ -186,7 +187,7 @@
         const share = high > low ? (value - low) / (high - low) : 0;
         context.lineTo(((i + 0.5) * row.width * width) / view.duration, bottom - 4 - share * (bottom - 10));
       });
-      [context.strokeStyle] = style;
+      context.strokeStyle = colourOf(style[0]);
       context.setLineDash(style[1]);
       context.lineWidth = 2;
       context.stroke();
@@ -315,11 +316,22 @@
   function legendItem(entry, attention) {
     const [colour, dashes] = entry.style;
     const swatch = element("span", { className: "swatch" });
-    swatch.style.borderTop = `3px ${dashes.length ? "dashed" : "solid"} ${colour}`;
+    swatch.style.borderTop = `3px ${dashes.length ? "dashed" : "solid"} var(${colour})`;
     const rho = entry.row.columns.length === attention.columns.length && entry.name !== "ca"
       ? correlation(entry.row.columns, attention.columns) : NaN;
     const text = Number.isNaN(rho) ? entry.label : `${entry.label} (ρ with CA ${rho.toFixed(2).replace("-", "−")})`;
     return element("li", {}, swatch, text);
+  }
+
+  // One map of each kind, and the chosen one: more lines could not be told apart.
+  function linesOf(rows, chosen) {
+    const firstSmx = rows.find((entry) => entry.name.startsWith("smx_"));
+    const styleOf = (entry) => {
+      if (entry === firstSmx) return LINES.smx;
+      if (["ca", "smh", "grad"].includes(entry.name)) return LINES[entry.name];
+      return entry.name === chosen ? LINES.other : null;
+    };
+    return rows.map((entry) => ({ ...entry, style: styleOf(entry) })).filter((entry) => entry.style);
   }
 
   function nameOfChoice(state, label) {
@@ -336,9 +348,7 @@
     function draw() {
       const rows = rowsOf(view, state);
       const chosen = rows.find((entry) => entry.name === state.map);
-      // Cells finer than a step would make a second line of the same map.
-      const lines = rows.filter((entry) => entry.name !== "smx_full" || state.map === "smx_full")
-        .map((entry, i) => ({ ...entry, style: LINES[i % LINES.length] }));
+      const lines = linesOf(rows, state.map);
       drawMap(parts.above, view, chosen && chosen.row);
       drawLines(parts.below, view, lines);
       parts.legend.replaceChildren(...lines.map((line) => legendItem(line, rows[0].row)));
@@ -353,7 +363,7 @@
       const { start, end } = state.region;
       parts.status.textContent = `“${token}”: most salient ${seconds(start)}–${seconds(end)} s (${name})`;
       parts.above.setAttribute("aria-label", `${view.timeOnly ? "Waveform" : "Spectrogram"} with ${parts.status.textContent}`);
-      parts.below.setAttribute("aria-label", `Rows of all maps for the token ${token}, each from its least to its greatest value`);
+      parts.below.setAttribute("aria-label", `Rows of the maps for the token ${token}, each from its least to its greatest value`);
       parts.region.style.left = `${(100 * start) / view.duration}%`;
       parts.region.style.width = `${(100 * (end - start)) / view.duration}%`;
     }
