@@ -19,5 +19,5 @@ ALGORITHM_VERSIONS = {
     "timestamps": 1,
     "heads": 1,
     "score": 2,
-    "report": 4,
+    "report": 5,
 }

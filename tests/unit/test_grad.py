@@ -388,7 +388,7 @@ def test_the_page_shows_every_method(toy, tmp_path):
     files = RunFiles(*KEY, toy.results, run.shards, recordings)
     write_report(
         [files], tmp_path / "index.html", tmp_path / "sweep.csv", tmp_path / "layers.csv",
-        tmp_path / "figures", facts,
+        tmp_path / "figures", tmp_path / "explorer", facts,
     )  # fmt: skip
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     for name in ("GRAD", "input × gradient", "integrated gradients"):

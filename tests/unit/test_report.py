@@ -20,6 +20,7 @@ from s2txai.report.figures import draw_input, head_correlations, render_png
 from s2txai.report.layers import by_layer, layers_table
 from s2txai.report.names import row_labels
 from s2txai.report.page import Facts, RunFiles, write_report
+from s2txai.report.page import _explorer as list_of_explorer
 from s2txai.report.profiles import profiles
 from s2txai.report.runs import read_run
 from s2txai.report.sensitivity import by_design, sensitivity_table
@@ -67,15 +68,17 @@ class Page(HTMLParser):
         self.tags.append((tag, dict(attrs)))
 
     def handle_data(self, data: str) -> None:
-        self.text += data
+        # The program is no text of the page.
+        if not self.tags or self.tags[-1][0] != "script":
+            self.text += data
 
     def having(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.tags if name == tag]
 
 
 def write(folder: Path, *runs: RunFiles, facts: Facts = FACTS) -> None:
-    outputs = [folder / name for name in ("index.html", "sweep.csv", "layers.csv", "figures")]
-    write_report(runs, *outputs, facts)
+    names = ("index.html", "sweep.csv", "layers.csv", "figures", "explorer")
+    write_report(runs, *(folder / name for name in names), facts)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +104,8 @@ def test_hostile_transcript_is_text(page: Page) -> None:
     assert HOSTILE in page.text
     assert "He might </td><img src=x onerror=alert(1)>" in page.text
     assert "none <&>" in page.text
-    assert not page.having("script")
+    # The program of the page itself.
+    assert page.having("script") == [{}]
     assert all("onerror" not in attributes for _, attributes in page.tags)
 
 
@@ -257,7 +261,7 @@ def test_same_results_give_the_same_bytes(
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1")
     write(tmp_path, files)
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(written) == 3 + 14
+    assert len(written) == 3 + 14 + len(IDS)
     for path in written:
         assert path.read_bytes() == (report / path.relative_to(tmp_path)).read_bytes(), path.name
 
@@ -549,6 +553,13 @@ def test_paper_has_no_areas_for_bleu(two: Path) -> None:
     root = two.joinpath("results", *key)
     run = read_run(RunFiles(*key, root, {"0000": IDS[:1]}, {}))
     assert deletion_table(run, PaperFigures(PAPER)).header[-1] == "area of BLEU (0–100)"
+
+
+def test_only_many_utterances_have_a_filter(files: RunFiles) -> None:
+    run = read_run(files)
+    many = replace(run, utterances=[run.utterances[0]] * 11)
+    assert not list_of_explorer(replace(run, utterances=many.utterances[:10]))["has_filter"]
+    assert list_of_explorer(many)["has_filter"]
 
 
 def test_no_two_runs_share_a_name(files: RunFiles) -> None:

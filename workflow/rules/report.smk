@@ -24,6 +24,7 @@ rule report:
         timestamps=timed_tables("summary.csv"),
         decode=shard_directories("decode"),
         aggregate=shard_directories("aggregate"),
+        smx=shard_directories("smx"),
         paper=os.path.relpath(ROOT / "config" / "paper_reference.csv"),
     output:
         page=report(
@@ -53,6 +54,8 @@ rule report:
             subcategory=run_of_figure,
             labels={"figure": "{figure}"},
         ),
+        # The page loads from it what is opened.
+        explorer=directory("results/report/explorer"),
     log:
         "results/logs/report.log",
     benchmark:

@@ -40,5 +40,6 @@ with logging_to(Path(snakemake.log[0])):
         Path(snakemake.output.sweep),
         Path(snakemake.output.layers),
         Path(snakemake.output.figures),
+        Path(snakemake.output.explorer),
         facts,
     )

@@ -1,25 +1,27 @@
 """The page: one HTML file that holds its figures and recordings and needs no network."""
 
 import base64
-import io
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import soundfile
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from s2txai.artifacts import replacing
-from s2txai.datasets import Utterance, parse_task
+from s2txai.datasets import parse_task
 from s2txai.report import figures as draw
 from s2txai.report import tables
 from s2txai.report.comparison import comparison
+from s2txai.report.explorer import recording, source_of_data, write_explorer
 from s2txai.report.layers import by_layer, layers_table
 from s2txai.report.names import map_name, row_labels, score_name
 from s2txai.report.profiles import profiles
@@ -37,7 +39,7 @@ N_OPEN = 5  # utterances of a run shown at once; the rest unfolds
 N_FIGURED = 20
 N_FIGURED_IN_ALL = 60
 FEW_UTTERANCES = 20
-SAMPLING_RATE = 16_000  # Hz, of the recordings in the page
+N_UNFILTERED = 10  # utterances of the explorer's list without a field to filter it
 
 __all__ = ["Facts", "RunFiles", "write_report"]
 
@@ -91,9 +93,15 @@ class Picture:
 
 
 def write_report(
-    runs: Sequence[RunFiles], output: Path, table: Path, layers: Path, figures: Path, facts: Facts
+    runs: Sequence[RunFiles],
+    output: Path,
+    table: Path,
+    layers: Path,
+    figures: Path,
+    explorer: Path,
+    facts: Facts,
 ) -> None:
-    """Write the page, the tables of all runs, and the figures as PNG and PDF.
+    """Write the page, the tables of all runs, the figures as PNG and PDF, the explorer's data.
 
     Parameters
     ----------
@@ -107,6 +115,8 @@ def write_report(
         The CSV of all runs layer by layer.
     figures
         Directory of the figures.
+    explorer
+        Directory of the explorer's data, ``explorer`` beside the page.
     facts
         What was run.
 
@@ -121,6 +131,8 @@ def write_report(
     sections = [_section(run, figures, paper, n_figured) for run in found]
     rows = sweep(found)
     layer_rows = by_layer(found)
+    for run in found:
+        write_explorer(run, explorer)
     for path, frame in ((table, rows), (layers, layer_rows)):
         with replacing(path) as partial:
             frame.to_csv(partial, index=False)
@@ -132,11 +144,14 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    program = _template_text("explorer.js")
     page = environment.get_template("index.html.j2").render(
         comparison=_comparison(rows, keys, figures, paper),
         sensitivity=_sensitivity(found, keys, figures),
         layers=_layers(layer_rows, keys, _main_pooling(saliencies(rows)), figures, paper),
         sections=sections,
+        program=Markup(program),
+        program_hash=_content_hash(program),
         facts=facts,
         config=yaml.safe_dump(dict(facts.config), sort_keys=False, allow_unicode=True),
         paper=paper.table(),
@@ -146,6 +161,17 @@ def write_report(
     )
     with replacing(output) as partial:
         partial.write_text(page, encoding="utf-8")
+
+
+def _template_text(name: str) -> str:
+    """Return a file that lies beside the templates, as it is."""
+    return resources.files("s2txai.report").joinpath("templates", name).read_text("utf-8")
+
+
+def _content_hash(text: str) -> str:
+    """Return what the page's policy says of the one script that may run."""
+    digest = hashlib.sha256(text.encode("utf-8")).digest()
+    return f"sha256-{base64.b64encode(digest).decode('ascii')}"
 
 
 def _used(entries: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
@@ -294,6 +320,7 @@ def _section(run: Run, figures: Path, paper: tables.PaperFigures, n_figured: int
         "deletion_figure": _deletion_figure(run, figures),
         "padding_figure": _padding_figure(run, figures),
         "utterances": [_utterance(run, facts, figures) for facts in run.utterances[:n_figured]],
+        "explorer": _explorer(run),
         "n_open": N_OPEN,
         "n_without_figure": max(0, len(run.utterances) - n_figured),
     }
@@ -383,6 +410,22 @@ def _transcripts(run: Run) -> list[dict[str, str]]:
         }
         for row in table.to_dict("records")
     ]
+
+
+def _explorer(run: Run) -> dict[str, Any]:
+    """Return the explorer's list: an utterance, the beginning of its text, where its data lie."""
+    texts = run.tables["transcripts"].set_index("utterance")["hypothesis"]
+    return {
+        "entries": [
+            {
+                "id": facts.id,
+                "text": str(texts.get(facts.id, "")),
+                "source": source_of_data(run.files, facts.id),
+            }
+            for facts in run.utterances
+        ],
+        "has_filter": len(run.utterances) > N_UNFILTERED,
+    }
 
 
 def _picture(figure: Figure, figures: Path, files: str, alt: str, caption: str) -> Picture:
@@ -493,7 +536,7 @@ def _utterance(run: Run, facts: UtteranceFacts, figures: Path) -> dict[str, Any]
         "id": facts.id,
         "picture": picture,
         "correlations": listed,
-        "audio": _recording(run.files.audio[facts.id]),
+        "audio": recording(run.files.audio[facts.id]),
         "duration": tables.number_text(facts.duration, ".1f"),
         "hypothesis": str(decoded["text"]),
     }
@@ -508,11 +551,3 @@ def _utterance_correlations(run: Run, utterance: str, saliencies: Sequence[str])
         & (rows["normalise"] == "token")
     ].set_index("saliency")["value"]
     return {name: _rounded(rows[name]) or "not defined" for name in saliencies}
-
-
-def _recording(utterance: Utterance) -> str:
-    # Lossless, and half as large as WAV.
-    buffer = io.BytesIO()
-    samples = utterance.read(SAMPLING_RATE)
-    soundfile.write(buffer, samples, SAMPLING_RATE, format="FLAC", subtype="PCM_16")
-    return _data_uri("audio/flac", buffer.getvalue())
