@@ -1,6 +1,7 @@
 """Reading recorded speech."""
 
 import hashlib
+import math
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,6 +16,8 @@ from s2txai.store import fingerprint
 SHORTEST = 0.1  # s; less holds no speech, and some features need a few frames
 # s; ends of segments are rounded, and conversion may drop the last samples of a recording.
 LARGEST_EXCESS = 0.1
+# Numbers in the table of the filter that resamples; 44.1 to 16 kHz takes 70,560.
+_LARGEST_FILTER = 10_000_000
 
 
 def audio_duration(path: Path, *, offset: float = 0.0, duration: float | None = None) -> float:
@@ -68,7 +71,8 @@ def read_audio(
     Raises
     ------
     UserError
-        As :func:`audio_duration`, and if the audio holds NaN, infinity or nothing but silence.
+        As :func:`audio_duration`, and if the audio breaks off before the end its header states, has
+        a rate that is no usual one, or holds NaN, infinity or nothing but silence.
     """
     audio_duration(path, offset=offset, duration=duration)
     first, n_samples = _part(path, _header(path), offset, duration)
@@ -77,16 +81,29 @@ def read_audio(
         channels, rate = soundfile.read(
             path, start=first, frames=n_samples, dtype="float32", always_2d=True
         )  # (samples, C)
-    except (soundfile.SoundFileError, OSError) as error:
+    # Memory is what runs out if the header states more samples than there are.
+    except (soundfile.SoundFileError, OSError, MemoryError) as error:
         raise UserError(
             f"{path} cannot be read as audio ({error}); convert it to WAV or FLAC."
         ) from error
+    if n_samples - len(channels) >= LARGEST_EXCESS * rate:
+        raise UserError(
+            f"{name} breaks off after {len(channels) / rate:.3f} of {n_samples / rate:.3f} s; copy "
+            "or convert the recording again."
+        )
     samples: npt.NDArray[np.float32] = channels.mean(axis=1)  # (samples,)
     if not np.isfinite(samples).all():
         raise UserError(f"{name} holds samples that are NaN or infinite; record or convert again.")
     if not samples.any():
         raise UserError(f"{name} holds nothing but silence; leave the utterance out.")
-    return samples if rate == sampling_rate else _resample(samples, rate, sampling_rate)
+    if rate == sampling_rate:
+        return samples
+    if rate * sampling_rate // math.gcd(rate, sampling_rate) ** 2 > _LARGEST_FILTER:
+        raise UserError(
+            f"{path} has {rate} samples a second, from which {sampling_rate} are not made; convert "
+            f"it to {sampling_rate}."
+        )
+    return _resample(samples, rate, sampling_rate)
 
 
 @dataclass(frozen=True)
