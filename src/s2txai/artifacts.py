@@ -7,6 +7,7 @@ parameters, and the axes and units of every array.
 
 import io
 import json
+import math
 import uuid
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,6 +22,11 @@ import numpy.typing as npt
 from s2txai.errors import UserError
 
 FORMAT_VERSION = 1
+
+# An archive may claim sizes that no result has. Numbers shrink by less than this factor; tables of
+# equal numbers shrink by more, but are small.
+_LARGEST_FACTOR = 100
+_SMALL = 1 << 28  # bytes
 
 # Not the names of the model and the dataset: a file may serve several names with the same bytes.
 REQUIRED_META = (
@@ -142,7 +148,7 @@ def load(path: Path, step: str | None = None) -> Artifact:
         arrays = _read_members(path)
     # A damaged archive raises what zipfile, zlib, struct or NumPy happen to stumble over.
     except Exception as error:
-        raise _refusal(path, f"cannot be read ({error})") from error
+        raise _refusal(path, f"cannot be read ({' '.join(str(error).split())})") from error
     meta = _read_meta(arrays.pop("meta", None))
     if meta is None:
         raise _refusal(path, "has no readable 'meta', so it was not written by s2txai")
@@ -230,13 +236,37 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def _read_members(path: Path) -> dict[str, npt.NDArray[Any]]:
     with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        _check_members(members, path.stat().st_size)
         # Reading a member whole checks its checksum before NumPy believes its header.
-        return {
-            name.removesuffix(".npy"): np.lib.format.read_array(
-                io.BytesIO(archive.read(name)), allow_pickle=False
-            )
-            for name in archive.namelist()
-        }
+        return {info.filename.removesuffix(".npy"): _array(archive.read(info)) for info in members}
+
+
+def _check_members(members: list[zipfile.ZipInfo], n_bytes: int) -> None:
+    """Refuse archives that ``save`` does not write; no more is unpacked than they state."""
+    if len({info.filename for info in members}) < len(members):
+        raise ValueError("a name occurs twice")
+    # Other methods may ask for gigabytes before they give a byte.
+    if any(
+        info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for info in members
+    ):
+        raise ValueError("it is compressed by another method than deflate")
+    unpacked = sum(info.file_size for info in members)
+    if unpacked > max(_SMALL, _LARGEST_FACTOR * n_bytes):
+        raise ValueError(f"{n_bytes} bytes cannot hold the {unpacked} they claim to unpack to")
+
+
+def _array(data: bytes) -> npt.NDArray[Any]:
+    stream = io.BytesIO(data)
+    if np.lib.format.read_magic(stream) != (1, 0):
+        raise ValueError("an array is in another version of NumPy's format")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    # NumPy allocates what the header says before it looks for the numbers.
+    if not dtype.itemsize or math.prod(shape) * dtype.itemsize != len(data) - stream.tell():
+        raise ValueError(f"an array of shape {shape} has {len(data) - stream.tell()} bytes")
+    stream.seek(0)
+    array: npt.NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+    return array
 
 
 def _read_meta(array: npt.NDArray[Any] | None) -> dict[str, Any] | None:
@@ -244,7 +274,8 @@ def _read_meta(array: npt.NDArray[Any] | None) -> dict[str, Any] | None:
         return None
     try:
         meta = json.loads(str(array))
-    except json.JSONDecodeError:
+    # Too deep, or a number too long for Python; not JSON at all is a ValueError, too.
+    except (ValueError, RecursionError):
         return None
     return meta if isinstance(meta, dict) else None
 
@@ -252,6 +283,8 @@ def _read_meta(array: npt.NDArray[Any] | None) -> dict[str, Any] | None:
 def _axes_problem(
     arrays: Mapping[str, npt.NDArray[Any]], axes: Mapping[str, list[str]]
 ) -> str | None:
+    if not isinstance(axes, Mapping) or not all(isinstance(names, list) for names in axes.values()):
+        return "axes are not lists of names"
     if set(axes) != set(arrays):
         return f"axes are given for {sorted(axes)}, but the arrays are {sorted(arrays)}"
     for name, array in arrays.items():

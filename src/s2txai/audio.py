@@ -1,6 +1,8 @@
 """Reading recorded speech."""
 
 import hashlib
+import math
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,6 +17,12 @@ from s2txai.store import fingerprint
 SHORTEST = 0.1  # s; less holds no speech, and some features need a few frames
 # s; ends of segments are rounded, and conversion may drop the last samples of a recording.
 LARGEST_EXCESS = 0.1
+_LOWEST_RATE = 4000  # Hz; less carries no speech, and would last for hours
+# What libsndfile logs of a WAV, AIFF or AU file that breaks off: bytes stated and found.
+_BROKEN_OFF = re.compile(r"^\s*(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)", re.M)
+_UNKNOWN_LENGTH = 2**31 - 2**16  # bytes; as much or more is stated where audio came from a pipe
+# Numbers in the table of the filter that resamples; 44.1 to 16 kHz takes 70,560.
+_LARGEST_FILTER = 10_000_000
 
 
 def audio_duration(path: Path, *, offset: float = 0.0, duration: float | None = None) -> float:
@@ -33,7 +41,8 @@ def audio_duration(path: Path, *, offset: float = 0.0, duration: float | None = 
     Raises
     ------
     UserError
-        If the file is missing or is no audio, the part is not within it, or is shorter than 0.1 s.
+        If the file is missing, is no audio or breaks off, the part is not within it, or is shorter
+        than 0.1 s.
     """
     header = _header(path)
     _, n_samples = _part(path, header, offset, duration)
@@ -68,7 +77,8 @@ def read_audio(
     Raises
     ------
     UserError
-        As :func:`audio_duration`, and if the audio holds NaN, infinity or nothing but silence.
+        As :func:`audio_duration`, and if the audio breaks off before the end its header states, has
+        a rate that is no usual one, or holds NaN, infinity or nothing but silence.
     """
     audio_duration(path, offset=offset, duration=duration)
     first, n_samples = _part(path, _header(path), offset, duration)
@@ -77,16 +87,25 @@ def read_audio(
         channels, rate = soundfile.read(
             path, start=first, frames=n_samples, dtype="float32", always_2d=True
         )  # (samples, C)
-    except (soundfile.SoundFileError, OSError) as error:
+    # Memory is what runs out if the header states more samples than there are.
+    except (soundfile.SoundFileError, OSError, MemoryError) as error:
         raise UserError(
             f"{path} cannot be read as audio ({error}); convert it to WAV or FLAC."
         ) from error
+    _check_whole(name, len(channels), n_samples, rate)
     samples: npt.NDArray[np.float32] = channels.mean(axis=1)  # (samples,)
     if not np.isfinite(samples).all():
         raise UserError(f"{name} holds samples that are NaN or infinite; record or convert again.")
     if not samples.any():
         raise UserError(f"{name} holds nothing but silence; leave the utterance out.")
-    return samples if rate == sampling_rate else _resample(samples, rate, sampling_rate)
+    if rate == sampling_rate:
+        return samples
+    if rate * sampling_rate // math.gcd(rate, sampling_rate) ** 2 > _LARGEST_FILTER:
+        raise UserError(
+            f"{path} has {rate} samples a second, from which {sampling_rate} are not made; convert "
+            f"it to {sampling_rate}."
+        )
+    return _resample(samples, rate, sampling_rate)
 
 
 @dataclass(frozen=True)
@@ -112,7 +131,29 @@ def _read_header(path: Path, _size: int, _mtime_ns: int) -> _Header:
         raise UserError(
             f"{path} cannot be read as audio ({error}); convert it to WAV or FLAC."
         ) from error
+    if info.samplerate < _LOWEST_RATE:
+        raise UserError(
+            f"{path} has {info.samplerate} samples a second, too few for speech; convert the "
+            "recording again."
+        )
+    found = _BROKEN_OFF.search(info.extra_info)
+    if found and int(found[2]) < int(found[1]) < _UNKNOWN_LENGTH:
+        _check_whole(
+            path,
+            info.frames,
+            round(info.frames * int(found[1]) / max(1, int(found[2]))),
+            info.samplerate,
+        )
     return _Header(info.frames, info.samplerate)
+
+
+def _check_whole(name: object, n_samples: int, n_stated: int, rate: int) -> None:
+    """Refuse recordings that lack more than conversion may drop."""
+    if n_stated - n_samples >= LARGEST_EXCESS * rate:
+        raise UserError(
+            f"{name} breaks off after {n_samples / rate:.3f} of {n_stated / rate:.3f} s; copy or "
+            "convert the recording again."
+        )
 
 
 def _state(path: Path) -> tuple[int, int]:

@@ -68,8 +68,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark else ""
         raise UserError(f"{path}{line}: {error.problem}; correct the YAML there.") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML ({error}); correct it.") from error
+    # Also a date that is none, a number too long for Python, too deep nesting.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is not valid YAML ({reason}); correct it.") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold lines of the form 'key: value'; see the examples in it.")
     return content

@@ -1,6 +1,9 @@
 """The six steps in process: words, attention and saliency of the toy model are known."""
 
 import json
+import re
+import shutil
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
-from s2txai.artifacts import check_same_source, load, load_shard
+from s2txai.artifacts import check_same_source, load, load_shard, save
 from s2txai.datasets import parse_task, read_manifest, select, shards
 from s2txai.deletion import map_names
 from s2txai.errors import UserError
@@ -399,6 +402,71 @@ def test_a_killed_step_continues_at_its_last_checkpoint(study, monkeypatch):
     whole.decode()
     whole.smh()
     assert whole.files() == study.files()
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        largest = max(archive.infolist(), key=lambda info: info.compress_size)
+    data[largest.header_offset + largest.compress_size // 2] ^= 16
+    path.write_bytes(data)
+
+
+def of_the_other_utterance(path):
+    other = next(one for one in path.parent.parent.glob("*/*.npz") if one.parent != path.parent)
+    path.write_bytes(other.read_bytes())
+
+
+def of_other_parameters(path):
+    found = load(path)
+    meta = {**found.meta, "parameters": {**found.meta["parameters"], "beam": 7}}
+    save(path, found.arrays, meta)
+
+
+DAMAGES = (cut, flip, of_the_other_utterance, of_other_parameters)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("step", ["decode", "smx", "deletion"])
+def test_a_damaged_entry_is_moved_aside_and_its_work_done_again(
+    finished, tmp_path, caplog, step, damage
+):
+    shutil.copytree(finished.root / "store", tmp_path / "store")
+    study = Study(tmp_path, finished.study.utterances, WordModel())
+    # The store has it all: these files are its entries under another name.
+    study.everything()
+    entry = sorted((tmp_path / "store" / step / "five").iterdir())[0]
+    intact = entry.read_bytes()
+    damage(entry)
+    damaged = entry.read_bytes()
+    getattr(study, step)()
+    aside = entry.with_name(f"{entry.name}.damaged")
+    assert aside.read_bytes() == damaged
+    assert f"{entry} is damaged or of other work, so the work is done again" in caplog.text
+    assert entry.read_bytes() == intact
+    assert study.files() == finished.study.files()
+
+
+@pytest.mark.parametrize("damage", [cut, flip, of_the_other_utterance])
+@pytest.mark.parametrize(
+    ("step", "next_step"),
+    [("decode", "attention"), ("smx", "aggregate"), ("aggregate", "deletion")],
+)
+def test_a_damaged_result_is_refused_by_the_next_step(finished, tmp_path, step, next_step, damage):
+    shutil.copytree(finished.root / "results", tmp_path / "results")
+    study = Study(tmp_path, finished.study.utterances, WordModel())
+    (result,) = (tmp_path / "results" / step).rglob("five.npz")
+    if damage is of_the_other_utterance:
+        result.write_bytes(result.with_name("four.npz").read_bytes())
+    else:
+        damage(result)
+    with pytest.raises(UserError, match=re.escape(str(result))) as raised:
+        getattr(study, next_step)()
+    assert "delete it and run the workflow again" in str(raised.value)
 
 
 def masks_told(study, step):

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from s2txai.audio import audio_duration, audio_sha256, read_audio
 from s2txai.datasets.alignment import EVIDENCE
+from s2txai.datasets.files import is_file
 from s2txai.datasets.tasks import LANGUAGE, Task
 from s2txai.datasets.text import read_lines
 from s2txai.errors import UserError
@@ -160,7 +161,7 @@ def _utterance(path: Path, line: int, header: Sequence[str], cells: Sequence[str
             "letters, as en."
         )
     audio = path.parent / row["path"]
-    if not audio.is_file():
+    if not is_file(audio):
         raise UserError(
             f"{where}: no audio file {audio}; paths are absolute or relative to the manifest."
         )
@@ -186,7 +187,7 @@ def _alignment(where: str, folder: Path, row: Mapping[str, str]) -> tuple[Path |
             f"{where}: alignment_evidence '{evidence}' must be one of {', '.join(EVIDENCE)}."
         )
     alignment = folder / name
-    if not name or not alignment.is_file():
+    if not name or not is_file(alignment):
         raise UserError(
             f"{where}: no alignment file {alignment if name else 'given'}; paths are absolute or "
             "relative to the manifest."

@@ -99,10 +99,11 @@ def show(path: Path, output: Path | None = None) -> str:
 
 
 def _is_result(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return "meta.npy" in archive.namelist()
+    except Exception:  # a damaged archive raises many kinds
         return False
-    with zipfile.ZipFile(path) as archive:
-        return "meta.npy" in archive.namelist()
 
 
 def _no_lines(artifact: Artifact) -> list[str]:

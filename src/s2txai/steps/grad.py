@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from s2txai.aggregate import gradient_halves
-from s2txai.artifacts import Artifact, load, save
+from s2txai.artifacts import Artifact, save
 from s2txai.log import Progress, logger
 from s2txai.memory import fitting_batch_size
 from s2txai.models.base import Model, n_steps
@@ -26,7 +26,16 @@ from s2txai.saliency.reliability import half_correlation, spearman_brown
 from s2txai.saliency.segments import Segmentations, segmentations
 from s2txai.saliency.spes import Plan, masks_per_segmentation
 from s2txai.steps.masked import SECONDS_BETWEEN_CHECKPOINTS
-from s2txai.steps.shard import Workplace, entry_path, features_of, hypothesis_of, keep, publish
+from s2txai.steps.shard import (
+    Workplace,
+    entry_path,
+    features_of,
+    hypothesis_of,
+    keep,
+    publish,
+    stated,
+    stored_entry,
+)
 
 # In half precision gradients underflow unless the score is scaled; nothing is compiled backwards.
 COMPUTE = {"precision": "float32", "compile": False}
@@ -121,12 +130,11 @@ def _grow(
     """Bring the statistics of an utterance to the masks of the plan, and publish them."""
     source = source_of(decoded)
     entry = entry_path(place, "grad", source, parameters)
-    stated = {**parameters, "precision": place.model.precision}
     saved = time.monotonic()
 
     def store(statistics: GradientStatistics) -> None:
         nonlocal saved
-        meta = describe("grad", source, stated, AXES, UNITS)
+        meta = describe("grad", source, stated(place, parameters), AXES, UNITS)
         save(entry, statistics.arrays(), meta | {"masks": _told(statistics, plan)})
         saved = time.monotonic()
 
@@ -134,9 +142,8 @@ def _grow(
         if time.monotonic() - saved >= SECONDS_BETWEEN_CHECKPOINTS:
             store(statistics)
 
-    statistics = None
-    if entry.exists():
-        statistics = GradientStatistics.from_mapping(load(entry, "grad").arrays)
+    stored = stored_entry(place, "grad", source, parameters)
+    statistics = GradientStatistics.from_mapping(stored.arrays) if stored else None
     done = [0] * len(plan.names) if statistics is None else statistics.n_masks.sum(axis=0).tolist()
     n_missing = sum(max(0, want - n) for want, n in zip(plan.n_masks, done, strict=True))
     if n_missing:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from s2txai.artifacts import Artifact, load, replacing, save
+from s2txai.artifacts import Artifact, replacing, save
 from s2txai.log import Progress, logger
 from s2txai.memory import fitting_batch_size
 from s2txai.models.base import Model
@@ -19,7 +19,7 @@ from s2txai.provenance import describe, source_of
 from s2txai.saliency.reliability import split_half
 from s2txai.saliency.spes import Plan, Score, accumulate
 from s2txai.saliency.statistics import UNITS, Statistics
-from s2txai.steps.shard import Workplace, entry_path, publish
+from s2txai.steps.shard import Workplace, entry_path, publish, stated, stored_entry
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
 
@@ -139,16 +139,15 @@ def _grow(
     source = source_of(job.decoded)
     utterance = source["utterance"]
     entry = entry_path(place, step, source, parameters)
-    stored = load(entry, step) if entry.exists() else None
+    stored = stored_entry(place, step, source, parameters)
     statistics = Statistics.from_mapping(stored.arrays) if stored else None
     if statistics and effort.logarithms and not statistics.has_logarithms:
         logger.info("%s %s: starts again, to sum logarithms of the scores", step, utterance)
         stored = statistics = None
-    stated = {**parameters, "precision": place.model.precision}
     started, n_before = time.monotonic(), _n_masks(statistics)
 
     def described(statistics: Statistics) -> dict[str, Any]:
-        return describe(step, source, stated, statistics.axes, UNITS)
+        return describe(step, source, stated(place, parameters), statistics.axes, UNITS)
 
     def extended(statistics: Statistics | None, plan: Plan) -> Statistics:
         """Return the statistics with at least the masks of the plan."""

@@ -1,13 +1,17 @@
 """What the steps that run a model have in common."""
 
+import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
-from s2txai.artifacts import Artifact, save
+from s2txai.artifacts import Artifact, load, save
+from s2txai.errors import UserError
+from s2txai.log import logger
 from s2txai.models.handle import ModelHandle
 from s2txai.provenance import describe
 from s2txai.store import Store, fingerprint, link
@@ -86,6 +90,46 @@ def entry_path(
     return place.store.path(step, source["utterance"], key)
 
 
+def stored_entry(
+    place: Workplace, step: str, source: Mapping[str, Any], parameters: Mapping[str, Any]
+) -> Artifact | None:
+    """Return what the store has of a step's work on one utterance; None if it has nothing.
+
+    An entry that cannot be read, or is of other work, is moved aside with a warning: nothing in it
+    is believed, and the work is done again. Arguments as for :func:`entry_path`.
+    """
+    entry = entry_path(place, step, source, parameters)
+    if not entry.exists():
+        return None
+    try:
+        found = load(entry, step)
+        _check_work(found, source, stated(place, parameters))
+    except UserError as error:
+        aside = entry.with_name(f"{entry.name}.damaged")
+        with suppress(FileNotFoundError):  # another job may have been faster
+            entry.replace(aside)
+        logger.warning(
+            "%s is damaged or of other work, so the work is done again; the file is kept as %s.",
+            entry, aside.name,
+        )  # fmt: skip
+        logger.debug("%s", error)
+        return None
+    return found
+
+
+def _check_work(found: Artifact, source: Mapping[str, Any], parameters: Mapping[str, Any]) -> None:
+    """Refuse an entry that lies under a name that is not its own."""
+    expected = {**source, "parameters": json.loads(json.dumps(parameters))}
+    for key, value in expected.items():
+        if found.meta.get(key) != value:
+            raise UserError(f"{found.path} is of other work: its {key} differs.")
+
+
+def stated(place: Workplace, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters that a result states."""
+    return {**parameters, "precision": place.model.precision}
+
+
 def keep(
     place: Workplace,
     step: str,
@@ -101,12 +145,11 @@ def keep(
     ``axes`` and ``units`` may describe more arrays than are computed: not every model has all.
     """
     entry = entry_path(place, step, source, parameters)
-    if not entry.exists():
-        stated = {**parameters, "precision": place.model.precision}
+    if stored_entry(place, step, source, parameters) is None:
         arrays = compute()
         axes = {name: names for name, names in axes.items() if name in arrays}
         units = {name: unit for name, unit in units.items() if name in arrays}
-        save(entry, arrays, describe(step, source, stated, axes, units))
+        save(entry, arrays, describe(step, source, stated(place, parameters), axes, units))
     return entry
 
 

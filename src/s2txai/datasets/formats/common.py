@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from s2txai.datasets.files import is_file
 from s2txai.datasets.manifest import ID, Utterance
 from s2txai.datasets.text import read_lines
 from s2txai.errors import UserError
@@ -46,9 +47,9 @@ def recording(folder: Path, stem: str, where: str) -> Path:
     """
     for suffix in SUFFIXES:
         path = folder / f"{stem}{suffix}"
-        if path.is_file():
+        if is_file(path):
             return path
-    if (folder / f"{stem}.m4a").is_file():
+    if is_file(folder / f"{stem}.m4a"):
         raise UserError(
             f"{where}: {folder / stem}.m4a is AAC, which libsndfile does not read; convert the "
             f"recordings with: for f in {shlex.quote(str(folder))}/*.m4a; "

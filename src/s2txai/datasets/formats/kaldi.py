@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from s2txai.datasets.files import is_file
 from s2txai.datasets.formats.common import seconds, span, subfolder, with_file_names
 from s2txai.datasets.manifest import Utterance
 from s2txai.datasets.tasks import LANGUAGE
@@ -104,7 +105,7 @@ def _recording(folder: Path, name: str, recordings: Mapping[str, _Row], where: s
             "that file."
         )
     path = folder / source
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(
             f"{where}: no audio file {path}; paths are absolute or relative to {folder}."
         )

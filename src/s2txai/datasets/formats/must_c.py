@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from s2txai.datasets.files import is_file
 from s2txai.datasets.formats.common import (
     parallel_lines,
     seconds,
@@ -20,6 +21,7 @@ from s2txai.errors import UserError
 
 # The parser in C reads 10,000 segments in a second, a third of the time; some builds lack it.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_DEEPEST = 20  # levels; the file has two
 
 
 def read_must_c(entry: Mapping[str, Any], root: Path) -> list[Utterance]:
@@ -46,7 +48,7 @@ def read_must_c(entry: Mapping[str, Any], root: Path) -> list[Utterance]:
     for number, segment in enumerate(segments):
         where = f"{table}, segment {number + 1}"
         path, offset, duration = _part(segment, folder / "wav", where)
-        if path not in present and not path.is_file():
+        if path not in present and not is_file(path):
             raise UserError(f"{where}: no recording {path}; unpack the audio of the corpus there.")
         present.add(path)
         translation = {target: translations[number]} if translations[number] else {}
@@ -60,15 +62,29 @@ def read_must_c(entry: Mapping[str, Any], root: Path) -> list[Utterance]:
 
 
 def _segments(table: Path) -> list[Any]:
+    text = "\n".join(read_lines(table))
     try:
-        content = yaml.load("\n".join(read_lines(table)), Loader=_LOADER)
+        _check_depth(text)
+        content = yaml.load(text, Loader=_LOADER)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         raise UserError(f"{table}{line}: not valid YAML; unpack the corpus again.") from error
+    except ValueError as error:  # a date that is none, a number too long for Python
+        raise UserError(f"{table}: not valid YAML ({error}); unpack the corpus again.") from error
     if not isinstance(content, list):
         raise UserError(f"{table} must be a list of segments; unpack the corpus again.")
     return content
+
+
+def _check_depth(text: str) -> None:
+    """Refuse nesting at which the parser in C would crash the process."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_LOADER):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST:
+            raise yaml.YAMLError("nested too deeply")
 
 
 def _part(segment: object, wav: Path, where: str) -> tuple[Path, float, float]:

@@ -56,11 +56,14 @@ def load_fairseq_checkpoint(path: Path, *, batch_unsafe_relative_shift: bool = F
     content = _read(Path(path))
     state = content.get("model")
     if not isinstance(state, Mapping) or not all(
-        isinstance(values, torch.Tensor) for values in state.values()
+        isinstance(name, str) and isinstance(values, torch.Tensor) for name, values in state.items()
     ):
         raise UserError(
             f"{path} has no weights under 'model'; it is no fairseq checkpoint of a Conformer."
         )
+    for name, values in state.items():
+        if not _is_stored(values):
+            raise UserError(f"{path} does not hold the numbers of '{name}'; download it again.")
     settings = _settings(content, path)
     settings["batch_unsafe_relative_shift"] = batch_unsafe_relative_shift
     try:
@@ -85,6 +88,7 @@ def _read(path: Path) -> Mapping[str, Any]:
             f"{path} is no checkpoint that torch 1.6 or later wrote; save it again with a newer "
             "torch, or download it again."
         )
+    _check_records(path)
     try:
         with torch.serialization.safe_globals(list(_ALLOWED)):
             # Mapped, not read: optimizer states are never looked at.
@@ -97,11 +101,45 @@ def _read(path: Path) -> Mapping[str, Any]:
             "'model' and 'args' alone."
         ) from error
     except Exception as error:  # a damaged file raises many kinds
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path} is damaged ({reason}); download it again.") from error
+        raise _damaged(path, error) from error
     if not isinstance(content, Mapping):
         raise UserError(f"{path} holds no table; it is no fairseq checkpoint of a Conformer.")
     return content
+
+
+def _check_records(path: Path) -> None:
+    """Refuse records that claim to be larger than the file, as compressed ones can.
+
+    Torch writes none, and would map their compressed bytes as weights.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            records = archive.infolist()
+    except Exception as error:  # a damaged file raises many kinds
+        raise _damaged(path, error) from error
+    for record in records:
+        if record.compress_type != zipfile.ZIP_STORED:
+            raise UserError(
+                f"{path} is compressed, as torch writes none; save it again with torch.save."
+            )
+    if sum(max(one.file_size, one.compress_size) for one in records) > path.stat().st_size:
+        raise _damaged(path, ValueError("its records claim to be larger than the file"))
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return UserError(f"{path} is damaged ({reason}); download it again.")
+
+
+def _is_stored(values: torch.Tensor) -> bool:
+    """Return whether a tensor is plain numbers, all in the file.
+
+    One number can stand for a tensor of any shape, and some kinds have a shape alone.
+    """
+    plain = values.layout == torch.strided and not values.is_quantized
+    return (
+        plain and values.device.type == "cpu" and values.nbytes <= values.untyped_storage().nbytes()
+    )
 
 
 def _settings(content: Mapping[str, Any], path: Path) -> dict[str, Any]:

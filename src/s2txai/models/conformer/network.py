@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
+from reprlib import repr as short
 from typing import Any, Self
 
 import torch
@@ -21,6 +22,8 @@ from s2txai.models.occlusion import KeysAndValues, occluded_attention
 
 # What a checkpoint holds besides weights: versions, and tables that are computed here.
 _NO_WEIGHTS = ("decoder.version", "_float_tensor", "positional_encoding.pe", "num_batches_tracked")
+
+_LONGEST_REASON = 300  # characters; a whole state may be missing
 
 # Hyperparameters that have one value in every model of the study; others are not implemented.
 _FIXED: Mapping[str, Any] = {
@@ -64,7 +67,7 @@ class Conformer(nn.Module):
         self.auxiliary_decoder = joint_ctc
 
     @classmethod
-    def from_state(cls, state: Mapping[str, torch.Tensor], **hyperparameters: Any) -> Self:
+    def from_state(cls, state: Mapping[str, torch.Tensor], /, **hyperparameters: Any) -> Self:
         """Build the network that a checkpoint's weights belong to.
 
         Sizes are read off the weights. The network computes in their type, has no dropout and
@@ -96,15 +99,25 @@ class Conformer(nn.Module):
             with torch.device("meta"):
                 network = cls._empty(weights, hyperparameters)
             network.load_state_dict(weights, strict=True, assign=True)
+            network._tie(hyperparameters)
         except KeyError as error:
             raise UserError(
                 f"The checkpoint has no weight {error}; it is not of this family."
             ) from error
-        except RuntimeError as error:
+        # Weights of another shape or type, and settings of another, are missed in many ways.
+        except (
+            RuntimeError,
+            ValueError,
+            TypeError,
+            LookupError,
+            ArithmeticError,
+            AssertionError,
+        ) as error:
+            reason = " ".join(str(error).split())[:_LONGEST_REASON]
             raise UserError(
-                f"The checkpoint's weights do not fit together ({error}); it is not of this family."
-            ) from error
-        network._tie(hyperparameters)
+                f"The checkpoint's weights do not fit together ({reason}); it is not of this "
+                "family."
+            ) from error  # fmt: skip
         return network.eval().requires_grad_(False)
 
     @classmethod
@@ -320,14 +333,14 @@ def _check(hyperparameters: Mapping[str, Any]) -> None:
         found = hyperparameters.get(name, wanted)
         if found != wanted:
             raise UserError(
-                f"The checkpoint has {name}={found!r}, but only {wanted!r} is implemented; "
+                f"The checkpoint has {name}={short(found)}, but only {wanted!r} is implemented; "
                 "it cannot be used."
             )
     strategy = hyperparameters.get("ctc_compress_strategy", "none")
     if strategy not in ("none", "avg"):
         raise UserError(
-            f"The checkpoint has ctc_compress_strategy='{strategy}', but only 'none' and 'avg' are "
-            "implemented; it cannot be used."
+            f"The checkpoint has ctc_compress_strategy={short(strategy)}, but only 'none' and "
+            "'avg' are implemented; it cannot be used."
         )
 
 

@@ -3,11 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any
 
 from sentencepiece import SentencePieceProcessor
 
 from s2txai.config import read_yaml
+from s2txai.datasets.files import is_file
 from s2txai.errors import UserError
 from s2txai.models.base import Role, TokenTable
 from s2txai.models.conformer.decoder import EOS
@@ -16,6 +18,7 @@ SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")  # begin every dictionary, unwritten
 BLANK = "<ctc_blank>"  # ends the dictionary of a model with a CTC head over it, unwritten
 BOUNDARY = "\u2581"  # stands for the space before a word
 _DEFAULT_BINS = 80
+_MOST_BINS = 1024
 
 
 @dataclass(frozen=True)
@@ -52,15 +55,15 @@ def read_preprocessing(directory: Path) -> Preprocessing:
     tokenizer = tokenizer if isinstance(tokenizer, Mapping) else {}
     if tokenizer.get("bpe") != "sentencepiece":
         raise UserError(
-            f"{file}: 'bpe_tokenizer.bpe' must be sentencepiece, not {tokenizer.get('bpe')!r}; "
-            "other tokenizers are not implemented."
+            f"{file}: 'bpe_tokenizer.bpe' must be sentencepiece, not "
+            f"{short(tokenizer.get('bpe'))}; other tokenizers are not implemented."
         )
     return Preprocessing(
         _beside(file, "vocab_filename", settings.get("vocab_filename", "dict.txt")),
         _beside(
             file, "bpe_tokenizer.sentencepiece_model", tokenizer.get("sentencepiece_model", "")
         ),
-        int(settings.get("input_feat_per_channel", _DEFAULT_BINS)),
+        _bins(file, settings.get("input_feat_per_channel", _DEFAULT_BINS)),
     )
 
 
@@ -82,11 +85,20 @@ def the_only(directory: Path, pattern: str, what: str) -> Path:
     return found[0]
 
 
-def _beside(file: Path, key: str, value: Any) -> Path:
-    named = file.parent / Path(str(value)).name
-    if not value or not named.is_file():
+def _bins(file: Path, value: Any) -> int:
+    if not isinstance(value, int) or not 0 < value <= _MOST_BINS:
         raise UserError(
-            f"{file}: '{key}' is {str(value)!r}, but {file.parent} holds no such file; copy it "
+            f"{file}: 'input_feat_per_channel' must be a number from 1 to {_MOST_BINS}, not "
+            f"{short(value)}; correct it."
+        )
+    return value
+
+
+def _beside(file: Path, key: str, value: Any) -> Path:
+    named = file.parent / Path(value if isinstance(value, str) else "").name
+    if not value or not is_file(named):
+        raise UserError(
+            f"{file}: '{key}' is {short(value)}, but {file.parent} holds no such file; copy it "
             "beside the checkpoint."
         )
     return named
