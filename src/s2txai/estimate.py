@@ -276,7 +276,9 @@ def print_estimate(study: Study, config: Mapping[str, Any], models: Path, thread
         found.append(one)
         lines.append(_line("/".join(run.key), len(run.utterances), one.jobs, one.masks, [one]))
     n_utterances = sum(len(one.run.utterances) for one in found)
-    n_jobs = sum(one.jobs for one in found) + len(study.models) + 1  # fetching, the report
+    n_jobs = (
+        sum(one.jobs for one in found) + len(study.models) + 2
+    )  # fetching; comparisons, the report
     lines.append(_line("in all", n_utterances, n_jobs, sum(one.masks for one in found), found))
     return "\n".join([*lines, *_remarks(study, found, models, threads), *study.missing])
 

@@ -18,6 +18,7 @@ ALGORITHM_VERSIONS = {
     "sensitivity": 1,
     "timestamps": 1,
     "heads": 1,
+    "comparisons": 1,
     "score": 2,
     "report": 5,
 }

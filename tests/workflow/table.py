@@ -294,7 +294,7 @@ def describe(jobs: set[Job], run: str) -> str:
     new = {job.run for job in jobs if job.rule in TABLES and job.run != run}
     for name in sorted(new):
         cells.append(f"{_describe_run(jobs, name)} of {name}")
-    for rule in ("fetch_model", "report"):
+    for rule in ("fetch_model", "comparisons", "report"):
         if any(job.rule == rule for job in jobs):
             cells.insert(0 if rule == "fetch_model" else len(cells), f"`{rule}`")
     return "; ".join(filter(None, cells)) or "none"

@@ -130,4 +130,4 @@ def local_model_states(wildcards):
 
 
 def get_final_output():
-    return ["results/report/index.html"]
+    return ["results/report/index.html", "results/comparisons.csv"]

@@ -72,3 +72,31 @@ rule correlate:
         "Correlating: {wildcards.dataset}, {wildcards.model}, {wildcards.task}"
     script:
         "../scripts/correlate.py"
+
+
+rule comparisons:
+    input:
+        utterances=tables("correlate/utterances.csv"),
+    output:
+        report(
+            "results/comparisons.csv",
+            caption="../report/comparisons.rst",
+            category="Report",
+            labels={"result": "models, tasks and layers compared"},
+        ),
+    log:
+        "results/logs/comparisons.log",
+    benchmark:
+        "results/benchmarks/comparisons.tsv"
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        version=ALGORITHM_VERSIONS["comparisons"],
+        runs=["/".join(key) for key in STUDY.runs],
+        pooling=config["aggregate"]["poolings"][0],
+        seed=config["seed"],
+    message:
+        "Comparing models, tasks and layers"
+    script:
+        "../scripts/comparisons.py"
