@@ -4,6 +4,8 @@ What other files test: recordings that are empty, not audio, shorter than 0.1 s,
 infinity, are stereo, at 8 or 44.1 kHz or MP3 (``test_audio.py``, ``test_datasets_formats.py``);
 manifests without a column or row, with an id twice, with a slash in it or too long, in another
 encoding or with the line ends of Windows (``test_datasets.py``); random damage (``test_fuzz.py``).
+
+Not noticed: an Ogg file that breaks off between two of its pages, since nothing in it tells.
 """
 
 import io
@@ -163,6 +165,13 @@ def test_ids_that_are_no_file_names(tmp_path, name):
     with pytest.raises(UserError, match=re.escape(f"{path}, line 2: id ")) as raised:
         read_manifest(path)
     assert "cannot name a file" in str(raised.value)
+
+
+def test_a_refusal_shows_what_would_steer_a_terminal(tmp_path):
+    path = manifest(tmp_path, "\x1b[2J\u202ea\ta.wav\ten\tyes")
+    with pytest.raises(UserError) as raised:
+        read_manifest(path)
+    assert r"id '\x1b[2J\u202ea' cannot name a file" in str(raised.value)
 
 
 @pytest.mark.parametrize("name", ["a" * 100, "A.b-c_d", "0", "a..b"])
