@@ -9,7 +9,7 @@ CORES ?= $(shell nproc)
 # A change of the pins or of the package's metadata installs again.
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install reproduce estimate test test-all lint format lock clean
+.PHONY: help install reproduce estimate test test-all lint format lock audit clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -54,6 +54,13 @@ format: $(INSTALLED) ## Format the code
 lock: $(INSTALLED) ## Pin again what the dependencies of pyproject.toml need
 	$(BIN)/uv pip compile --universal --python-version 3.11 --extra dev --no-annotate --no-header \
 		pyproject.toml --output-file requirements.lock
+
+# --strict: a package that the service does not know is no package without vulnerabilities.
+audit: $(INSTALLED) ## Look up known vulnerabilities of the pinned dependencies (needs pypi.org)
+	@$(BIN)/pip-audit --strict --disable-pip --no-deps --requirement requirements.lock || { echo \
+		"Not all of requirements.lock is known to be free of vulnerabilities: either some are listed" \
+		"above, or PyPI's advisories (https://pypi.org) could not be had; then try again with a" \
+		"network that reaches them." >&2; exit 1; }
 
 clean: ## Remove the environment; results stay
 	rm -rf $(VENV)

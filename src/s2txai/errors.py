@@ -6,3 +6,10 @@ class UserError(Exception):
 
     Scripts and the command line print the sentence and stop; a traceback would hide it.
     """
+
+    def __str__(self) -> str:
+        """Return the sentence, which may quote a file from elsewhere, as a terminal can show it."""
+        return "".join(
+            sign if sign.isprintable() or sign == "\n" else sign.encode("unicode_escape").decode()
+            for sign in super().__str__()
+        )

@@ -91,11 +91,14 @@ def trusts_code(entry: Mapping[str, Any]) -> bool:
 def model_files(folder: Path, entry: Mapping[str, Any]) -> list[Path]:
     """Return the files of a folder that make up a model, by name; none if there is no folder.
 
-    ``entry`` is the model's in the table of models.
+    ``entry`` is the model's in the table of models. Options that lie in the folder are left out:
+    they could ask for code to be trusted, which only the entry may.
     """
     if not folder.is_dir():
         return []
-    names = sorted(file.name for file in folder.iterdir() if file.is_file())
+    names = sorted(
+        file.name for file in folder.iterdir() if file.is_file() and file.name != OPTIONS
+    )
     family = FAMILIES[entry["family"]]
     return [folder / name for name in family.files(names, with_code=trusts_code(entry))]
 

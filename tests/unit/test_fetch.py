@@ -8,7 +8,7 @@ import pytest
 
 from s2txai import fetch
 from s2txai.errors import UserError
-from s2txai.fetch import fetch_model
+from s2txai.fetch import OPTIONS, fetch_model, read_options
 
 LOG = logging.getLogger("test")
 WEIGHTS = b"weights" * 1000
@@ -160,6 +160,16 @@ def test_folder_is_linked_without_what_no_model_needs(tmp_path, folder, monkeypa
     fetch_model(whisper({"path": "my-model"}), destination, LOG)
     assert set(content(destination)) == {"config.json", "model.safetensors", "tokenizer.json"}
     assert (destination / "config.json").samefile(folder / "config.json")
+
+
+@pytest.mark.parametrize("options", [{}, {"trust_remote_code": False}])
+def test_a_folder_cannot_ask_for_its_code_to_be_trusted(tmp_path, folder, options):
+    asked = folder / OPTIONS
+    asked.write_text('{"trust_remote_code": true}')
+    destination = tmp_path / "m"
+    fetch_model(whisper({"path": str(folder)}) | {"options": options}, destination, LOG)
+    assert read_options(destination) == options
+    assert asked.read_text() == '{"trust_remote_code": true}'
 
 
 @pytest.mark.parametrize(
