@@ -9,7 +9,7 @@ CORES ?= $(shell nproc)
 # A change of the pins or of the package's metadata installs again.
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install reproduce estimate test test-all lint format lock audit clean
+.PHONY: help install reproduce estimate test test-all test-slurm lint format lock audit clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -41,10 +41,14 @@ lint: $(INSTALLED) ## Check style and types
 	$(BIN)/mypy
 
 test: lint ## Lint, unit tests and one workflow run on real speech (15 minutes on two cores)
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest --durations=10 -m "not slow"
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest --durations=10 -m "not slow and not slurm"
 
 test-all: test ## What `make test` runs, and then what it leaves out
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest --durations=10 -m slow
+
+test-slurm: $(INSTALLED) ## Submit jobs to a SLURM of this machine (root, slurm-wlm and munge needed)
+	$(BIN)/pip install --quiet --no-build-isolation --editable ".[slurm]"
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest --durations=10 -m slurm
 
 format: $(INSTALLED) ## Format the code
 	$(BIN)/ruff check --fix

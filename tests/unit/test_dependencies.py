@@ -65,3 +65,11 @@ def test_conda_environment_has_a_python_that_the_project_supports():
     python = ENVIRONMENT["dependencies"][0]
     lowest = re.fullmatch(r">=(3\.[0-9]+)", PROJECT["requires-python"])[1]
     assert python == f"python={lowest}"
+
+
+@pytest.mark.parametrize("pin", PROJECT["optional-dependencies"]["slurm"])
+def test_pins_of_the_cluster_are_exact(pin):
+    """Not in the lock: nobody without a cluster needs them."""
+    name, _, wanted = pin.partition("==")
+    assert re.fullmatch(r"[0-9][0-9A-Za-z.+]*", wanted), "pin an exact version"
+    assert canonical(name) not in locked()

@@ -15,7 +15,7 @@ rule aggregate:
     benchmark:
         "results/benchmarks/{dataset}/{model}/{task}/aggregate/{shard}.tsv"
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=30,
     params:
         version=ALGORITHM_VERSIONS["aggregate"],

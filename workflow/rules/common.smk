@@ -60,6 +60,11 @@ def in_order(value):
     return json.loads(json.dumps(value, sort_keys=True))
 
 
+def memory(mb):
+    """Resource function: so much at first, and more where a killed job is tried again."""
+    return lambda wildcards, attempt: attempt * mb
+
+
 def run_of(wildcards):
     return STUDY.runs[wildcards.dataset, wildcards.model, wildcards.task]
 

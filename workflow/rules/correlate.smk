@@ -60,7 +60,7 @@ rule correlate:
     benchmark:
         "results/benchmarks/{dataset}/{model}/{task}/correlate.tsv"
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=30,
     params:
         version=ALGORITHM_VERSIONS["correlate"],

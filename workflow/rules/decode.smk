@@ -13,7 +13,7 @@ rule decode:
     threads: 8
     resources:
         gpu=1,
-        mem_mb=8000,
+        mem_mb=memory(8000),
         runtime=60,
     params:
         version=ALGORITHM_VERSIONS["decode"],
@@ -51,7 +51,7 @@ rule transcripts:
     benchmark:
         "results/benchmarks/{dataset}/{model}/{task}/transcripts.tsv"
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=10,
     params:
         version=ALGORITHM_VERSIONS["score"],

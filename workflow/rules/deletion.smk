@@ -17,7 +17,7 @@ rule deletion:
     threads: 8
     resources:
         gpu=1,
-        mem_mb=8000,
+        mem_mb=memory(8000),
         runtime=120,
     params:
         version=ALGORITHM_VERSIONS["deletion"],
@@ -63,7 +63,7 @@ rule deletion_curves:
     benchmark:
         "results/benchmarks/{dataset}/{model}/{task}/deletion_curves.tsv"
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=10,
     params:
         ids=all_ids,

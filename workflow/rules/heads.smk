@@ -21,7 +21,7 @@ rule heads:
     benchmark:
         "results/benchmarks/{dataset}/{model}/{task}/heads.tsv"
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=60,
     params:
         version=ALGORITHM_VERSIONS["heads"],

@@ -61,7 +61,7 @@ rule report:
     benchmark:
         "results/benchmarks/report.tsv"
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=30,
     params:
         version=ALGORITHM_VERSIONS["report"],

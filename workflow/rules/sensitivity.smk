@@ -25,7 +25,7 @@ rule smx_design:
     threads: 8
     resources:
         gpu=1,
-        mem_mb=8000,
+        mem_mb=memory(8000),
         runtime=240,
     params:
         version=ALGORITHM_VERSIONS["smx"],
@@ -58,7 +58,7 @@ rule sensitivity:
     benchmark:
         "results/benchmarks/{dataset}/{model}/{task}/sensitivity.tsv"
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=30,
     params:
         version=ALGORITHM_VERSIONS["sensitivity"],

@@ -41,7 +41,7 @@ rule timestamps:
     benchmark:
         "results/benchmarks/{dataset}/{model}/{task}/timestamps.tsv"
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=30,
     params:
         version=ALGORITHM_VERSIONS["timestamps"],
