@@ -24,7 +24,8 @@ pytestmark = [pytest.mark.slurm, pytest.mark.model]
 RUN = "results/librivox/whisper-tiny.en/asr-en"
 MODEL_STEPS = {"decode", "attention", "smx", "smh", "deletion"}
 TABLE_STEPS = {
-    "transcripts", "aggregate", "correlate", "deletion_curves", "timestamps", "heads", "report",
+    "transcripts", "aggregate", "correlate", "deletion_curves", "timestamps", "heads",
+    "comparisons", "report",
 }  # fmt: skip
 
 
