@@ -27,13 +27,16 @@ from s2txai.config import read_yaml
 from s2txai.datasets import read_alignment, read_manifest
 from s2txai.datasets.formats.must_c import read_must_c
 from s2txai.errors import UserError
+from s2txai.models import load_model
 from s2txai.models.conformer.checkpoint import load_fairseq_checkpoint
 from s2txai.models.conformer.vocabulary import read_preprocessing
 from s2txai.models.ctranslate2 import read_variables
+from s2txai.models.whisper import _count_layers, _suppressed
 from s2txai.report.show import show
 from tests.tiny_conformer import hyperparameters, random_state
 from tests.unit.test_artifacts import ARRAYS, meta
 from tests.unit.test_ctranslate2 import model as ctranslate2_model
+from tests.unit.test_ctranslate2 import variable
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFEST = (
@@ -276,6 +279,38 @@ def test_bins_that_are_no_number(tmp_path, bins):
         read_preprocessing(tmp_path)
 
 
+def whisper_folder(folder, names, config="{}"):
+    """Write a Whisper of CTranslate2 whose variables are all the same."""
+    variables = [variable(name, np.zeros((2, 2, 2), "float32")) for name in names]
+    (folder / "model.bin").write_bytes(ctranslate2_model(variables, {}))
+    (folder / "tokenizer.json").touch()
+    (folder / "config.json").write_text(config)
+    return folder
+
+
+LAYER = "encoder/conv1/weight encoder/layer_{}/a decoder/layer_0/a decoder/embeddings/weight"
+
+
+@pytest.mark.parametrize("number", ["0", "1", "4000000000", "9" * 5000])
+def test_variables_of_no_whisper(tmp_path, number):
+    folder = whisper_folder(tmp_path, LAYER.format(number).split())
+    with pytest.raises(UserError, match=r"model\.bin does not hold the weights of a Whisper"):
+        load_model("whisper", folder, device="cpu")
+
+
+def test_a_model_of_ten_billion_layers_is_not_built():
+    names = "encoder/layer_0/a", "encoder/layer_9999999999/a"
+    with pytest.raises(ValueError, match="not numbered from 0 on"):
+        _count_layers(dict.fromkeys(names), "encoder")
+
+
+@pytest.mark.parametrize("config", ["", "[]", "{", "[" * 100_000])
+def test_settings_of_no_whisper(tmp_path, config):
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(UserError, match=r"config\.json cannot be read"):
+        _suppressed(tmp_path / "config.json")
+
+
 def test_show_refuses_an_archive_with_a_damaged_list(folder):
     path = folder / "result.npz"
     data = bytearray(path.read_bytes())
@@ -397,8 +432,6 @@ def compressed_record(path):
 
 
 def variable_of(shape, n_bytes):
-    from tests.unit.test_ctranslate2 import variable
-
     array = np.zeros(4, dtype="float32")
     return lambda path: path.write_bytes(
         ctranslate2_model([variable("a", array, shape=shape, n_bytes=n_bytes)], {})

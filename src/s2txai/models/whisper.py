@@ -25,6 +25,7 @@ HOP = 160  # samples between two frames
 HALF_WINDOW = 200  # samples; windows of 400 are centred on their frame
 # Vocabularies from this size on hold the language tags of the multilingual models.
 MULTILINGUAL_VOCABULARY = 51_865
+_LONGEST_REASON = 300  # characters; a whole state may be missing
 
 
 def load_whisper(
@@ -69,8 +70,30 @@ def load_whisper(
 def _from_ctranslate2(
     directory: Path,
 ) -> tuple[WhisperForConditionalGeneration, list[int], list[int]]:
-    variables = read_variables(directory / "model.bin")
-    settings = json.loads((directory / "config.json").read_text())
+    file = directory / "model.bin"
+    variables = read_variables(file)
+    try:
+        network = _network(variables)
+    # A variable that is missing or of another shape is missed in many ways.
+    except (RuntimeError, LookupError, ValueError, TypeError, ArithmeticError) as error:
+        reason = " ".join(str(error).split())[:_LONGEST_REASON]
+        raise UserError(
+            f"{file} does not hold the weights of a Whisper ({reason}); check the model's entry in "
+            "config/models.yaml."
+        ) from error
+    return network, *_suppressed(directory / "config.json")
+
+
+def _suppressed(file: Path) -> tuple[list[int], list[int]]:
+    """Return the tokens that are never predicted, and those that are not the first."""
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+        return settings.get("suppress_ids", []), settings.get("suppress_ids_begin", [])
+    except (OSError, ValueError, RecursionError, AttributeError) as error:
+        raise UserError(f"{file} cannot be read ({error}); fetch the model again.") from error
+
+
+def _network(variables: Mapping[str, np.ndarray]) -> WhisperForConditionalGeneration:
     n_mels = variables["encoder/conv1/weight"].shape[1]
     vocabulary, width = variables["decoder/embeddings/weight"].shape
     tokens = _special_ids(vocabulary)
@@ -99,15 +122,9 @@ def _from_ctranslate2(
         name: torch.from_numpy(values.astype(np.float32))
         for name, values in transformers_state(variables).items()
     }
-    try:
-        network.load_state_dict(state, strict=True, assign=True)
-    except RuntimeError as error:
-        raise UserError(
-            f"{directory / 'model.bin'} does not hold the weights of a Whisper ({error}); "
-            "check the model's entry in config/models.yaml."
-        ) from error
+    network.load_state_dict(state, strict=True, assign=True)
     network.tie_weights()
-    return network, settings.get("suppress_ids", []), settings.get("suppress_ids_begin", [])
+    return network
 
 
 def _special_ids(vocabulary: int) -> dict[str, int]:
@@ -118,7 +135,11 @@ def _special_ids(vocabulary: int) -> dict[str, int]:
 
 def _count_layers(variables: Mapping[str, np.ndarray], part: str) -> int:
     pattern = re.compile(rf"{part}/layer_(\d+)/")
-    return 1 + max(int(match[1]) for name in variables if (match := pattern.match(name)))
+    numbers = {int(match[1]) for name in variables if (match := pattern.match(name))}
+    # A name can be of any layer, and every layer would be built.
+    if numbers != set(range(len(numbers))):
+        raise ValueError(f"the layers of the {part} are not numbered from 0 on")
+    return len(numbers)
 
 
 def transformers_state(variables: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
