@@ -89,7 +89,7 @@ rule comparisons:
     benchmark:
         "results/benchmarks/comparisons.tsv"
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=30,
     params:
         version=ALGORITHM_VERSIONS["comparisons"],
