@@ -6,7 +6,6 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -137,16 +136,17 @@ def _read_header(path: Path, _size: int, _mtime_ns: int) -> _Header:
             f"{path} has {info.samplerate} samples a second, too few for speech; convert the "
             "recording again."
         )
-    _check_whole(path, info.frames, _stated_samples(info), info.samplerate)
+    n_stated = _stated_samples(info.frames, info.extra_info)
+    _check_whole(path, info.frames, n_stated, info.samplerate)
     return _Header(info.frames, info.samplerate)
 
 
-def _stated_samples(info: Any) -> int:
-    """Return how many samples a header states; libsndfile itself tells those that are there."""
-    found = _BROKEN_OFF.search(info.extra_info)
-    if not found or int(found[1]) >= _UNKNOWN_LENGTH:
-        return int(info.frames)
-    return round(info.frames * int(found[1]) / max(1, int(found[2])))
+def _stated_samples(n_found: int, log: str) -> int:
+    """Return how many samples a header states, of which libsndfile found some, from its log."""
+    broken = _BROKEN_OFF.search(log)
+    if not broken or int(broken[1]) >= _UNKNOWN_LENGTH:
+        return n_found
+    return round(n_found * int(broken[1]) / max(1, int(broken[2])))
 
 
 def _check_whole(name: object, n_samples: int, n_stated: int, rate: int) -> None:
