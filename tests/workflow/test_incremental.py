@@ -66,7 +66,9 @@ def test_a_real_run_leads_to_the_plans_of_the_table(project, change):
     [line] = [line for line in table.written() if line.startswith(f"| {change} |")]
     case.apply(project)
     cell = line.split("|")[2].strip()
-    assert table.describe(project.planned(), RUN) == cell.replace("0000, 0001", "0000")
+    planned = {job for job in project.planned() if job.rule != "timestamps"}
+    # The table's recordings have one shard more, and no alignments.
+    assert table.describe(planned, RUN) == cell.replace("0000, 0001", "0000")
 
 
 def test_an_inserted_utterance_is_all_that_is_computed(finished, longer):
