@@ -212,7 +212,7 @@ CASES = (
         "`decode.beam`", config(decode={"beam": 2}),
         "the hypotheses; attention, masks and deletion of those that differ",
     ),
-    Case("`deletion.step` or `deletion.beam`", config(deletion={"step": 25}), "the deletion"),
+    Case("`deletion.step` or `deletion.beam`", config(deletion={"step": 10}), "the deletion"),
     Case("`deletion.insertion`", config(deletion={"insertion": True}), "the insertion"),
     Case("`shard_size`", config(shard_size=1), NOTHING),
     Case(
