@@ -2,6 +2,7 @@
 
 import gc
 import re
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,10 @@ MOST = {"cpu": 16, "cuda": 256}
 # Of the free memory; the rest is for what the allocator scatters and other programs take.
 SHARE = 0.7
 
-_CPU_ALLOCATOR = "DefaultCPUAllocator"
+# How libraries below torch say so; its own messages come as RuntimeError from some places, too.
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|DefaultCPUAllocator|can't allocate memory|_STATUS_ALLOC_FAILED", re.IGNORECASE
+)
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -69,6 +73,8 @@ def smaller_batch(batch_size: int, error: BaseException) -> int:
         ) from error
     half = batch_size // 2
     logger.warning("Out of memory with batches of %d: going on with %d.", batch_size, half)
+    # What the failed pass had made so far hangs on the error.
+    traceback.clear_frames(error.__traceback__)
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -77,7 +83,9 @@ def smaller_batch(batch_size: int, error: BaseException) -> int:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error of torch or Python says that memory ran out."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or _CPU_ALLOCATOR in str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or bool(
+        _OUT_OF_MEMORY.search(str(error))
+    )
 
 
 def free_memory(device: torch.device) -> int:

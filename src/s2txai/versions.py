@@ -7,8 +7,8 @@ are then computed again, while an edited comment costs nothing.
 ALGORITHM_VERSIONS = {
     "decode": 2,
     "attention": 2,
-    "smx": 2,
-    "smh": 2,
+    "smx": 3,
+    "smh": 3,
     "grad": 1,
     "input_x_gradient": 1,
     "integrated_gradients": 1,

@@ -1,5 +1,7 @@
 """Batches that fit: measured before the work, halved when memory runs out all the same."""
 
+import weakref
+
 import numpy as np
 import psutil
 import pytest
@@ -69,6 +71,25 @@ def test_halving_says_so(caplog):
     assert smaller_batch(3, MemoryError()) == 1
 
 
+def test_what_the_failed_pass_had_made_is_given_back():
+    class Tensor:
+        pass
+
+    held = []
+
+    def forward_pass():
+        activations = Tensor()
+        held.append(weakref.ref(activations))
+        raise MemoryError
+
+    try:
+        forward_pass()
+    except MemoryError as error:
+        assert held[0]() is not None
+        smaller_batch(2, error)
+        assert held[0]() is None
+
+
 def test_one_input_that_does_not_fit_is_a_sentence():
     with pytest.raises(UserError, match="Memory does not even hold a forward pass of one input"):
         smaller_batch(1, no_memory())
@@ -85,3 +106,7 @@ def test_what_counts_as_out_of_memory():
     assert is_out_of_memory(no_memory())
     assert is_out_of_memory(MemoryError())
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory."))
+    assert is_out_of_memory(RuntimeError("CUDA error: out of memory"))
+    assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling ..."))
+    assert is_out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"))
+    assert not is_out_of_memory(RuntimeError("CUDA error: an illegal memory access"))

@@ -21,12 +21,16 @@ from s2txai.saliency.segments import Segmentations
 from s2txai.saliency.statistics import N_FOLDS, Statistics, heatmap
 
 __all__ = [
-    "LEAST_SCORE", "Plan", "Score", "Statistics", "accumulate", "draw", "heatmap", "input_score",
-    "masks_per_segmentation", "segmentation_names",
+    "GRID", "LEAST_SCORE", "Plan", "Score", "Statistics", "accumulate", "draw", "heatmap",
+    "input_score", "masks_per_segmentation", "segmentation_names",
 ]  # fmt: skip
 
 LEAST_SCORE = 1e-8
 """Stands for a score of 0 where logarithms are summed, in nats: below it float32 sees nothing."""
+
+GRID = 2.0**36
+"""Scores and their logarithms are rounded to multiples of 1 / GRID, in nats, before they are added:
+then sums over segments are exact, and the same bits for any batches and any order."""
 
 # From bool [N, S_k], True = occluded, and k to scores [N, I]; where preceding tokens are occluded,
 # bool [N, I] follows.
@@ -110,19 +114,18 @@ def accumulate(
     while any(have < want for have, want in zip(done, plan.n_masks, strict=True)):
         for k in range(len(plan.names)):
             # Batches end at multiples of their size: a resumed run computes the same batches as an
-            # uninterrupted one, hence the same bits.
+            # uninterrupted one.
             start, stop = done[k], min(plan.n_masks[k], (done[k] // batch_size + 1) * batch_size)
             if start >= stop:
                 continue
-            occluded = draw(plan, k, start, stop).to(device)  # (N, S_k)
-            tokens = _draw_tokens(plan, k, start, stop, n_rows, device)
             try:
+                occluded = _moved(draw(plan, k, start, stop), device)  # (N, S_k)
+                tokens = _draw_tokens(plan, k, start, stop, n_rows, device)
                 scores = score(occluded, k, *tokens)  # (N, I)
+                sums.add(occluded, scores, slice(offsets[k], offsets[k + 1]), k, start, *tokens)
             except (RuntimeError, MemoryError) as error:
                 batch_size = smaller_batch(batch_size, error)
                 continue
-            sums.add(occluded, scores, slice(offsets[k], offsets[k + 1]), k, start)
-            sums.add_tokens(scores, *tokens)
             progress(stop - start)
             done[k] = stop
         checkpoint(sums.statistics)
@@ -142,7 +145,7 @@ def _draw_tokens(
     if plan.token_p == 0:
         return ()
     name = f"{plan.names[k]} tokens"
-    return (_draw(plan, name, start, stop, n_rows, plan.token_p).to(device),)
+    return (_moved(_draw(plan, name, start, stop, n_rows, plan.token_p), device),)
 
 
 def _draw(plan: Plan, name: str, start: int, stop: int, n: int, p: float) -> torch.Tensor:
@@ -159,10 +162,19 @@ def _draw(plan: Plan, name: str, start: int, stop: int, n: int, p: float) -> tor
     )
 
 
+def _moved(masks: torch.Tensor, device: torch.device) -> torch.Tensor:
+    if device.type != "cuda":
+        return masks.to(device)
+    # A copy from pinned memory does not wait until the batches before it are done.
+    return masks.pin_memory().to(device, non_blocking=True)
+
+
 class _Sums:
     """The sums of :class:`Statistics` on the device, so that no batch waits for a copy.
 
-    On a CPU they share their memory with the statistics.
+    They do not depend on how the masks are cut into batches: terms of matrix products lie on a
+    grid, so that these are exact, and the others are added mask by mask. On a CPU the sums share
+    their memory with the statistics.
     """
 
     def __init__(self, statistics: Statistics, device: torch.device) -> None:
@@ -180,42 +192,57 @@ class _Sums:
         segments: slice,
         k: int,
         start: int,
+        *occluded_tokens: torch.Tensor,
     ) -> None:
-        """Add masks ``start``, ``start + 1``, ...: occluded [N, S_k], scores [N, I]."""
-        scores = scores.double()
-        self._add(occluded, scores, segments, k, start, "occluded_sum", "score_sum")
-        self._sums["score_square_sum"][:, k] += _by_fold(scores.square(), start)
+        """Add masks ``start``, ``start + 1``, ... to all sums or, where it raises, to none.
+
+        Parameters
+        ----------
+        occluded
+            bool [N, S_k].
+        scores
+            [N, I].
+        segments
+            Of segmentation k, among all S.
+        k
+            The segmentation.
+        start
+            Number of the first mask.
+        *occluded_tokens
+            bool [N, I], where the masks occlude preceding tokens, too.
+        """
+        scores = _on_grid(scores.double())
+        summed = [
+            ("occluded_sum", scores), ("score_sum", scores), ("score_square_sum", scores.square()),
+        ]  # fmt: skip
         if "log_sum" in self._sums:
             # A score of 0 is one that rounding made so.
-            logs = scores.clamp(min=LEAST_SCORE).log()
-            self._add(occluded, logs, segments, k, start, "occluded_log_sum", "log_sum")
-            self._sums["log_square_sum"][:, k] += _by_fold(logs.square(), start)
+            logs = _on_grid(scores.clamp(min=LEAST_SCORE).log())
+            summed += [
+                ("occluded_log_sum", logs), ("log_sum", logs), ("log_square_sum", logs.square()),
+            ]  # fmt: skip
+        new: list[tuple[torch.Tensor, torch.Tensor]] = []  # a sum, and what it becomes
         for fold in range(N_FOLDS):
-            chosen = occluded[_of_fold(fold, start)]  # (n, S_k)
-            self._sums["occluded_count"][fold, segments] += chosen.sum(dim=0)
-            self._sums["n_masks"][fold, k] += len(chosen)
-
-    def add_tokens(self, scores: torch.Tensor, *occluded: torch.Tensor) -> None:
-        """Add masks that occlude preceding tokens, too: scores [N, I], occluded [N, I]."""
-        for tokens in occluded:
-            self._sums["token_sum"] += scores.double().T @ tokens.double()
-            self._sums["token_count"] += tokens.sum(dim=0)
-
-    def _add(
-        self,
-        occluded: torch.Tensor,
-        values: torch.Tensor,
-        segments: slice,
-        k: int,
-        start: int,
-        by_segment: str,
-        by_segmentation: str,
-    ) -> None:
-        for fold in range(N_FOLDS):
-            chosen = _of_fold(fold, start)
-            # (S_k, n) x (n, I)
-            self._sums[by_segment][fold, segments] += occluded[chosen].double().T @ values[chosen]
-        self._sums[by_segmentation][:, k] += _by_fold(values, start)
+            # Mask m belongs to fold m mod 4.
+            chosen = slice((fold - start) % N_FOLDS, None, N_FOLDS)
+            hidden = occluded[chosen].double()  # (n, S_k)
+            for name, values in summed:
+                sums = self._sums[name][fold]
+                if name.startswith("occluded"):
+                    part = sums[segments]  # (S_k, I)
+                    new.append((part, torch.addmm(part, hidden.T, values[chosen])))
+                else:
+                    new.append((sums[k], _one_by_one(sums[k], values[chosen])))
+            count = self._sums["occluded_count"][fold, segments]
+            new.append((count, count + occluded[chosen].sum(dim=0)))
+            n_masks = self._sums["n_masks"][fold, k]
+            new.append((n_masks, n_masks + len(hidden)))
+        for tokens in occluded_tokens:
+            total, count = self._sums["token_sum"], self._sums["token_count"]
+            new.append((total, torch.addmm(total, scores.T, tokens.double())))
+            new.append((count, count + tokens.sum(dim=0)))
+        for sums, value in new:
+            sums.copy_(value)
 
     def statistics(self) -> Statistics:
         """Bring the statistics up to date and return them."""
@@ -224,14 +251,14 @@ class _Sums:
         return self._statistics
 
 
-def _of_fold(fold: int, start: int) -> slice:
-    """Return which of the masks ``start``, ``start + 1``, ... belong to a fold: m mod 4."""
-    return slice((fold - start) % N_FOLDS, None, N_FOLDS)
+def _on_grid(values: torch.Tensor) -> torch.Tensor:
+    """Round to multiples of 2^-36, of which float64 adds up 131,072 nats without an error."""
+    return (values * GRID).round_().div_(GRID)
 
 
-def _by_fold(values: torch.Tensor, start: int) -> torch.Tensor:
-    """Sum values [N, I] of the masks ``start``, ... over each fold: [4, I]."""
-    return torch.stack([values[_of_fold(fold, start)].sum(dim=0) for fold in range(N_FOLDS)])
+def _one_by_one(total: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Add the rows of values [n, I] to a total [I], the first one first."""
+    return torch.cat([total[None], values]).cumsum(dim=0)[-1]
 
 
 def masks_per_segmentation(n_masks: int, segmentations: Segmentations) -> tuple[int, ...]:

@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from s2txai.artifacts import Artifact, replacing, save
+from s2txai.errors import UserError
 from s2txai.log import Progress, logger
 from s2txai.memory import fitting_batch_size
 from s2txai.models.base import Model
@@ -147,6 +149,7 @@ def _grow(
     started, n_before = time.monotonic(), _n_masks(statistics)
 
     def described(statistics: Statistics) -> dict[str, Any]:
+        _check_finite(statistics, step, utterance, place.model.precision)
         return describe(step, source, stated(place, parameters), statistics.axes, UNITS)
 
     def extended(statistics: Statistics | None, plan: Plan) -> Statistics:
@@ -227,6 +230,15 @@ def _write_job(path: Path, place: Workplace, batch: _Batch, n_new: int, started:
     }
     with replacing(path) as partial:
         partial.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+
+
+def _check_finite(statistics: Statistics, step: str, utterance: str, precision: str) -> None:
+    """Refuse sums that one overflow in the network has spoilt, before they reach the store."""
+    if not np.isfinite(statistics.score_sum).all():
+        raise UserError(
+            f"{step} {utterance}: under some masks the model's outputs are not finite numbers in "
+            f"{precision}; set 'compute.precision' to bfloat16 or float32."
+        )
 
 
 class _Checkpoints:
