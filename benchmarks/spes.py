@@ -12,7 +12,8 @@
 (d) on a GPU, or when asked for: (a) for a Conformer as large as FAMA small with random weights, at
     T = 700, I = 30, a vocabulary of 16,000.
 
-``--only a`` and so on prints one of them; ``--model`` names a folder of weights for (a).
+``--only a`` and so on prints one of them; ``--model`` names a folder of weights for (a);
+``--compile`` compiles the encoder of (a) and (d).
 """
 
 import argparse
@@ -34,7 +35,7 @@ from benchmarks.random_conformer import save_fama_small
 from s2txai.audio import read_audio
 from s2txai.datasets import parse_task
 from s2txai.memory import fitting_batch_size
-from s2txai.models import load_model
+from s2txai.models import load_model, resolve_precision
 from s2txai.models.base import Model
 from s2txai.saliency.segments import Segmentations, segmentations
 from s2txai.saliency.spes import (
@@ -164,7 +165,8 @@ def against_the_forward(table: str, case: Case, precision: str, compile: bool) -
         return score(occluded, 0)
 
     batch = fitting_batch_size(model.device, work)
-    n_masks = 2 * len(segments.n_segments) * batch * (1 if model.device.type == "cpu" else 16)
+    # Full batches of every level, as nearly all are in a long run.
+    n_masks = len(LEVELS) * batch * (1 if model.device.type == "cpu" else 16)
 
     def forward() -> float:
         batch_inputs = inputs.expand(batch, -1, -1).contiguous()
@@ -253,22 +255,21 @@ def main() -> None:
     parser.add_argument("--only", choices=["a", "b", "c", "d"], help="print one table")
     parser.add_argument("--model", type=Path, default=ROOT / "resources/models/whisper-tiny.en")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--precision", default="float32")
+    parser.add_argument("--precision", default="auto", help="auto: float16 on a GPU, else float32")
     parser.add_argument("--compile", action="store_true")
     asked = parser.parse_args()
     logging.disable(logging.WARNING)  # that SLIC merges two levels is known here
-    compute = {
-        "device": asked.device, "precision": asked.precision, "compile": asked.compile
-    }  # fmt: skip
+    precision = resolve_precision(asked.precision, asked.device)
+    compute = {"device": asked.device, "precision": precision, "compile": asked.compile}
     if asked.only in (None, "a"):
         case = whisper(asked.model, **compute)
-        against_the_forward("a", case, asked.precision, asked.compile)
+        against_the_forward("a", case, precision, asked.compile)
     if asked.only in (None, "b"):
         outside_the_forward()
     if asked.only in (None, "c"):
         memory()
     if asked.only == "d" or (asked.only is None and asked.device == "cuda"):
-        against_the_forward("d", fama_small(**compute), asked.precision, asked.compile)
+        against_the_forward("d", fama_small(**compute), precision, asked.compile)
 
 
 if __name__ == "__main__":

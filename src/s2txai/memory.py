@@ -1,4 +1,4 @@
-"""How many inputs fit into one forward pass."""
+"""How many inputs fit into one forward pass, and how they get there."""
 
 import gc
 import re
@@ -22,6 +22,7 @@ _OUT_OF_MEMORY = re.compile(
     r"out of memory|DefaultCPUAllocator|can't allocate memory|_STATUS_ALLOC_FAILED", re.IGNORECASE
 )
 _CGROUP = Path("/sys/fs/cgroup")
+_MEMBERSHIPS = Path("/proc/self/cgroup")  # a line for each: number:controllers:path
 
 
 def fitting_batch_size(device: torch.device, work: Callable[[int], object]) -> int:
@@ -34,7 +35,8 @@ def fitting_batch_size(device: torch.device, work: Callable[[int], object]) -> i
     device
         Where the work is done.
     work
-        Does the work for a number of inputs; called with 1 and 2 to measure the memory of each.
+        Does the work for a number of inputs; called with 1 and 2 to measure the memory of each,
+        after a first call that pays for what later ones reuse.
 
     Raises
     ------
@@ -43,17 +45,27 @@ def fitting_batch_size(device: torch.device, work: Callable[[int], object]) -> i
     """
     most = MOST.get(device.type, MOST["cpu"])
     peaks = []
-    for n in (1, 2):
+    for n in (1, 1, 2):
         try:
             peaks.append(_peak(device, work, n))
         except (RuntimeError, MemoryError) as error:
             return smaller_batch(n, error)
-    one, two = peaks
+    _, one, two = peaks
     if one is None or two is None:
         return most
     each = max(two - one, 1)
     fitting = max(1, int((SHARE * free_memory(device) - one) / each) + 1)
     return min(most, 1 << (fitting.bit_length() - 1))
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return a tensor of the CPU on a device, without waiting for work that the device still has.
+
+    A plain copy to a GPU ends only when all that was launched before it is done.
+    """
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def smaller_batch(batch_size: int, error: BaseException) -> int:
@@ -99,13 +111,36 @@ def free_memory(device: torch.device) -> int:
 
 
 def _free_in_cgroup() -> int | None:
-    """Return what a container or a cluster's job leaves of its limit."""
+    """Return what a container or a cluster's job leaves of the tightest of its limits."""
     try:
-        limit = (_CGROUP / "memory.max").read_text().strip()
-        used = int((_CGROUP / "memory.current").read_text())
-    except (OSError, ValueError):
+        memberships = _MEMBERSHIPS.read_text().splitlines()
+    except OSError:
         return None
-    return None if limit == "max" else max(0, int(limit) - used)
+    left = []
+    for membership in memberships:
+        _, controllers, path = membership.split(":", 2)
+        if controllers == "":
+            root, limit, usage = _CGROUP, "memory.max", "memory.current"
+        elif "memory" in controllers.split(","):  # version 1
+            root, limit, usage = (
+                _CGROUP / "memory",
+                "memory.limit_in_bytes",
+                "memory.usage_in_bytes",
+            )
+        else:
+            continue
+        # A limit holds for all groups below; inside a container only the root can be seen.
+        parts = Path(path.lstrip("/")).parts
+        for depth in range(len(parts) + 1):
+            left.append(_left_in(root.joinpath(*parts[:depth]), limit, usage))
+    return min((bytes_left for bytes_left in left if bytes_left is not None), default=None)
+
+
+def _left_in(group: Path, limit: str, usage: str) -> int | None:
+    try:
+        return max(0, int((group / limit).read_text()) - int((group / usage).read_text()))
+    except (OSError, ValueError):  # not there, or "max"
+        return None
 
 
 def _peak(device: torch.device, work: Callable[[int], object], n: int) -> int | None:

@@ -30,13 +30,52 @@ def test_free_memory_is_what_the_system_says():
     assert 0 < free_memory(CPU) <= psutil.virtual_memory().total
 
 
-def test_a_limit_of_the_job_counts(tmp_path, monkeypatch):
-    (tmp_path / "memory.max").write_text("5000\n")
-    (tmp_path / "memory.current").write_text("3000\n")
-    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+def limited(root, group, limit, used, names=("memory.max", "memory.current")):
+    folder = root / group
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, value in zip(names, (limit, used), strict=True):
+        (folder / name).write_text(f"{value}\n")
+
+
+@pytest.fixture
+def cgroups(tmp_path, monkeypatch):
+    """Return the root of control groups, and a function that says which ones the process is in."""
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path / "cgroup")
+    monkeypatch.setattr(memory, "_MEMBERSHIPS", tmp_path / "memberships")
+    return tmp_path / "cgroup", (tmp_path / "memberships").write_text
+
+
+def test_a_limit_of_the_container_counts(cgroups):
+    root, belong = cgroups
+    belong("0::/\n")
+    limited(root, "", 5000, 3000)
     assert free_memory(CPU) == 2000
-    (tmp_path / "memory.max").write_text("max\n")
+    limited(root, "", "max", 3000)
     assert free_memory(CPU) > 2000
+
+
+def test_the_tightest_limit_of_the_job_counts(cgroups):
+    root, belong = cgroups
+    belong("0::/slurm/job_7/step_0\n")
+    limited(root, "slurm/job_7", 9000, 3000)
+    limited(root, "slurm/job_7/step_0", "max", 2000)
+    assert free_memory(CPU) == 6000
+    limited(root, "slurm/job_7/step_0", 4000, 4100)
+    assert free_memory(CPU) == 0
+
+
+@pytest.mark.parametrize("group", ["slurm/job_7", ""])
+def test_a_limit_of_version_1_counts(cgroups, group):
+    """Within a container only the root of the groups can be seen."""
+    root, belong = cgroups
+    belong("9:cpu,cpuacct:/slurm/job_7\n4:memory:/slurm/job_7\n0::/\n")
+    names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+    limited(root / "memory", group, 5000, 1500, names)
+    assert free_memory(CPU) == 3500
+
+
+def test_without_groups_the_system_counts(cgroups):
+    assert free_memory(CPU) > 2**20
 
 
 @pytest.mark.parametrize(("free_mib", "expected"), [(20_000, MOST["cpu"]), (1400, 8), (200, 1)])
@@ -46,10 +85,18 @@ def test_batches_fit_into_free_memory(monkeypatch, free_mib, expected):
     assert fitting_batch_size(CPU, allocate(100)) == expected
 
 
-def test_work_is_measured_with_one_and_two_inputs():
-    asked = []
-    fitting_batch_size(CPU, asked.append)
-    assert asked == [1, 2]
+def test_what_only_the_first_call_takes_is_not_counted(monkeypatch):
+    monkeypatch.setattr(memory, "free_memory", lambda _: 1400 * MIB)
+    asked, buffers = [], []
+
+    def work(n):
+        asked.append(n)
+        if not buffers:
+            buffers.append(np.ones(400 * MIB, np.uint8))
+        return allocate(100)(n)
+
+    assert fitting_batch_size(CPU, work) == 8
+    assert asked == [1, 1, 2]
 
 
 @pytest.mark.parametrize("fitting", [0, 1])

@@ -23,6 +23,7 @@ from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPa
 
 from s2txai.errors import UserError
 from s2txai.fetch import read_options
+from s2txai.memory import to_device
 from s2txai.models.base import CrossAttention, Facts, Model, Role, TokenTable, pad_steps
 from s2txai.models.occlusion import KeysAndValues, occluded_attention, split_heads, value_norms
 
@@ -137,7 +138,7 @@ class TransformersModel(Model):
         self, states: torch.Tensor, prompt: Sequence[int], tokens: Sequence[int], **options: bool
     ) -> BaseModelOutputWithPastAndCrossAttentions:
         # The last token is predicted, never fed.
-        inputs = torch.tensor([*prompt, *tokens[:-1]], device=self.device)
+        inputs = to_device(torch.tensor([*prompt, *tokens[:-1]]), self.device)
         return self._decoder(
             input_ids=inputs.expand(len(states), -1),
             encoder_hidden_states=states,

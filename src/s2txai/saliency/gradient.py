@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from captum.attr import InputXGradient, IntegratedGradients
 
-from s2txai.memory import smaller_batch
+from s2txai.memory import smaller_batch, to_device
 from s2txai.models.base import Model
 from s2txai.registry import Registry
 from s2txai.saliency.baselines import bin_mean
@@ -122,7 +122,8 @@ def accumulate_changes(
             if start >= stop:
                 continue
             try:
-                sums = _sums(statistics, change, draw(plan, k, start, stop).to(device), k, start)
+                occluded = to_device(draw(plan, k, start, stop), device)  # (N, S_k)
+                sums = _sums(statistics, change, occluded, k, start)
             except (RuntimeError, MemoryError) as error:
                 batch_size = smaller_batch(batch_size, error)
                 continue

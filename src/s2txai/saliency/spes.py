@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from s2txai.memory import smaller_batch
+from s2txai.memory import smaller_batch, to_device
 from s2txai.models.base import Model
 from s2txai.saliency.baselines import OCCLUDED_VALUES
 from s2txai.saliency.masks import occlusion
@@ -119,7 +119,7 @@ def accumulate(
             if start >= stop:
                 continue
             try:
-                occluded = _moved(draw(plan, k, start, stop), device)  # (N, S_k)
+                occluded = to_device(draw(plan, k, start, stop), device)  # (N, S_k)
                 tokens = _draw_tokens(plan, k, start, stop, n_rows, device)
                 scores = score(occluded, k, *tokens)  # (N, I)
                 sums.add(occluded, scores, slice(offsets[k], offsets[k + 1]), k, start, *tokens)
@@ -145,7 +145,7 @@ def _draw_tokens(
     if plan.token_p == 0:
         return ()
     name = f"{plan.names[k]} tokens"
-    return (_moved(_draw(plan, name, start, stop, n_rows, plan.token_p), device),)
+    return (to_device(_draw(plan, name, start, stop, n_rows, plan.token_p), device),)
 
 
 def _draw(plan: Plan, name: str, start: int, stop: int, n: int, p: float) -> torch.Tensor:
@@ -160,13 +160,6 @@ def _draw(plan: Plan, name: str, start: int, stop: int, n: int, p: float) -> tor
             p=p,
         )
     )
-
-
-def _moved(masks: torch.Tensor, device: torch.device) -> torch.Tensor:
-    if device.type != "cuda":
-        return masks.to(device)
-    # A copy from pinned memory does not wait until the batches before it are done.
-    return masks.pin_memory().to(device, non_blocking=True)
 
 
 class _Sums:

@@ -157,7 +157,8 @@ class Decoder(nn.Module):
             embedded = embedded * visible[:, :, None]
         real = tokens != PAD
         places = (real.cumsum(dim=1) + n_past) * real + PAD
-        table = token_positions(n_past + tokens.shape[1] + PAD + 1, embedded.shape[2])
+        n_positions = n_past + tokens.shape[1] + PAD + 1
+        table = token_positions(n_positions, embedded.shape[2], tokens.device)
         return embedded + table.to(embedded)[places]
 
 
@@ -168,14 +169,15 @@ def _seen(tokens: torch.Tensor) -> torch.Tensor:
     return earlier & (tokens != PAD)[:, None, None]
 
 
-def token_positions(n_positions: int, width: int) -> torch.Tensor:
+def token_positions(n_positions: int, width: int, device: torch.device) -> torch.Tensor:
     """Return float32 [n_positions, width]: sines, then cosines, of p 10000^(-i / (width/2 - 1)).
 
     The first token has the position after padding's, whose own row is zero.
     """
     half = width // 2
-    rates = torch.exp(torch.arange(half).float() * -(math.log(10000) / (half - 1)))
-    angles = torch.arange(n_positions).float()[:, None] * rates
+    dimensions = torch.arange(half, device=device).float()
+    rates = torch.exp(dimensions * -(math.log(10000) / (half - 1)))
+    angles = torch.arange(n_positions, device=device).float()[:, None] * rates
     table = torch.cat([angles.sin(), angles.cos()], dim=1)
     table[PAD] = 0
     return table

@@ -317,7 +317,7 @@ class ConformerEncoder(nn.Module):
         if self._scale_input:
             x = x * math.sqrt(width)
         padding = self._padding(lengths, x.shape[1])
-        positions = position_table(x.shape[1], width).to(x)
+        positions = position_table(x.shape[1], width, x.device).to(x)
         attention: list[torch.Tensor] = []
         ctc_logits, ctc_lengths = None, None
         for number, layer in enumerate(self.conformer_layers, start=1):
@@ -349,10 +349,14 @@ def step_mask(lengths: torch.Tensor, n_steps: int) -> torch.Tensor:
     return torch.arange(n_steps, device=lengths.device)[None] < lengths[:, None]
 
 
-def position_table(n_positions: int, width: int) -> torch.Tensor:
-    """Return float32 [n_positions, width]: sine and cosine in turns, of p 10000^(-2i / width)."""
-    rates = torch.exp(torch.arange(0, width, 2).float() * -(math.log(10000.0) / width))
-    angles = torch.arange(n_positions).float()[:, None] * rates
+def position_table(n_positions: int, width: int, device: torch.device) -> torch.Tensor:
+    """Return float32 [n_positions, width]: sine and cosine in turns, of p 10000^(-2i / width).
+
+    Made where it is needed: a copy from the CPU would make every batch wait for the one before it.
+    """
+    dimensions = torch.arange(0, width, 2, device=device).float()
+    rates = torch.exp(dimensions * -(math.log(10000.0) / width))
+    angles = torch.arange(n_positions, device=device).float()[:, None] * rates
     return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)
 
 

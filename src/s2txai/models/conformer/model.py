@@ -11,6 +11,7 @@ from torch import nn
 from s2txai.datasets import Task
 from s2txai.errors import UserError
 from s2txai.fetch import read_options
+from s2txai.memory import to_device
 from s2txai.models.base import CrossAttention, Facts, Features, Model, TokenTable, pad_steps
 from s2txai.models.conformer.beam_search import Settings, beam_search
 from s2txai.models.conformer.checkpoint import checkpoint_settings, load_fairseq_checkpoint
@@ -178,7 +179,7 @@ class ConformerModel(Model):
 
     def _inputs(self, prompt: Sequence[int], tokens: Sequence[int]) -> torch.Tensor:
         # The last token is predicted, never read.
-        return torch.tensor([[*prompt, *tokens[:-1]]], device=self.device)  # (1, length)
+        return to_device(torch.tensor([[*prompt, *tokens[:-1]]]), self.device)  # (1, length)
 
     def differentiable_logits(
         self,
