@@ -65,3 +65,15 @@ def test_small_spread_on_a_large_mean_is_kept(spread):
     assert standardised.dtype == np.float64
     assert standardised.std(ddof=1) == pytest.approx(1)
     assert np.corrcoef(standardised.ravel(), noise.ravel())[0, 1] > 0.999
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("size", [5e-324, 1e-300, 1e-170, 1e170, 1.7e308])
+def test_very_small_and_very_large_values_give_numbers(size, maps):
+    """Their squares leave the range of float64."""
+    signs = np.sign(maps[0] - 0.5)
+    for normaliser in (single_mean_std, paired_min_max):
+        np.testing.assert_allclose(normaliser(signs * size), normaliser(signs), atol=1e-12)
+        few = np.zeros((1, 5, 4))
+        few[0, 2, 2] = size
+        np.testing.assert_allclose(normaliser(few), normaliser((few > 0) * 1.0), atol=1e-12)

@@ -22,6 +22,15 @@ def test_equals_its_definition(batched):
     np.testing.assert_allclose(divergence, expected, atol=1e-12)
 
 
+def test_one_reference_with_an_axis_for_masks_serves_all():
+    reference, perturbed = logits(3, 50), logits(7, 3, 50, seed=1)
+    expected = kl_divergence(reference, perturbed)
+    np.testing.assert_array_equal(kl_divergence(reference[None], perturbed), expected)
+    # Views that torch cannot share memory with are copied.
+    turned = perturbed[:, :, ::-1], reference[:, ::-1]
+    np.testing.assert_allclose(kl_divergence(turned[1], turned[0]), expected, rtol=1e-12)
+
+
 @pytest.mark.parametrize("batched", [False, True])
 def test_blocks_do_not_matter(batched, monkeypatch):
     reference, perturbed = logits(3, 50), logits(7, 3, 50, seed=1)

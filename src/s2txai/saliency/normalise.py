@@ -70,17 +70,25 @@ def paired_min_max(
     tokens = np.zeros((len(heatmap), 0, 1) if token_heatmap is None else token_heatmap.shape)
     for k, row in enumerate(heatmap.astype(np.float64)):
         preceding = tokens[k] if token_heatmap is None else token_heatmap[k, : k + 1]
-        both = np.concatenate([row.ravel(), preceding.ravel()])
-        low, spread = both.min(), np.ptp(both)
-        if spread > 0:
-            cells[k] = (row - low) / spread
-            tokens[k, : k + 1] = (preceding - low) / spread
+        both = _near_one(np.concatenate([row.ravel(), preceding.ravel().astype(np.float64)]))
+        if (spread := np.ptp(both)) > 0:
+            scaled = (both - both.min()) / spread
+            cells[k] = scaled[: row.size].reshape(row.shape)
+            tokens[k, : k + 1] = scaled[row.size :].reshape(preceding.shape)
     return cells if token_heatmap is None else (cells, tokens)
 
 
 def _standardised(values: Result) -> Result:
+    values = _near_one(values)
     # Compared by range: the computed deviation of equal values need not be exactly 0.
     if np.ptp(values) == 0:
         return np.zeros_like(values)
     standardised: Result = (values - values.mean()) / values.std(ddof=1)
     return standardised
+
+
+def _near_one(values: Result) -> Result:
+    """Divide by a power of two, which changes no ratio, so that no square leaves the range."""
+    _, exponent = np.frexp(np.abs(values).max())
+    scaled: Result = np.ldexp(values, -exponent)
+    return scaled

@@ -25,7 +25,7 @@ def kl_divergence(reference_logits: Array, logits: Array) -> Array:
 
     Parameters
     ----------
-    reference_logits : [I, V] or [N, I, V]
+    reference_logits : [I, V], [1, I, V] or [N, I, V]
         Logits of the unperturbed input; one for all masks, or one for each.
     logits : [N, I, V]
         Logits of the perturbed inputs.
@@ -36,9 +36,10 @@ def kl_divergence(reference_logits: Array, logits: Array) -> Array:
         Never negative; of the kind of ``logits`` (tensor or array), float32 for half precision.
     """
     if isinstance(logits, np.ndarray):
-        return kl_divergence(torch.as_tensor(reference_logits), torch.as_tensor(logits)).numpy()
-    if reference_logits.ndim == 2:
-        return Divergence(reference_logits)(logits)
+        reference, perturbed = np.ascontiguousarray(reference_logits), np.ascontiguousarray(logits)
+        return kl_divergence(torch.as_tensor(reference), torch.as_tensor(perturbed)).numpy()
+    if reference_logits.ndim == 2 or len(reference_logits) == 1:
+        return Divergence(reference_logits.reshape(reference_logits.shape[-2:]))(logits)
     return torch.cat(
         [
             Divergence(reference)(row[None])
