@@ -378,7 +378,7 @@ def save(path, **content):
 def test_newer_settings(tmp_path):
     state = random_state(40)
     cfg = {"model": argparse.Namespace(**hyperparameters()), "task": {"data": "/x"}}
-    history = [{"loss": np.float64(1.5)}, defaultdict(dict)]
+    history = [{"loss": np.float64(1.5), "better": np.bool_(True)}, defaultdict(dict)]
     new = load_fairseq_checkpoint(
         save(tmp_path / "new.pt", model=state, args=None, cfg=cfg, extra_state=history)
     )
@@ -388,7 +388,12 @@ def test_newer_settings(tmp_path):
     plain = load_fairseq_checkpoint(
         save(tmp_path / "plain.pt", model=state, cfg={"model": hyperparameters()})
     )
-    for network in (old, plain):
+    # Settings that are not in the place of either time.
+    flat = load_fairseq_checkpoint(save(tmp_path / "flat.pt", model=state, cfg=hyperparameters()))
+    both = load_fairseq_checkpoint(
+        save(tmp_path / "both.pt", model=state, cfg={"task": {}}, args=hyperparameters())
+    )
+    for network in (old, plain, flat, both):
         for (name, one), (_, other) in zip(
             new.state_dict().items(), network.state_dict().items(), strict=True
         ):
@@ -443,7 +448,8 @@ class Opens:
             {"model": random_state(40), "args": hyperparameters(activation_fn="gelu")},
             "activation_fn='gelu', but only 'relu'",
         ),
-        ({"model": random_state(40), "args": {}}, "lack 'decoder_attention_heads'"),
+        ({"model": random_state(40), "args": {}}, "no settings of the model"),
+        ({"model": random_state(40), "args": {"x": np.float16(1)}}, "holds numpy.*Float16DType"),
     ],
 )  # fmt: skip
 def test_other_checkpoints_are_refused(tmp_path, content, words):
@@ -478,6 +484,7 @@ def test_other_checkpoints_are_refused(tmp_path, content, words):
             r"a weight 'encoder\.adapter\.weight' that no network of this family has",
         ),
         (lambda _: None, {"decoder_attention_heads": 5}, "do not divide the width"),
+        (lambda _: None, {"decoder_attention_heads": "2"}, "='2', which is no whole number"),
         (lambda _: None, {"ctc_encoder_layer": 3}, "its encoder has 2 layers"),
         (
             lambda s: [s.pop(f"encoder.ctc_fc.{part}") for part in ("weight", "bias")],

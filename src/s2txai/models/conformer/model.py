@@ -16,7 +16,7 @@ from s2txai.models.conformer.beam_search import Settings
 from s2txai.models.conformer.checkpoint import checkpoint_settings, load_fairseq_checkpoint
 from s2txai.models.conformer.decoder import EOS, Read
 from s2txai.models.conformer.features import FRAME_SHIFT, SAMPLING_RATE, filterbank, normalise
-from s2txai.models.conformer.network import Conformer
+from s2txai.models.conformer.network import Conformer, compression
 from s2txai.models.conformer.session import search
 from s2txai.models.conformer.vocabulary import Vocabulary, read_preprocessing, the_only
 
@@ -46,10 +46,10 @@ def load_conformer(
     checkpoint = the_only(directory, "*.pt", "checkpoint")
     network = load_fairseq_checkpoint(checkpoint)
     settings = checkpoint_settings(checkpoint)
-    if settings.get("ctc_compress_strategy", "none") != "none":
+    if compression(settings) != "none":
         raise UserError(
             f"{checkpoint} averages encoder steps (ctc_compress_strategy="
-            f"'{settings['ctc_compress_strategy']}'), so that they no longer tell time; "
+            f"'{compression(settings)}'), so that they no longer tell time; "
             "such a model cannot be audited."
         )
     files = read_preprocessing(directory)
@@ -58,7 +58,7 @@ def load_conformer(
         network.to(device),
         Vocabulary.read(files, n_symbols),
         n_bins=files.n_bins,
-        max_positions=int(settings.get("max_target_positions", _DEFAULT_POSITIONS)),
+        max_positions=int(settings.get("max_target_positions") or _DEFAULT_POSITIONS),
         ctc_weight=float(read_options(directory).get("ctc_weight", 0.0)),
         precision=precision,
     )

@@ -134,8 +134,8 @@ class Conformer(nn.Module):
         ]
         ctc = weights.get("encoder.ctc_fc.weight")
         n_layers = _count(weights, "encoder.conformer_layers")
-        ctc_layer = hyperparameters.get("ctc_encoder_layer", 0) if ctc is not None else 0
-        compress = hyperparameters.get("ctc_compress_strategy", "none") == "avg"
+        ctc_layer = (hyperparameters.get("ctc_encoder_layer") or 0) if ctc is not None else 0
+        compress = compression(hyperparameters) == "avg"
         _check_ctc(ctc_layer, n_layers, compress=compress)
         encoder = ConformerEncoder(
             Subsampling(
@@ -153,7 +153,7 @@ class Conformer(nn.Module):
         )
         vocabulary, decoder_width = weights["decoder.embed_tokens.weight"].shape
         decoder_heads = hyperparameters["decoder_attention_heads"]
-        if decoder_width % decoder_heads:
+        if not decoder_heads or decoder_width % decoder_heads:
             raise UserError(
                 f"The checkpoint has decoder_attention_heads={short(decoder_heads)}, which do not "
                 f"divide the width of its decoder ({decoder_width}); use the settings that it was "
@@ -336,6 +336,13 @@ def _check(hyperparameters: Mapping[str, Any]) -> None:
             "The checkpoint's settings lack 'decoder_attention_heads'; use the checkpoint as "
             "training wrote it."
         )
+    for name in ("decoder_attention_heads", "ctc_encoder_layer", "max_target_positions"):
+        found = hyperparameters.get(name)
+        if found is not None and not isinstance(found, int):
+            raise UserError(
+                f"The checkpoint has {name}={short(found)}, which is no whole number; use the "
+                "checkpoint as training wrote it."
+            )
     for name, wanted in _FIXED.items():
         found = hyperparameters.get(name, wanted)
         if found != wanted:
@@ -343,12 +350,17 @@ def _check(hyperparameters: Mapping[str, Any]) -> None:
                 f"The checkpoint has {name}={short(found)}, but only {wanted!r} is implemented; "
                 "it cannot be used."
             )
-    strategy = hyperparameters.get("ctc_compress_strategy", "none")
+    strategy = compression(hyperparameters)
     if strategy not in ("none", "avg"):
         raise UserError(
             f"The checkpoint has ctc_compress_strategy={short(strategy)}, but only 'none' and "
             "'avg' are implemented; it cannot be used."
         )
+
+
+def compression(hyperparameters: Mapping[str, Any]) -> str:
+    """Return how a network shortens what its encoder computes: ``none`` where nothing is said."""
+    return hyperparameters.get("ctc_compress_strategy") or "none"
 
 
 def _check_ctc(layer: int, n_layers: int, *, compress: bool) -> None:
