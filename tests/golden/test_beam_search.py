@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from s2txai.models.conformer.beam_search import Settings, beam_search
-from s2txai.models.conformer.session import Session
+from s2txai.models.conformer import Settings, search
 from tests.golden.test_conformer import network
 from tests.golden.test_spes import read
 
@@ -24,26 +23,24 @@ def model():
     return network(read("conformer_tiny_1.npz"))
 
 
+@pytest.mark.parametrize("padded", [True, False])
 @pytest.mark.parametrize("utterance", [0, 1])
 @pytest.mark.parametrize("key", CASES)
-def test_hypotheses_and_scores(model, key, utterance):
+def test_hypotheses_and_scores(model, key, utterance, padded):
+    """Whether or not the states have the padding of a batch behind them."""
     case = CASES[key]
-    length = int(GOLDEN["model1/src_lengths"][utterance])
-    features = torch.from_numpy(GOLDEN["model1/src_tokens"])[utterance : utterance + 1, :length]
-    states, _ = model.encode(features.double(), torch.tensor([length]))
-    (found,) = beam_search(
-        Session(model, states, case["beam_size"]).advance,
-        Settings(
-            beam=case["beam_size"],
-            last_step=case["max_len"],
-            forced=[int(token) for token in GOLDEN[f"{key}/prefix"][utterance]],
-            no_repeat_ngram=case["no_repeat_ngram_size"],
-            unknown_penalty=case.get("unk_penalty", 0.0),
-            length_penalty=case.get("len_penalty", 1.0),
-        ),
-        n=1,
-        device=states.device,
+    lengths = torch.from_numpy(GOLDEN["model1/src_lengths"])[utterance : utterance + 1]
+    features = torch.from_numpy(GOLDEN["model1/src_tokens"])[utterance : utterance + 1].double()
+    states, valid = model.encode(features if padded else features[:, : int(lengths)], lengths)
+    settings = Settings(
+        beam=case["beam_size"],
+        last_step=case["max_len"],
+        forced=[int(token) for token in GOLDEN[f"{key}/prefix"][utterance]],
+        no_repeat_ngram=case["no_repeat_ngram_size"],
+        unknown_penalty=case.get("unk_penalty", 0.0),
+        length_penalty=case.get("len_penalty", 1.0),
     )
+    (found,) = search(model, states, valid, settings)
     rows = np.flatnonzero(GOLDEN[f"{key}/utt"] == utterance)
     assert len(found) == len(rows) == case["beam_size"]
     for hypothesis, row in zip(found, rows, strict=True):

@@ -130,6 +130,9 @@ def test_single_utterance(golden, shift, row):
 def test_compression_of_runs(golden):
     model = network(golden, ctc_compress_strategy="avg")
     features, lengths, tokens = inputs(golden)
+    output = model.encode_fully(features, lengths)
+    compare(output.ctc_logits.transpose(0, 1), golden["compress_avg/ctc_logits"], EXACT)
+    np.testing.assert_array_equal(output.ctc_lengths, golden["compress_avg/ctc_lengths"])
     states, valid = model.encode(features, lengths)
     compare(states.transpose(0, 1), golden["compress_avg/encoder_out"], EXACT)
     np.testing.assert_array_equal(~valid, golden["compress_avg/encoder_padding_mask"])

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 from collections import defaultdict
 from itertools import product
 
@@ -13,7 +14,12 @@ from s2txai.audio import read_audio
 from s2txai.datasets import parse_task
 from s2txai.errors import UserError
 from s2txai.models import load_model
-from s2txai.models.conformer import load_fairseq_checkpoint
+from s2txai.models.conformer import (
+    Conformer,
+    Settings,
+    load_fairseq_checkpoint,
+    search,
+)
 from s2txai.models.conformer.ctc import PrefixScorer
 from s2txai.models.conformer.features import filterbank, normalise
 from tests.tiny_conformer import (
@@ -85,6 +91,66 @@ def test_unsafe_shift_depends_on_the_batch_but_for_the_longest():
     unsafe, _ = tiny_network(batch_unsafe_relative_shift=True).encode(features, lengths)
     torch.testing.assert_close(safe[0], unsafe[0], atol=1e-12, rtol=0)
     assert (safe[1, :11] - unsafe[1, :11]).abs().max() > 1e-3
+
+
+@torch.inference_mode()
+def test_what_lies_behind_an_utterance_is_ignored():
+    network = tiny_network()
+    features, lengths, _ = inputs()
+    states, valid = network.encode(features, lengths)
+    for row, length in enumerate(lengths.tolist()):
+        features[row, length:] = torch.nan
+    other, _ = network.encode(features, lengths)
+    torch.testing.assert_close(other[valid], states[valid], atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3])
+@torch.inference_mode()
+def test_searches_side_by_side_are_those_of_single_utterances(weight):
+    """Utterances of different lengths: neither attention nor CTC sees the padding."""
+    network = tiny_network()
+    features, lengths, _ = inputs()
+    settings = Settings(beam=3, last_step=8, forced=[5], no_repeat_ngram=2, ctc_weight=weight)
+    together = search(network, *network.encode(features, lengths), settings)
+    for row, length in enumerate(lengths.tolist()):
+        one = features[row : row + 1, :length]
+        (alone,) = search(network, *network.encode(one, lengths[row : row + 1]), settings)
+        assert [found.tokens for found in alone] == [found.tokens for found in together[row]]
+        for found, expected in zip(together[row], alone, strict=True):
+            assert found.score == pytest.approx(expected.score, abs=1e-10)
+
+
+@torch.inference_mode()
+def test_scores_of_joint_decoding_by_their_formula():
+    """Of every hypothesis: attention's log-probability and a share of what CTC gains, from step 1.
+
+    CTC's part is summed over all paths.
+    """
+    network = tiny_network(n_symbols=8)
+    features = inputs()[0][1:2, :14]
+    states, valid = network.encode(features, torch.tensor([14]))  # 4 steps
+    weight, tag = 0.7, 5
+    settings = Settings(beam=3, last_step=4, forced=[tag], ctc_weight=weight)
+    (found,) = search(network, states, valid, settings)
+    assert len({tuple(one.tokens) for one in found}) == 3
+    ctc = torch.log_softmax(
+        network.joint_ctc_logits(states, valid, torch.tensor([[EOS, tag]])), dim=2
+    )[0]
+    for hypothesis in found:
+        read = torch.tensor([[EOS, *hypothesis.tokens[:-1]]])
+        scores = torch.log_softmax(network.decode(states, valid, read), dim=2)[0]
+        before = 0.0
+        for step, token in enumerate(hypothesis.tokens):
+            said = hypothesis.tokens[1 : step + 1]
+            expected = float(scores[step, token])
+            if step:
+                whole = token == EOS
+                now = prefix_log_probability(ctc, said[:-1] if whole else said, whole=whole)
+                expected += weight * (now - before)
+                before = now
+            assert hypothesis.token_scores[step] == pytest.approx(expected, abs=1e-9)
+        mean = np.mean(hypothesis.token_scores)
+        assert hypothesis.score == pytest.approx(mean, abs=1e-9)
 
 
 @torch.inference_mode()
@@ -289,6 +355,18 @@ def test_joint_decoding_needs_the_head(tmp_path):
         load_model("conformer", tmp_path, device="cpu")
 
 
+def test_the_example_of_the_documentation_runs(directory):
+    page = (ROOT / "docs" / "models.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    names = {}
+    exec(block.replace("/models/fama-small", str(directory)), names)
+    n_steps = names["states"].shape[1]
+    assert names["attention"].shape == (2, 2, 2, 4, n_steps)
+    assert names["joint"].shape == (2, n_steps, 64)
+    assert names["output"].ctc_logits.shape == (2, n_steps, 20)
+    assert [len(hypotheses) for hypotheses in names["found"]] == [5, 5]
+
+
 # Checkpoints
 
 
@@ -300,7 +378,7 @@ def save(path, **content):
 def test_newer_settings(tmp_path):
     state = random_state(40)
     cfg = {"model": argparse.Namespace(**hyperparameters()), "task": {"data": "/x"}}
-    history = [{"loss": np.float64(1.5)}, defaultdict(dict)]
+    history = [{"loss": np.float64(1.5), "better": np.bool_(True)}, defaultdict(dict)]
     new = load_fairseq_checkpoint(
         save(tmp_path / "new.pt", model=state, args=None, cfg=cfg, extra_state=history)
     )
@@ -310,7 +388,12 @@ def test_newer_settings(tmp_path):
     plain = load_fairseq_checkpoint(
         save(tmp_path / "plain.pt", model=state, cfg={"model": hyperparameters()})
     )
-    for network in (old, plain):
+    # Settings that are not in the place of either time.
+    flat = load_fairseq_checkpoint(save(tmp_path / "flat.pt", model=state, cfg=hyperparameters()))
+    both = load_fairseq_checkpoint(
+        save(tmp_path / "both.pt", model=state, cfg={"task": {}}, args=hyperparameters())
+    )
+    for network in (old, plain, flat, both):
         for (name, one), (_, other) in zip(
             new.state_dict().items(), network.state_dict().items(), strict=True
         ):
@@ -365,7 +448,8 @@ class Opens:
             {"model": random_state(40), "args": hyperparameters(activation_fn="gelu")},
             "activation_fn='gelu', but only 'relu'",
         ),
-        ({"model": random_state(40), "args": {}}, "lack 'decoder_attention_heads'"),
+        ({"model": random_state(40), "args": {}}, "no settings of the model"),
+        ({"model": random_state(40), "args": {"x": np.float16(1)}}, "holds numpy.*Float16DType"),
     ],
 )  # fmt: skip
 def test_other_checkpoints_are_refused(tmp_path, content, words):
@@ -374,6 +458,46 @@ def test_other_checkpoints_are_refused(tmp_path, content, words):
         load_fairseq_checkpoint(path)
     assert "c.pt" in str(caught.value)
     assert not os.path.exists("/tmp/opened-by-a-checkpoint")  # noqa: PTH110
+
+
+@pytest.mark.parametrize(
+    ("change", "settings", "words"),
+    [
+        (
+            lambda s: s.pop("encoder.conformer_layers.1.attention.attention.query_proj.bias"),
+            {},
+            r"no weight 'encoder\.conformer_layers\.1\.attention\.attention\.query_proj\.bias';",
+        ),
+        (
+            lambda s: [s.pop("decoder.layer_norm.weight"), s.pop("decoder.layer_norm.bias")],
+            {},
+            r"no weight 'decoder\.layer_norm\.weight' \(and 1 more\)",
+        ),
+        (
+            lambda s: s.pop("encoder.conformer_layers.0.attention.attention.u_bias"),
+            {},
+            r"no weight 'encoder\.conformer_layers\.0\.attention\.attention\.u_bias'",
+        ),
+        (
+            lambda s: s.update({"encoder.adapter.weight": torch.zeros(2)}),
+            {},
+            r"a weight 'encoder\.adapter\.weight' that no network of this family has",
+        ),
+        (lambda _: None, {"decoder_attention_heads": 5}, "do not divide the width"),
+        (lambda _: None, {"decoder_attention_heads": "2"}, "='2', which is no whole number"),
+        (lambda _: None, {"ctc_encoder_layer": 3}, "its encoder has 2 layers"),
+        (
+            lambda s: [s.pop(f"encoder.ctc_fc.{part}") for part in ("weight", "bias")],
+            {"ctc_compress_strategy": "avg"},
+            "no CTC head in its encoder",
+        ),
+    ],
+)
+def test_weights_and_settings_that_do_not_belong_together_are_refused(change, settings, words):
+    state = random_state(40)
+    change(state)
+    with pytest.raises(UserError, match=words):
+        Conformer.from_state(state, **hyperparameters(**settings))
 
 
 def test_damaged_checkpoints_are_refused(tmp_path):

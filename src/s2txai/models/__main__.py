@@ -42,6 +42,38 @@ authors meant, which its transcripts tell: look at `decode/transcripts.csv` firs
 
 """
 
+_CONFORMER = """
+## The Conformer from Python
+
+The network of the `conformer` family can be used by itself, on batches of different lengths.
+`Conformer.from_state(state, **hyperparameters)` builds it from weights and settings that lie
+elsewhere. `batch_unsafe_relative_shift=True`, for either, counts positions by the longest utterance
+of the batch, as these models are trained; results then depend on the batch.
+
+```python
+from pathlib import Path
+
+import torch
+
+from s2txai.models.conformer import Settings, load_fairseq_checkpoint, search
+
+network = load_fairseq_checkpoint(Path("/models/fama-small/checkpoint.pt"))
+features = torch.randn(2, 300, 80)  # filterbanks [N, T, F], normalised by utterance
+lengths = torch.tensor([300, 212])  # frames; what lies behind them is ignored
+tag = 61  # of the language, as the dictionary numbers it
+tokens = torch.tensor([[2, tag, 8, 9]] * 2)  # what the decoder reads: end of sentence, tag, text
+settings = Settings(beam=5, last_step=40, forced=[tag], no_repeat_ngram=5, ctc_weight=0.2)
+with torch.inference_mode():
+    states, valid = network.encode(features, lengths)  # [N, T', D], [N, T']
+    logits = network.decode(states, valid, tokens)  # [N, L, V]
+    attention = network.cross_attention(states, valid, tokens)  # [N, layers, H, L, T']
+    joint = network.joint_ctc_logits(states, valid, tokens)  # [N, T', V]; not every model has it
+    output = network.encode_fully(features, lengths, keep_attention=True)
+    # output.attention: one [N, H, T', T'] a layer; output.ctc_logits: [N, T', source symbols]
+    found = search(network, states, valid, settings)  # hypotheses of each utterance, best first
+```
+"""
+
 
 def page() -> str:
     """Return docs/models.md."""
@@ -49,7 +81,7 @@ def page() -> str:
     rows = [_row(name, one) for name, one in families.items()]
     notes = [f"- `{name}`: {one.notes}\n" for name, one in families.items() if one.notes]
     between = _BETWEEN.format(version=version("transformers"))
-    return _OPENING + "".join(rows) + between + "".join(notes)
+    return _OPENING + "".join(rows) + between + "".join(notes) + _CONFORMER
 
 
 def _row(name: str, one: Family) -> str:

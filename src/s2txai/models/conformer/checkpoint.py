@@ -24,12 +24,13 @@ _ALLOWED = (
     scalar,
     (scalar, "numpy.core.multiarray.scalar"),  # its name before NumPy 2
     np.dtype,
+    np.dtypes.BoolDType,
     np.dtypes.Float32DType,
     np.dtypes.Float64DType,
     np.dtypes.Int32DType,
     np.dtypes.Int64DType,
 )
-_REFUSED = re.compile(r"GLOBAL ([\w.]+)")
+_REFUSED = re.compile(r"GLOBAL ([\w.]+)|got <class '([\w.]+)'>")
 
 
 def load_fairseq_checkpoint(path: Path, *, batch_unsafe_relative_shift: bool = False) -> Conformer:
@@ -95,10 +96,10 @@ def _read(path: Path) -> Mapping[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         refused = _REFUSED.search(str(error))
+        what = (refused[1] or refused[2]) if refused else "something"
         raise UserError(
-            f"{path} holds {refused[1] if refused else 'something'}, which no model's weights and "
-            "settings need and which could run code, so it is not loaded; save a checkpoint of "
-            "'model' and 'args' alone."
+            f"{path} holds {what}, which no model's weights and settings need and which could run "
+            "code, so it is not loaded; save a checkpoint of 'model' and 'args' alone."
         ) from error
     except Exception as error:  # a damaged file raises many kinds
         raise _damaged(path, error) from error
@@ -144,16 +145,23 @@ def _is_stored(values: torch.Tensor) -> bool:
 
 def _settings(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Return the model's hyperparameters, from the newer settings or the older."""
-    newer = content.get("cfg")
-    found = newer.get("model") if isinstance(newer, Mapping) else content.get("args")
-    if isinstance(found, argparse.Namespace):
-        found = vars(found)
-    if not isinstance(found, Mapping):
-        raise UserError(
-            f"{path} has no settings of the model, neither in 'cfg' nor in 'args'; use the "
-            "checkpoint as training wrote it."
-        )
-    return {str(name): value for name, value in found.items()}
+    newer = _table(content.get("cfg"))
+    for found in (_table(newer.get("model")), newer, _table(content.get("args"))):
+        if "decoder_attention_heads" in found:
+            return found
+    raise UserError(
+        f"{path} has no settings of the model ('decoder_attention_heads' and others), neither in "
+        "'cfg' nor in 'args'; use the checkpoint as training wrote it."
+    )
+
+
+def _table(settings: Any) -> dict[str, Any]:
+    """Return settings by name; none where there is no such thing."""
+    if isinstance(settings, argparse.Namespace):
+        settings = vars(settings)
+    if not isinstance(settings, Mapping):
+        return {}
+    return {str(name): value for name, value in settings.items()}
 
 
 def _at_least_single(values: torch.Tensor) -> torch.Tensor:

@@ -83,6 +83,9 @@ class Subsampling(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return [N, T', D] of features [N, T, F], and the lengths [N] in steps."""
         x = features.transpose(1, 2)  # (N, F, T)
+        if lengths is not None:
+            # Whatever lies behind an utterance, its last steps would hear it.
+            x = x.masked_fill(~step_mask(lengths, x.shape[2])[:, None], 0.0)
         for conv in self.conv_layers:
             x = nnf.glu(conv(x), dim=1)  # (N, channels, T / 2)
             if lengths is not None:
@@ -308,7 +311,7 @@ class ConformerEncoder(nn.Module):
         *,
         keep_attention: bool = False,
     ) -> EncoderOutput:
-        """Encode features [N, T, F], zero after each utterance's ``lengths`` [N] frames.
+        """Encode features [N, T, F]; what lies behind each one's ``lengths`` [N] is ignored.
 
         Without lengths nothing is padding, and nothing is spent on it.
         """

@@ -13,13 +13,12 @@ from s2txai.errors import UserError
 from s2txai.fetch import read_options
 from s2txai.memory import to_device
 from s2txai.models.base import CrossAttention, Facts, Features, Model, TokenTable, pad_steps
-from s2txai.models.conformer.beam_search import Settings, beam_search
+from s2txai.models.conformer.beam_search import Settings
 from s2txai.models.conformer.checkpoint import checkpoint_settings, load_fairseq_checkpoint
-from s2txai.models.conformer.ctc import PrefixScorer
 from s2txai.models.conformer.decoder import EOS, Read
 from s2txai.models.conformer.features import FRAME_SHIFT, SAMPLING_RATE, filterbank, normalise
-from s2txai.models.conformer.network import Conformer
-from s2txai.models.conformer.session import Session
+from s2txai.models.conformer.network import Conformer, compression
+from s2txai.models.conformer.session import search
 from s2txai.models.conformer.vocabulary import Vocabulary, read_preprocessing, the_only
 
 NO_REPEAT_NGRAM = 5  # as the models are documented to be decoded
@@ -48,10 +47,10 @@ def load_conformer(
     checkpoint = the_only(directory, "*.pt", "checkpoint")
     network = load_fairseq_checkpoint(checkpoint)
     settings = checkpoint_settings(checkpoint)
-    if settings.get("ctc_compress_strategy", "none") != "none":
+    if compression(settings) != "none":
         raise UserError(
             f"{checkpoint} averages encoder steps (ctc_compress_strategy="
-            f"'{settings['ctc_compress_strategy']}'), so that they no longer tell time; "
+            f"'{compression(settings)}'), so that they no longer tell time; "
             "such a model cannot be audited."
         )
     files = read_preprocessing(directory)
@@ -60,7 +59,7 @@ def load_conformer(
         network.to(device),
         Vocabulary.read(files, n_symbols),
         n_bins=files.n_bins,
-        max_positions=int(settings.get("max_target_positions", _DEFAULT_POSITIONS)),
+        max_positions=int(settings.get("max_target_positions") or _DEFAULT_POSITIONS),
         ctc_weight=float(read_options(directory).get("ctc_weight", 0.0)),
         precision=precision,
     )
@@ -243,31 +242,21 @@ class ConformerModel(Model):
             ctc_weight=self._ctc_weight,
         )
         with self._autocast():
-            found = beam_search(
-                Session(self._network, states, beam).advance,
-                settings,
-                n=len(states),
-                device=self.device,
-                scorers=self._scorers(states, forced) if self._ctc_weight else (),
-            )
+            found = search(self._network, states, self._everywhere(states), settings)
         return [hypotheses[0].tokens for hypotheses in found]
 
-    def _scorers(self, states: torch.Tensor, forced: Sequence[int]) -> list[PrefixScorer]:
-        """Return the CTC head's scores of states [N, steps, D] for the forced language."""
-        everywhere = torch.ones(states.shape[:2], dtype=torch.bool, device=self.device)
-        inputs = torch.tensor([[EOS, *forced]], device=self.device).expand(len(states), -1)
-        logits = self._network.joint_ctc_logits(states, everywhere, inputs).float()
-        return [PrefixScorer(one) for one in torch.log_softmax(logits, dim=-1)]
+    def _everywhere(self, states: torch.Tensor) -> torch.Tensor:
+        """Return that no step of states [N, steps, D] is padding, bool [N, steps]."""
+        return torch.ones(states.shape[:2], dtype=torch.bool, device=self.device)
 
     @torch.inference_mode()
     def cross_attention(
         self, states: torch.Tensor, prompt: Sequence[int], tokens: Sequence[int]
     ) -> CrossAttention:
         """Return attention [L, H, I, steps] of one utterance; ``states`` is [1, steps, D]."""
-        everywhere = torch.ones(states.shape[:2], dtype=torch.bool, device=self.device)
         with self._autocast():
             weights = self._network.cross_attention(
-                states, everywhere, self._inputs(prompt, tokens)
+                states, self._everywhere(states), self._inputs(prompt, tokens)
             )[0].float()
         weights = weights[:, :, len(prompt) - 1 :]  # (L, H, I, steps)
         norms = torch.stack(

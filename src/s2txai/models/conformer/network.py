@@ -1,6 +1,6 @@
 """The network of the paper's models: Conformer encoder, Transformer decoder, CTC heads."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from reprlib import repr as short
 from typing import Any, Self
@@ -98,12 +98,11 @@ class Conformer(nn.Module):
         try:
             with torch.device("meta"):
                 network = cls._empty(weights, hyperparameters)
+            _check_names(network.state_dict().keys(), weights.keys())
             network.load_state_dict(weights, strict=True, assign=True)
             network._tie(hyperparameters)
         except KeyError as error:
-            raise UserError(
-                f"The checkpoint has no weight {error}; it is not of this family."
-            ) from error
+            raise UserError(_missing([str(error.args[0])])) from error
         # Weights of another shape or type, and settings of another, are missed in many ways.
         except (
             RuntimeError,
@@ -134,6 +133,10 @@ class Conformer(nn.Module):
             for number in range(_count(weights, "encoder.subsample.conv_layers"))
         ]
         ctc = weights.get("encoder.ctc_fc.weight")
+        n_layers = _count(weights, "encoder.conformer_layers")
+        ctc_layer = (hyperparameters.get("ctc_encoder_layer") or 0) if ctc is not None else 0
+        compress = compression(hyperparameters) == "avg"
+        _check_ctc(ctc_layer, n_layers, compress=compress)
         encoder = ConformerEncoder(
             Subsampling(
                 n_bins=convolutions[0].shape[1],
@@ -141,23 +144,27 @@ class Conformer(nn.Module):
                 width=width,
                 kernels=[weight.shape[2] for weight in convolutions],
             ),
-            [
-                ConformerLayer(width, heads, hidden, depthwise.shape[2])
-                for _ in range(_count(weights, "encoder.conformer_layers"))
-            ],
+            [ConformerLayer(width, heads, hidden, depthwise.shape[2]) for _ in range(n_layers)],
             None if ctc is None else nn.Linear(ctc.shape[1], ctc.shape[0]),
-            ctc_layer=hyperparameters.get("ctc_encoder_layer", 0),
-            compress=hyperparameters.get("ctc_compress_strategy", "none") == "avg",
+            ctc_layer=ctc_layer,
+            compress=compress,
             scale_input=not hyperparameters.get("no_scale_embedding", False),
             unsafe_shift=hyperparameters.get("batch_unsafe_relative_shift", False),
         )
         vocabulary, decoder_width = weights["decoder.embed_tokens.weight"].shape
+        decoder_heads = hyperparameters["decoder_attention_heads"]
+        if not decoder_heads or decoder_width % decoder_heads:
+            raise UserError(
+                f"The checkpoint has decoder_attention_heads={short(decoder_heads)}, which do not "
+                f"divide the width of its decoder ({decoder_width}); use the settings that it was "
+                "trained with."
+            )
         decoder = Decoder(
             [
                 DecoderLayer(
                     decoder_width,
                     width,
-                    hyperparameters["decoder_attention_heads"],
+                    decoder_heads,
                     len(weights["decoder.layers.0.fc1.weight"]),
                 )
                 for _ in range(_count(weights, "decoder.layers"))
@@ -186,7 +193,7 @@ class Conformer(nn.Module):
         Parameters
         ----------
         features
-            [N, T, F], zero after each utterance.
+            [N, T, F]; what lies behind an utterance is ignored.
         lengths
             int64 [N], frames of each.
 
@@ -329,6 +336,13 @@ def _check(hyperparameters: Mapping[str, Any]) -> None:
             "The checkpoint's settings lack 'decoder_attention_heads'; use the checkpoint as "
             "training wrote it."
         )
+    for name in ("decoder_attention_heads", "ctc_encoder_layer", "max_target_positions"):
+        found = hyperparameters.get(name)
+        if found is not None and not isinstance(found, int):
+            raise UserError(
+                f"The checkpoint has {name}={short(found)}, which is no whole number; use the "
+                "checkpoint as training wrote it."
+            )
     for name, wanted in _FIXED.items():
         found = hyperparameters.get(name, wanted)
         if found != wanted:
@@ -336,12 +350,53 @@ def _check(hyperparameters: Mapping[str, Any]) -> None:
                 f"The checkpoint has {name}={short(found)}, but only {wanted!r} is implemented; "
                 "it cannot be used."
             )
-    strategy = hyperparameters.get("ctc_compress_strategy", "none")
+    strategy = compression(hyperparameters)
     if strategy not in ("none", "avg"):
         raise UserError(
             f"The checkpoint has ctc_compress_strategy={short(strategy)}, but only 'none' and "
             "'avg' are implemented; it cannot be used."
         )
+
+
+def compression(hyperparameters: Mapping[str, Any]) -> str:
+    """Return how a network shortens what its encoder computes: ``none`` where nothing is said."""
+    return hyperparameters.get("ctc_compress_strategy") or "none"
+
+
+def _check_ctc(layer: int, n_layers: int, *, compress: bool) -> None:
+    if not 0 <= layer <= n_layers:
+        raise UserError(
+            f"The checkpoint has ctc_encoder_layer={short(layer)}, but its encoder has {n_layers} "
+            "layers; use the settings that it was trained with."
+        )
+    if compress and not layer:
+        raise UserError(
+            "The checkpoint has ctc_compress_strategy='avg', but no CTC head in its encoder to "
+            "find the runs by; use the weights and settings that training wrote."
+        )
+
+
+def _check_names(wanted: Collection[str], given: Collection[str]) -> None:
+    missing = [name for name in wanted if name not in given]
+    if missing:
+        raise UserError(_missing(missing))
+    unknown = [_reference_name(name) for name in given if name not in wanted]
+    if unknown:
+        raise UserError(
+            f"The checkpoint has a weight '{unknown[0]}'{_more(unknown)} that no network of this "
+            "family has; it cannot be used."
+        )
+
+
+def _missing(names: Sequence[str]) -> str:
+    return (
+        f"The checkpoint has no weight '{_reference_name(names[0])}'{_more(names)}; it is not of "
+        "this family, or not whole."
+    )
+
+
+def _more(names: Sequence[str]) -> str:
+    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
 
 
 def _is_weight(name: str) -> bool:
@@ -351,6 +406,13 @@ def _is_weight(name: str) -> bool:
 def _own_name(name: str) -> str:
     """Return the name of a weight here: attention and its norm are one module."""
     return name.replace(".attention.attention.", ".attention.")
+
+
+def _reference_name(name: str) -> str:
+    """Return the name in checkpoints of a weight that :func:`_own_name` gave."""
+    if ".attention.layer_norm." in name:
+        return name
+    return name.replace(".attention.", ".attention.attention.")
 
 
 def _count(weights: Mapping[str, torch.Tensor], prefix: str) -> int:

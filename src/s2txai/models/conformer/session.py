@@ -2,26 +2,80 @@
 
 import torch
 
+from s2txai.models.conformer.beam_search import Hypothesis, Settings, beam_search
+from s2txai.models.conformer.ctc import PrefixScorer
+from s2txai.models.conformer.decoder import EOS
 from s2txai.models.conformer.network import Conformer
 from s2txai.models.occlusion import KeysAndValues
 
 
-class Session:
-    """The decoder of N utterances of the same length in a beam search.
+def search(
+    network: Conformer, states: torch.Tensor, valid: torch.Tensor, settings: Settings
+) -> list[list[Hypothesis]]:
+    """Decode N utterances side by side, by attention or with CTC.
 
     Parameters
     ----------
     network
         The model.
-    states
-        [N, steps, D], what the decoder reads.
+    states, valid
+        [N, T', D] and bool [N, T'], as :meth:`Conformer.encode` returns them.
+    settings
+        How to search; with a ``ctc_weight`` the first of the ``forced`` tokens is the language's.
+
+    Returns
+    -------
+    list of list of Hypothesis
+        For each utterance at most ``settings.beam``, the best first.
+
+    Raises
+    ------
+    UserError
+        If there is a ``ctc_weight``, but no joint CTC head.
+    """
+    return beam_search(
+        Session(network, states, valid, settings.beam).advance,
+        settings,
+        n=len(states),
+        device=states.device,
+        scorers=_scorers(network, states, valid, settings) if settings.ctc_weight else (),
+    )
+
+
+def _scorers(
+    network: Conformer, states: torch.Tensor, valid: torch.Tensor, settings: Settings
+) -> list[PrefixScorer]:
+    """Return what the joint CTC head makes of each utterance, without its padding."""
+    inputs = torch.tensor([[EOS, *settings.forced]], device=states.device)
+    logits = network.joint_ctc_logits(states, valid, inputs.expand(len(states), -1))
+    # At least float32, whatever the precision of the network.
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return [
+        PrefixScorer(one[steps])
+        for one, steps in zip(torch.log_softmax(wide, dim=-1), valid, strict=True)
+    ]
+
+
+class Session:
+    """The decoder of N utterances in a beam search.
+
+    Parameters
+    ----------
+    network
+        The model.
+    states, valid
+        [N, T', D] and bool [N, T'], what the decoder reads.
     beam
         Hypotheses of each utterance; rows are those of the first, then those of the second.
     """
 
-    def __init__(self, network: Conformer, states: torch.Tensor, beam: int) -> None:
+    def __init__(
+        self, network: Conformer, states: torch.Tensor, valid: torch.Tensor, beam: int
+    ) -> None:
         self._decoder = network.decoder
-        self._reads = network.reads(states.repeat_interleave(beam, dim=0))
+        self._reads = network.reads(
+            states.repeat_interleave(beam, dim=0), valid.repeat_interleave(beam, dim=0)
+        )
         self._past: list[KeysAndValues] | None = None
 
     def advance(self, last: torch.Tensor, order: torch.Tensor | None) -> torch.Tensor:
