@@ -190,13 +190,13 @@ def write_tables(
         names = dict(zip(("dataset", "model", "task"), key, strict=True))
         pd.concat([pd.DataFrame(names, index=table.index), table], axis=1).to_csv(path, index=False)
 
+    texts = [
+        ("he might even", "NA", 100.0),
+        (HOSTILE, "He might </td><img src=x onerror=alert(1)>", 12.5),
+    ]
     transcripts = pd.DataFrame(
-        {
-            "utterance": list(ids),
-            "reference": ["he might even", HOSTILE][: len(ids)],
-            "hypothesis": ["NA", "He might </td><img src=x onerror=alert(1)>"][: len(ids)],
-            metrics[0]: [100.0, 12.5][: len(ids)],
-        }
+        [(name, *texts[number % 2]) for number, name in enumerate(ids)],
+        columns=["utterance", "reference", "hypothesis", metrics[0]],
     )
     write_table(root / "decode" / "transcripts.csv", transcripts)
     table = pd.DataFrame({"metric": list(metrics), "score": [112.5, 100.0][: len(metrics)]})

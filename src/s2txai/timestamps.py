@@ -44,9 +44,11 @@ def warp(costs: np.ndarray) -> np.ndarray:
     """Return the first step of each token on the cheapest monotone path through each map.
 
     A path runs from the first token at the first step to the last token at the last step and sums
-    the costs of its cells. It moves to the next step, the next token, or both. Among moves that
-    lead to a cell equally cheaply the next step is preferred, then both: of equally cheap paths
-    this one lets late tokens begin early.
+    the costs of its cells. It moves to the next step, the next token, or both. As in Whisper's code
+    (``dtw_cpu``), sums are float32, and a cell is entered by the next step unless one of the other
+    moves alone is the cheapest. So of equally cheap paths this one lets late tokens begin early;
+    and where the two other moves lead to a cell equally cheaply, which median-filtered rows bring
+    about, the next step is taken though it costs more.
 
     Parameters
     ----------
@@ -67,18 +69,19 @@ def _moves(costs: np.ndarray) -> np.ndarray:
     # Maps last: what is done to a cell is done to all maps at once.
     costs = np.ascontiguousarray(np.moveaxis(costs, 0, -1), dtype=np.float64)
     moves = np.full((I, n_steps, M), _STEP, dtype=np.int8)
-    # The cheapest sums on the last two antidiagonals, by token + 1; outside the map it is infinite.
-    before, last, current = np.full((3, I + 1, M), np.inf)
+    # The sums on the last two antidiagonals, by token + 1; outside the map they are infinite.
+    before, last, current = np.full((3, I + 1, M), np.inf, dtype=np.float32)
     last[1] = costs[0, 0]
     for diagonal in range(1, I + n_steps - 1):
         low, high = max(0, diagonal - n_steps + 1), min(I, diagonal + 1)
         token = np.arange(low, high)
         by_step, by_token = last[low + 1 : high + 1], last[low:high]
         by_both = before[low:high]
-        cheapest = np.minimum(by_step, np.minimum(by_both, by_token))
-        move = np.where(by_both == cheapest, _BOTH, _TOKEN)
-        moves[token, diagonal - token] = np.where(by_step == cheapest, _STEP, move)
-        current[low + 1 : high + 1] = costs[token, diagonal - token] + cheapest
+        both = (by_both < by_step) & (by_both < by_token)
+        alone = (by_token < by_step) & (by_token < by_both)
+        moves[token, diagonal - token] = np.where(both, _BOTH, np.where(alone, _TOKEN, _STEP))
+        entered = np.where(both, by_both, np.where(alone, by_token, by_step))
+        current[low + 1 : high + 1] = costs[token, diagonal - token] + entered
         before, last, current = last, current, before
     return moves
 

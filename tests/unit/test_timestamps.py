@@ -5,8 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers.models.whisper.generation_whisper import _dynamic_time_warping, _median_filter
 
 from s2txai import attention, decoding
 from s2txai.aggregate import attention_maps
@@ -18,6 +20,7 @@ from s2txai.models import load_model
 from s2txai.models.base import CrossAttention
 from s2txai.steps.timestamps import BEST_HEAD, timestamps
 from s2txai.timestamps import (
+    MEDIAN_WIDTH,
     TOLERANCES,
     comparable,
     error_summary,
@@ -94,20 +97,41 @@ def first_steps(path):
     return [min(step for token, step in path if token == row) for row in range(path[-1][0] + 1)]
 
 
-def best_by_trying(costs):
-    """Try all paths; the generator lists those that prefer the step, then both, first."""
-    best = min(paths(*costs.shape), key=lambda path: sum(costs[cell] for cell in path))
-    return first_steps(best)
-
-
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 4), st.integers(1, 5), st.integers(0, 2**32 - 1))
 def test_warping_finds_the_cheapest_path(n_tokens, n_steps, seed):
+    costs = np.random.default_rng(seed).standard_normal((4, n_tokens, n_steps))
+    for map_, starts in zip(costs, warp(costs), strict=True):
+        best = min(paths(n_tokens, n_steps), key=lambda path: sum(map_[cell] for cell in path))
+        assert starts.tolist() == first_steps(best)
+
+
+def starts_by_whisper(costs):
+    """Return what the path that transformers walks says."""
+    tokens, steps = _dynamic_time_warping(costs)
+    return [int(steps[tokens == token].min()) for token in range(len(costs))]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 6), st.integers(1, 30), st.integers(0, 2**32 - 1))
+def test_ties_are_broken_as_whisper_breaks_them(n_tokens, n_steps, seed):
     # Whole numbers of few values, so that many paths cost the same, exactly.
     costs = np.random.default_rng(seed).integers(-2, 3, (4, n_tokens, n_steps)).astype(float)
-    found = warp(costs)
-    for map_, starts in zip(costs, found, strict=True):
-        assert starts.tolist() == best_by_trying(map_)
+    assert warp(costs).tolist() == [starts_by_whisper(map_) for map_ in costs]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_tokens_start_where_whisper_starts_them(seed):
+    """Standardising, smoothing and warping together, on attention of one row a token."""
+    rng = np.random.default_rng(seed)
+    I, n_steps = rng.integers(2, 25), rng.integers(8, 120)
+    attention = torch.tensor(rng.dirichlet(np.full(n_steps, 0.1), I), dtype=torch.float32)
+    deviation, mean = torch.std_mean(attention, dim=-2, keepdim=True, unbiased=False)
+    # transformers divides by a deviation of 0.
+    standard = (attention - mean) / torch.where(deviation > 0, deviation, 1)
+    smoothed = _median_filter(standard[None, None], MEDIAN_WIDTH)[0, 0]
+    expected = starts_by_whisper(-smoothed.double().numpy())
+    assert token_starts(attention.numpy()[None])[0].tolist() == expected
 
 
 def test_ties_prefer_the_next_step():
