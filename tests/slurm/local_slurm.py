@@ -132,18 +132,21 @@ class LocalSlurm:
     def stop(self) -> None:
         with contextlib.suppress(subprocess.SubprocessError, OSError):
             self._cancel_all()
-        # The controller last but one, munged last: each is asked by those before it.
-        order = ("slurmd.*.pid", "slurmctld.pid", "munged.pid")
-        for path in [path for name in order for path in (self.root / "run").glob(name)]:
-            pid = int(path.read_text())
-            # Of a killed run's: the number may be another process's by now.
-            if _program(pid) in DAEMONS:
-                _end(pid)
+        for pid in self.daemons():
+            _end(pid)
         for name in _CONFIGS:
             if (ETC / name).is_symlink() and (ETC / name).readlink() == self.root / name:
                 (ETC / name).unlink()
         _show_sacct()
         shutil.rmtree(self.root, ignore_errors=True)
+
+    def daemons(self) -> list[int]:
+        """Return the running daemons' numbers, in the order in which they are to be stopped."""
+        # The controller last but one, munged last: each is asked by those before it.
+        order = ("slurmd.*.pid", "slurmctld.pid", "munged.pid")
+        paths = [path for name in order for path in sorted((self.root / "run").glob(name))]
+        # The number that a killed run left may be another process's by now.
+        return [pid for path in paths if _program(pid := int(path.read_text())) in DAEMONS]
 
     def logs(self) -> str:
         """Return the ends of the daemons' logs, for the message of a failed test."""
