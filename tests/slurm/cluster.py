@@ -95,11 +95,13 @@ def active_jobs_of(study: Study) -> list[SlurmJob]:
 def running(study: Study, *arguments: str) -> Iterator[subprocess.Popen]:
     """Start Snakemake; what it says goes to ``master.log``. None outlives the block.
 
-    It is killed for good: a Snakemake that lost its jobs ignores SIGTERM.
+    It is killed for good: a Snakemake that lost its jobs ignores SIGTERM. And it is killed with the
+    tests, or it would submit to the SLURM of the next run.
     """
+    snakemake = [sys.executable, "-m", "snakemake"]
     with (study.folder / "master.log").open("w") as log:
         master = subprocess.Popen(
-            [sys.executable, "-m", "snakemake", *study.arguments(), *arguments],
+            ["setpriv", "--pdeathsig", "KILL", *snakemake, *study.arguments(), *arguments],
             cwd=study.folder,
             env={**os.environ, "PYTHONPATH": str(study.project.folder / "src")},
             stdin=subprocess.DEVNULL,
@@ -118,7 +120,7 @@ def submitting(study: Study, *arguments: str) -> contextlib.AbstractContextManag
     return running(study, *study.profile(), *HERE, *arguments)
 
 
-def run(study: Study, *arguments: str, seconds: int = 600) -> int:
+def run(study: Study, *arguments: str, seconds: int = 1200) -> int:
     """Submit, and wait for the end; return the exit status."""
     with submitting(study, *arguments) as master:
         return master.wait(timeout=seconds)
@@ -127,14 +129,14 @@ def run(study: Study, *arguments: str, seconds: int = 600) -> int:
 def unlock(study: Study) -> int:
     """Take the lock away, as docs/cluster.md says: without the profile."""
     with running(study, "--unlock") as snakemake:
-        return snakemake.wait(timeout=120)
+        return snakemake.wait(timeout=300)
 
 
 def said(study: Study) -> str:
     return (study.folder / "master.log").read_text()
 
 
-def wait_until(condition: Callable[[], object], what: str, seconds: int = 180) -> None:
+def wait_until(condition: Callable[[], object], what: str, seconds: int = 600) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"

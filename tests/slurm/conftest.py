@@ -1,4 +1,5 @@
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +19,11 @@ def slurm():
     if reason := why_not():
         pytest.skip(f"no SLURM of its own can be started here: {reason}")
     with LocalSlurm() as started:
+        pids = started.daemons()
+        assert len(pids) == 4
         yield started
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+    assert not started.root.exists()
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ No slurmdbd, no cgroups, no systemd. It needs root and Debian's packages slurm-w
 """
 
 import contextlib
+import fcntl
 import os
 import secrets
 import shutil
@@ -15,8 +16,10 @@ import tempfile
 import time
 from pathlib import Path
 
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "sinfo")
+DAEMONS = ("munged", "slurmctld", "slurmd")
+PROGRAMS = (*DAEMONS, "sbatch", "squeue", "scancel", "sinfo")
 NODES = ("node1", "node2")
+PREFIX = "s2txai-slurm-"  # of the folder of such a SLURM, by which another run knows it
 # Where the inner `srun` of a job looks: the plugin takes SLURM_CONF out of its environment.
 ETC = Path("/etc/slurm")
 
@@ -52,6 +55,7 @@ AccountingStorageType=accounting_storage/none
 JobCompType=jobcomp/none
 MailProg=/bin/true
 MinJobAge=3600
+MessageTimeout=60
 ReturnToService=2
 KillWait=3
 GresTypes=gpu
@@ -75,13 +79,24 @@ def why_not() -> str:
         return f"no {', '.join(missing)}: apt-get install --no-install-recommends slurm-wlm munge"
     if os.geteuid() != 0:
         return "its daemons need root"
-    if any((ETC / name).is_file() and not (ETC / name).is_symlink() for name in _CONFIGS):
+    if any(_is_there(ETC / name) and not _is_ours(ETC / name) for name in _CONFIGS):
         return f"{ETC} holds the configuration of another SLURM"
     return ""
 
 
+def _is_there(path: Path) -> bool:
+    # A link that leads nowhere at the moment is somebody's, too.
+    return path.is_symlink() or path.exists()
+
+
+def _is_ours(path: Path) -> bool:
+    return path.is_symlink() and path.readlink().parent.name.startswith(PREFIX)
+
+
 class LocalSlurm:
     """The cluster; a context manager that starts it, and stops it with all its jobs.
+
+    What a run left that was killed is stopped first.
 
     Attributes
     ----------
@@ -89,9 +104,15 @@ class LocalSlurm:
         Where all of its files lie but the links in ``/etc/slurm``.
     """
 
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = root
+
     def __enter__(self) -> "LocalSlurm":
+        ETC.mkdir(exist_ok=True)
+        self._lock = lock(ETC)
+        stop_leftovers()
         # Short, for the sake of the socket's name.
-        self.root = Path(tempfile.mkdtemp(prefix="s2txai-slurm-"))
+        self.root = Path(tempfile.mkdtemp(prefix=PREFIX))
         # Another user's daemons would refuse what they cannot enter.
         self.root.chmod(0o755)
         try:
@@ -100,25 +121,32 @@ class LocalSlurm:
             self._start()
             self._wait_for_nodes()
         except BaseException:
-            self.stop()
+            self.__exit__()
             raise
         return self
 
     def __exit__(self, *_) -> None:
         self.stop()
+        os.close(self._lock)
 
     def stop(self) -> None:
         with contextlib.suppress(subprocess.SubprocessError, OSError):
             self._cancel_all()
-        # The controller last but one, munged last: each is asked by those before it.
-        order = ("slurmd.*.pid", "slurmctld.pid", "munged.pid")
-        for path in [path for name in order for path in (self.root / "run").glob(name)]:
-            _end(int(path.read_text()))
+        for pid in self.daemons():
+            _end(pid)
         for name in _CONFIGS:
             if (ETC / name).is_symlink() and (ETC / name).readlink() == self.root / name:
                 (ETC / name).unlink()
         _show_sacct()
         shutil.rmtree(self.root, ignore_errors=True)
+
+    def daemons(self) -> list[int]:
+        """Return the running daemons' numbers, in the order in which they are to be stopped."""
+        # The controller last but one, munged last: each is asked by those before it.
+        order = ("slurmd.*.pid", "slurmctld.pid", "munged.pid")
+        paths = [path for name in order for path in sorted((self.root / "run").glob(name))]
+        # The number that a killed run left may be another process's by now.
+        return [pid for path in paths if _program(pid := int(path.read_text())) in DAEMONS]
 
     def logs(self) -> str:
         """Return the ends of the daemons' logs, for the message of a failed test."""
@@ -139,11 +167,9 @@ class LocalSlurm:
             os.mknod(device, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
         host = socket.gethostname().split(".")[0]
         facts = {"root": self.root, "host": host, "size": SIZE, "ports": _free_ports(3)}
-        ETC.mkdir(exist_ok=True)
         for name, text in _CONFIGS.items():
             (self.root / name).write_text(text.format(**facts))
-            # A link that a killed run left leads nowhere.
-            (ETC / name).unlink(missing_ok=True)
+            (ETC / name).unlink(missing_ok=True)  # ours, as `why_not` made sure
             (ETC / name).symlink_to(self.root / name)
 
     def _start(self) -> None:
@@ -160,10 +186,17 @@ class LocalSlurm:
         for node in NODES:
             _call("slurmd", "-N", node)
 
+    def _ask(self, *command: str) -> str:
+        env = {**os.environ, "SLURM_CONF": str(self.root / "slurm.conf")}
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=90, env=env
+        )
+        return done.stdout.strip()
+
     def _wait_for_nodes(self) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while time.monotonic() < deadline:
-            states = _ask("sinfo", "-h", "-N", "-p", "cpu", "-o", "%t").split()
+            states = self._ask("sinfo", "-h", "-N", "-p", "cpu", "-o", "%t").split()
             # `idle*` is a node that does not answer.
             if states == ["idle"] * len(NODES):
                 return
@@ -171,12 +204,41 @@ class LocalSlurm:
         raise TimeoutError(f"the nodes did not come up\n{self.logs()}")
 
     def _cancel_all(self) -> None:
-        if not (self.root / "run" / "slurmctld.pid").exists():
+        controller = self.root / "run" / "slurmctld.pid"
+        if not controller.exists() or _program(int(controller.read_text())) != "slurmctld":
             return
-        _ask("scancel", "--user=root")
-        deadline = time.monotonic() + 15
-        while _ask("squeue", "-h") and time.monotonic() < deadline:
+        self._ask("scancel", "--user=root")
+        deadline = time.monotonic() + 60
+        while self._ask("squeue", "-h") and time.monotonic() < deadline:
             time.sleep(0.2)
+
+
+def lock(folder: Path) -> int:
+    """Lock a folder until the returned file descriptor is closed, or this process ends.
+
+    Raises
+    ------
+    RuntimeError
+        If another process has it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise RuntimeError(
+            f"These tests run on this machine already, and two cannot share {folder}; wait."
+        ) from None
+    return descriptor
+
+
+def stop_leftovers(folder: Path | None = None) -> None:
+    """Stop each SLURM in a folder, that of temporary files, whose run was killed.
+
+    Whoever holds the lock knows that none of them is in use.
+    """
+    for root in sorted((folder or Path(tempfile.gettempdir())).glob(f"{PREFIX}*")):
+        LocalSlurm(root).stop()
 
 
 _CONFIGS = {"slurm.conf": SLURM_CONF, "gres.conf": GRES_CONF}
@@ -201,9 +263,16 @@ def _call(*command: str) -> None:
     )
 
 
-def _ask(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
-    return done.stdout.strip()
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def _program(pid: int) -> str:
+    """Return the name of a process, empty where there is none."""
+    return _text(Path(f"/proc/{pid}/comm")).strip()
 
 
 def _free_ports(n: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 
 import numpy as np
@@ -21,6 +22,7 @@ from tests.weights import ROOT
 
 pytestmark = [pytest.mark.slurm, pytest.mark.model]
 
+MASKED = "src/s2txai/steps/masked.py"
 RUN = "results/librivox/whisper-tiny.en/asr-en"
 MODEL_STEPS = {"decode", "attention", "smx", "smh", "deletion"}
 TABLE_STEPS = {
@@ -64,20 +66,36 @@ def masks_in_store(study, step):
     return int(np.sum(load(entry, step)["n_masks"]))
 
 
+def slow_down(project, seconds):
+    """Let jobs put masks into the store after each batch, and wait then, however quick the machine.
+
+    A changed source is no reason to run again.
+    """
+    edited = project.folder / MASKED
+    shutil.copy(edited, edited.with_suffix(".kept"))
+    project.edit(MASKED, "CHECKPOINTS = 30.0", "CHECKPOINTS = 0.0")
+    stored = "self._described(statistics))\n"
+    project.edit(MASKED, stored, f"{stored}            time.sleep({seconds})\n")
+
+
+def speed_up(project):
+    edited = project.folder / MASKED
+    edited.with_suffix(".kept").replace(edited)
+
+
 def test_a_cancelled_job_computes_the_missing_masks_only(study):
-    # No reason to run again, but the store follows the masks closely.
-    study.project.edit("src/s2txai/steps/masked.py", "CHECKPOINTS = 30.0", "CHECKPOINTS = 0.5")
-    study.project.configure(compute={"batch_size": 4})
-    study.project.configure(smh={"n_masks": 160})
+    slow_down(study.project, seconds=0.5)
+    study.project.configure(compute={"batch_size": 4}, smh={"n_masks": 160})
     with submitting(study, "all_saliency", "--retries", "0") as master:
-        wait_until(lambda: masks_in_store(study, "smh") > 32, "more masks in the store")
+        wait_until(lambda: masks_in_store(study, "smh") > 40, "more masks in the store")
         [job] = active_jobs_of(study)
         assert job.rule == "smh"
         subprocess.run(["scancel", str(job.id)], check=True)
-        assert master.wait(timeout=180) != 0
+        assert master.wait(timeout=600) != 0
     wait_until(lambda: not active_jobs_of(study), "the end of the cancelled job")
     kept = masks_in_store(study, "smh")
     assert 32 < kept < 160
+    speed_up(study.project)
 
     assert run(study, "all_saliency") == 0, said(study)
     assert [job.rule for job in jobs_of(study)] == ["smh", "smh"]
@@ -90,6 +108,7 @@ def test_a_cancelled_job_computes_the_missing_masks_only(study):
 
 def test_what_to_do_after_the_master_died(study):
     """The commands of docs/cluster.md, as they stand there."""
+    slow_down(study.project, seconds=600)
     study.project.configure(smx={"n_masks": 32})
     with submitting(study, "all_saliency"):
         wait_until(lambda: any(job.state == "RUNNING" for job in jobs_of(study)), "a running job")
@@ -104,6 +123,7 @@ def test_what_to_do_after_the_master_died(study):
         check=True,
     )
     wait_until(lambda: not active_jobs_of(study), "the end of stale jobs")
+    speed_up(study.project)
     assert unlock(study) == 0, said(study)
     assert run(study, "all_saliency") == 0, said(study)
     assert masks_in_store(study, "smx") == 32

@@ -84,3 +84,9 @@ def test_impossible_output_is_refused(
 
 def _file(results: Path, step: str) -> Path:
     return results / step / "0000" / "first.npz"
+
+
+def test_an_estimate_is_made_where_the_project_lies(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["estimate"]) == 1
+    assert "holds no Snakefile; start" in capsys.readouterr().err

@@ -2,11 +2,13 @@
 
 import json
 import logging
+import os
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import CanaryProcessor, CohereAsrProcessor
 
 from s2txai.artifacts import load_shard
@@ -324,3 +326,90 @@ def test_code_beside_the_weights_is_run_only_if_trusted(tmp_path, monkeypatch, t
     assert (tmp_path / "model" / "custom.py").exists() is trusted
     model = load_model("whisper", tmp_path / "model", device="cpu")
     assert getattr(model._network, "was_run", False) is trusted
+
+
+def change_settings(**changes):
+    def change(folder):
+        file = folder / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+    return change
+
+
+class Opens:
+    """Reading a pickle of this without care makes a folder beside the file."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder / "opened"),)
+
+
+def keep_pickle_only(folder):
+    (folder / "model.safetensors").unlink()
+    torch.save({"x": Opens(folder)}, folder / "pytorch_model.bin")
+
+
+def index_names(name):
+    def change(folder):
+        weights = load_file(folder / "model.safetensors")
+        (folder / "model.safetensors").unlink()
+        torch.save(weights | {"x": Opens(folder)}, folder / name)
+        index = {"metadata": {}, "weight_map": dict.fromkeys(weights, name)}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        # The library would fetch this repository and run what it holds.
+        (
+            change_settings(attn_implementation="owner/code"),
+            "'attn_implementation' is 'owner/code'",
+        ),
+        (change_settings(_attn_implementation="owner/code@v1:f"), "code from elsewhere"),
+        (change_settings(attn_implementation={"": "owner/code"}), "is 'owner/code', code from"),
+        (
+            change_settings(text_config={"attn_implementation": "owner/code"}),
+            "'text_config.attn_implementation' is 'owner/code'",
+        ),
+        (change_settings(quantization_config={"quant_method": "gptq", "bits": 4}), "optimum"),
+        (keep_pickle_only, "does not hold the weights"),
+        (index_names("pytorch_model.bin"), "index.json names 'pytorch_model.bin', which is no"),
+        (index_names("../outside.safetensors"), "names '../outside.safetensors', which is no"),
+    ],
+)
+def test_a_folder_cannot_ask_for_more_than_weights(tmp_path, change, words):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    TINY["whisper"](folder)
+    change(folder)
+    with pytest.raises(UserError, match=words):
+        load_model("whisper", folder, device="cpu")
+    assert not list(tmp_path.rglob("opened"))
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa", None])
+def test_attention_of_the_library_may_be_named(tmp_path, implementation):
+    TINY["whisper"](tmp_path)
+    change_settings(attn_implementation=implementation)(tmp_path)
+    load_model("whisper", tmp_path, device="cpu")
+
+
+def test_weights_in_several_files_are_read(tmp_path):
+    """As ``save_pretrained`` divides large ones."""
+    TINY["whisper"](tmp_path)
+    whole = load_model("whisper", tmp_path, device="cpu")._network.state_dict()
+    weights = load_file(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").unlink()
+    files = {name: f"model-{number % 2}.safetensors" for number, name in enumerate(weights)}
+    for file in set(files.values()):
+        part = {name: values for name, values in weights.items() if files[name] == file}
+        save_file(part, tmp_path / file, metadata={"format": "pt"})
+    index = {"metadata": {}, "weight_map": files}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    parts = load_model("whisper", tmp_path, device="cpu")._network.state_dict()
+    assert all(torch.equal(parts[name], whole[name]) for name in whole)

@@ -7,7 +7,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import huggingface_hub
 import numpy as np
 import pyarrow
 import pytest
@@ -187,20 +186,6 @@ def test_revisions_and_languages_are_checked():
         replace(WANTED, revision="main")
     with pytest.raises(UserError, match="Language 'English'"):
         replace(WANTED, translations={"English": "english"})
-
-
-def test_an_unreachable_hub_is_one_sentence(monkeypatch):
-    def offline(*arguments, **options):
-        assert options == {"repo_type": "dataset", "revision": REVISION}
-        raise OSError("no route\nto host")
-
-    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", offline)
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
-    sentence = r"could not be fetched from the Hugging Face hub \(no route\); "
-    with pytest.raises(UserError, match=sentence):
-        fetch_dataset.list_files("owner/talks", REVISION)
-    with pytest.raises(UserError, match=sentence):
-        fetch_dataset.download_file("owner/talks", REVISION, "test.parquet")
 
 
 ARGUMENTS = [

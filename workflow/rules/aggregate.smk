@@ -15,8 +15,8 @@ rule aggregate:
     benchmark:
         "results/benchmarks/{dataset}/{model}/{task}/aggregate/{shard}.tsv"
     resources:
-        mem_mb=memory(4000),
-        runtime=30,
+        mem_mb=by_attempt(4000),
+        runtime=by_attempt(30),
     params:
         version=ALGORITHM_VERSIONS["aggregate"],
         ids=shard_ids,

@@ -14,7 +14,7 @@ rule attention:
     threads: 8
     resources:
         gpu=1,
-        mem_mb=memory(8000),
+        mem_mb=by_attempt(8000),
         runtime=30,
     params:
         version=ALGORITHM_VERSIONS["attention"],

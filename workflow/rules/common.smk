@@ -60,9 +60,13 @@ def in_order(value):
     return json.loads(json.dumps(value, sort_keys=True))
 
 
-def memory(mb):
-    """Resource function: so much at first, and more where a killed job is tried again."""
-    return lambda wildcards, attempt: attempt * mb
+def by_attempt(amount):
+    """Resource function: so much at first, and more where a killed job is tried again.
+
+    Not for the minutes of a job that runs a model: it goes on from the store, and partitions with GPUs
+    may refuse more minutes than they allow.
+    """
+    return lambda wildcards, attempt: attempt * amount
 
 
 def run_of(wildcards):

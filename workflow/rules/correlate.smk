@@ -60,8 +60,8 @@ rule correlate:
     benchmark:
         "results/benchmarks/{dataset}/{model}/{task}/correlate.tsv"
     resources:
-        mem_mb=memory(4000),
-        runtime=30,
+        mem_mb=by_attempt(4000),
+        runtime=by_attempt(30),
     params:
         version=ALGORITHM_VERSIONS["correlate"],
         ids=all_ids,
@@ -89,8 +89,8 @@ rule comparisons:
     benchmark:
         "results/benchmarks/comparisons.tsv"
     resources:
-        mem_mb=memory(4000),
-        runtime=30,
+        mem_mb=by_attempt(4000),
+        runtime=by_attempt(30),
     params:
         version=ALGORITHM_VERSIONS["comparisons"],
         runs=["/".join(key) for key in STUDY.runs],

@@ -13,7 +13,7 @@ rule decode:
     threads: 8
     resources:
         gpu=1,
-        mem_mb=memory(8000),
+        mem_mb=by_attempt(8000),
         runtime=60,
     params:
         version=ALGORITHM_VERSIONS["decode"],
@@ -51,8 +51,8 @@ rule transcripts:
     benchmark:
         "results/benchmarks/{dataset}/{model}/{task}/transcripts.tsv"
     resources:
-        mem_mb=memory(2000),
-        runtime=10,
+        mem_mb=by_attempt(2000),
+        runtime=by_attempt(10),
     params:
         version=ALGORITHM_VERSIONS["score"],
         ids=all_ids,

@@ -17,7 +17,7 @@ rule deletion:
     threads: 8
     resources:
         gpu=1,
-        mem_mb=memory(8000),
+        mem_mb=by_attempt(8000),
         runtime=120,
     params:
         version=ALGORITHM_VERSIONS["deletion"],
@@ -63,8 +63,8 @@ rule deletion_curves:
     benchmark:
         "results/benchmarks/{dataset}/{model}/{task}/deletion_curves.tsv"
     resources:
-        mem_mb=memory(2000),
-        runtime=10,
+        mem_mb=by_attempt(2000),
+        runtime=by_attempt(10),
     params:
         ids=all_ids,
         references=lambda wildcards: run_of(wildcards).references_sha256(),

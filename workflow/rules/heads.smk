@@ -21,8 +21,8 @@ rule heads:
     benchmark:
         "results/benchmarks/{dataset}/{model}/{task}/heads.tsv"
     resources:
-        mem_mb=memory(4000),
-        runtime=60,
+        mem_mb=by_attempt(4000),
+        runtime=by_attempt(60),
     params:
         version=ALGORITHM_VERSIONS["heads"],
         ids=all_ids,

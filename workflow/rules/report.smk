@@ -61,8 +61,8 @@ rule report:
     benchmark:
         "results/benchmarks/report.tsv"
     resources:
-        mem_mb=memory(4000),
-        runtime=30,
+        mem_mb=by_attempt(4000),
+        runtime=by_attempt(30),
     params:
         version=ALGORITHM_VERSIONS["report"],
         # The page follows their order.

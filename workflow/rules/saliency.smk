@@ -15,7 +15,7 @@ rule smx:
     threads: 8
     resources:
         gpu=1,
-        mem_mb=memory(8000),
+        mem_mb=by_attempt(8000),
         runtime=240,
     params:
         version=ALGORITHM_VERSIONS["smx"],
@@ -43,7 +43,7 @@ rule smh:
     threads: 8
     resources:
         gpu=1,
-        mem_mb=memory(8000),
+        mem_mb=by_attempt(8000),
         runtime=240,
     params:
         version=ALGORITHM_VERSIONS["smh"],
@@ -71,7 +71,7 @@ rule grad:
     threads: 8
     resources:
         gpu=1,
-        mem_mb=memory(16000),
+        mem_mb=by_attempt(16000),
         runtime=240,
     params:
         version=lambda wildcards: ALGORITHM_VERSIONS[wildcards.method],

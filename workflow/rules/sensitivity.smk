@@ -25,7 +25,7 @@ rule smx_design:
     threads: 8
     resources:
         gpu=1,
-        mem_mb=memory(8000),
+        mem_mb=by_attempt(8000),
         runtime=240,
     params:
         version=ALGORITHM_VERSIONS["smx"],
@@ -58,8 +58,8 @@ rule sensitivity:
     benchmark:
         "results/benchmarks/{dataset}/{model}/{task}/sensitivity.tsv"
     resources:
-        mem_mb=memory(4000),
-        runtime=30,
+        mem_mb=by_attempt(4000),
+        runtime=by_attempt(30),
     params:
         version=ALGORITHM_VERSIONS["sensitivity"],
         ids=all_ids,

@@ -41,8 +41,8 @@ rule timestamps:
     benchmark:
         "results/benchmarks/{dataset}/{model}/{task}/timestamps.tsv"
     resources:
-        mem_mb=memory(4000),
-        runtime=30,
+        mem_mb=by_attempt(4000),
+        runtime=by_attempt(30),
     params:
         version=ALGORITHM_VERSIONS["timestamps"],
         ids=all_ids,

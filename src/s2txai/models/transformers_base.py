@@ -3,11 +3,13 @@
 A family adds what is its own: how audio becomes input, how a task becomes a prompt.
 """
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any, Protocol
 
 import numpy as np
@@ -386,8 +388,10 @@ def load_network(network_class: Any, directory: Path) -> Any:
     Raises
     ------
     UserError
-        If the weights cannot be read, or one of them is missing or of the wrong shape.
+        If the weights cannot be read, one of them is missing or of the wrong shape, or the folder
+        asks for pickles, or for code that is fetched.
     """
+    _refuse_requests(directory)
     trusted = bool(read_options(directory).get("trust_remote_code", False))
     network_class = AutoModelForSpeechSeq2Seq if trusted else network_class
     try:
@@ -397,8 +401,10 @@ def load_network(network_class: Any, directory: Path) -> Any:
             local_files_only=True,
             output_loading_info=True,
             trust_remote_code=trusted,
+            use_safetensors=True,
         )
-    except (OSError, RuntimeError, ValueError) as error:
+    # ImportError: weights that were packed by a library which is not here.
+    except (OSError, RuntimeError, ValueError, ImportError) as error:
         raise UserError(
             f"{directory} does not hold the weights of a {network_class.__name__} "
             f"({_first_line(error)}); check the model's entry in config/models.yaml."
@@ -410,6 +416,55 @@ def load_network(network_class: Any, directory: Path) -> Any:
             "config/models.yaml."
         )
     return network.eval().requires_grad_(False)
+
+
+# Those that come with transformers and torch. Others are packages, or code that is fetched.
+_ATTENTION = ("eager", "sdpa")
+_INDEX = "model.safetensors.index.json"
+
+
+def _refuse_requests(directory: Path) -> None:
+    """Refuse settings by which a folder would have the library run more than the model.
+
+    An implementation of attention may be the name of a repository, whose code the library would
+    fetch and run without asking; an index may name pickles, and files outside the folder.
+    """
+    for keys, value in _leaves(_json(directory / "config.json")):
+        # A part of the model may have its own, as may a table under this key for all parts.
+        asks = any(key.endswith("attn_implementation") for key in keys)
+        if asks and value not in (None, *_ATTENTION):
+            raise UserError(
+                f"{directory / 'config.json'}: '{'.'.join(keys)[:100]}' is {short(value)}, code "
+                f"from elsewhere; remove the line, or choose one of: {', '.join(_ATTENTION)}."
+            )
+    named = _json(directory / _INDEX).get("weight_map", {})
+    for name in named.values() if isinstance(named, Mapping) else ():
+        plain = isinstance(name, str) and Path(name).name == name
+        if not plain or not name.endswith(".safetensors"):
+            raise UserError(
+                f"{directory / _INDEX} names {short(name)}, which is no *.safetensors of this "
+                "folder; save the model again with its 'save_pretrained'."
+            )
+
+
+def _json(file: Path) -> dict[str, Any]:
+    """Return the table in a file; an empty one if there is none, which others complain about."""
+    try:
+        content = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _leaves(table: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield the values of a table and of the tables in it, with the keys that lead to them."""
+    left: list[tuple[tuple[str, ...], Any]] = [((), table)]
+    while left:
+        keys, value = left.pop()
+        if isinstance(value, Mapping):
+            left += [((*keys, key), inner) for key, inner in value.items()]
+        else:
+            yield keys, value
 
 
 def suppressed_tokens(network: Any) -> dict[str, list[int]]:
@@ -425,8 +480,8 @@ def suppressed_tokens(network: Any) -> dict[str, list[int]]:
     }
 
 
-def load_part(part_class: Any, directory: Path, **options: Any) -> Any:
-    """Load a tokenizer or a feature extractor that lies beside the weights.
+def load_part(part_class: Any, directory: Path) -> Any:
+    """Load a tokenizer or a feature extractor that lies beside the weights, without its code.
 
     Raises
     ------
@@ -434,7 +489,8 @@ def load_part(part_class: Any, directory: Path, **options: Any) -> Any:
         If it is not there.
     """
     try:
-        return part_class.from_pretrained(directory, local_files_only=True, **options)
+        # Said expressly, or the library asks whether to run it where there is a terminal.
+        return part_class.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, TypeError) as error:
         raise UserError(
             f"{directory} holds nothing that {part_class.__name__} can read "
@@ -456,7 +512,7 @@ def load_tokenizer(directory: Path) -> Any:
             f"{directory} has no tokenizer.json; load the tokenizer with transformers and save it "
             "beside the weights with its 'save_pretrained'."
         )
-    return load_part(AutoTokenizer, directory, trust_remote_code=False)
+    return load_part(AutoTokenizer, directory)
 
 
 def _first_line(error: Exception) -> str:
