@@ -17,7 +17,7 @@ ALGORITHM_VERSIONS = {
     "deletion": 2,
     "sensitivity": 1,
     "timestamps": 1,
-    "heads": 1,
+    "heads": 2,
     "comparisons": 1,
     "score": 2,
     "report": 5,

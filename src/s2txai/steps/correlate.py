@@ -28,8 +28,8 @@ VARIANTS = (
     ("cosine", "token"),
     ("overlap", "token"),
 )
-# Of kinds of attention other than the weights themselves, to keep the tables small.
-FEW_VARIANTS = (("pearson", "token"), ("spearman", "token"))
+# Of kinds of attention other than the weights themselves: every metric, normalised as the headline.
+TOKEN_VARIANTS = tuple(variant for variant in VARIANTS if variant[1] == "token")
 ATTENTION = ["attention", "layer", "head"]
 MEASURE = ["saliency", "metric", "normalise", "rows"]
 
@@ -135,7 +135,7 @@ def _resample(
     first = halves.iloc[: len(halves) // n]
     place = {measure: i for i, measure in enumerate(first[MEASURE].itertuples(index=False))}
     of_row = [place[measure] for measure in summary[MEASURE].itertuples(index=False)]
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore"):
         reliability = np.where(half > 0, 2 * half / (1 + half), np.nan)[of_row]
     deterministic = (summary["ceiling_kind"] == "deterministic").to_numpy()
     exact = (summary["ceiling_kind"] == "exact").to_numpy()
@@ -293,7 +293,7 @@ def _correlate_utterance(artifact: Artifact, saliencies: Sequence[str], rows: st
     kinds = {kind: _attention_maps(artifact, kind) for kind in kinds_of(artifact.arrays)}
     tables = []
     for saliency, (kind, (names, maps)) in product(saliencies, kinds.items()):
-        for metric, normalise in VARIANTS if kind == "ca" else FEW_VARIANTS:
+        for metric, normalise in VARIANTS if kind == "ca" else TOKEN_VARIANTS:
             found = correlations(
                 maps[:, chosen], artifact[saliency][chosen], metric=metric, normalise=normalise
             )
