@@ -22,8 +22,8 @@ from s2txai.sanity import Design, Speech, correlations_by_depth
 
 ROOT = Path(__file__).resolve().parents[1]
 CLIP = ROOT / "resources/speech/librivox/sense_and_sensibility_01_austen_64kb-0880.wav"
-LEVELS = (50, 100)
-MASKS = 160
+LEVELS = (30,)
+MASKS = 64
 DRAWS = 3
 
 

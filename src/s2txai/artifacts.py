@@ -191,7 +191,12 @@ def check_same_source(*artifacts: Artifact) -> None:
 
 
 def load_shard(directory: Path, ids: Iterable[str], step: str) -> list[Artifact]:
-    """Read the result file of every utterance of a shard, in the order of ``ids``.
+    """Read the result file of every utterance of a shard; see :func:`iter_shard`."""
+    return list(iter_shard(directory, ids, step))
+
+
+def iter_shard(directory: Path, ids: Iterable[str], step: str) -> Iterator[Artifact]:
+    """Yield the result file of every utterance of a shard, in the order of ``ids``.
 
     Other files in the directory are ignored: Snakemake keeps a time stamp there, and a killed job
     may have left half a file under a temporary name.
@@ -209,13 +214,11 @@ def load_shard(directory: Path, ids: Iterable[str], step: str) -> list[Artifact]
             f"{directory} lacks the results of {', '.join(missing)}: "
             "delete the directory and run the workflow again."
         )
-    shard = []
     for utterance, path in paths.items():
         artifact = load(path, step)
         if artifact.meta["utterance"] != utterance:
             raise _refusal(path, f"holds the utterance '{artifact.meta['utterance']}'")
-        shard.append(artifact)
-    return shard
+        yield artifact
 
 
 @contextmanager

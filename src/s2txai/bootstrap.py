@@ -1,6 +1,7 @@
 """Confidence intervals by the bootstrap, and tests of paired differences.
 
 The unit is the utterance: rows of one utterance share its noise and are no independent evidence.
+Where rows are averaged, utterances are drawn with all their rows.
 Every quantity of a table is computed from the same resamples, so that differences are paired.
 """
 
@@ -43,8 +44,11 @@ def resampled_means(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
         return np.asarray(sums / np.where(n_drawn > 0, n_drawn, np.nan))
 
 
-def resampled_row_means(rows: Sequence[np.ndarray], counts: np.ndarray, *, seed: int) -> np.ndarray:
-    """Return the mean over rows of every resample: utterances are drawn, then rows in each.
+def resampled_row_means(rows: Sequence[np.ndarray], counts: np.ndarray) -> np.ndarray:
+    """Return the mean over rows of every resample: utterances are drawn, each with all its rows.
+
+    Rows drawn again within each utterance would count their scatter twice: the means of
+    utterances, which are drawn already, hold it (Davison and Hinkley 1997, section 3.8).
 
     Parameters
     ----------
@@ -53,28 +57,17 @@ def resampled_row_means(rows: Sequence[np.ndarray], counts: np.ndarray, *, seed:
         side by side; may be without rows. NaN do not count.
     counts
         [R, n] of :func:`resamples`.
-    seed
-        Of the drawing of rows.
 
     Returns
     -------
     ndarray
-        [R, ...].
+        [R, ...]; NaN where a resample holds no row with a value.
     """
-    rng = np.random.default_rng(seed)
-    shape = (len(counts), *rows[0].shape[1:])
-    sums, n_rows = np.zeros(shape), np.zeros(shape)
-    for values, times in zip(rows, counts.T, strict=True):
-        if not len(values):
-            continue
-        # As many draws as rows, for every time that the utterance is drawn.
-        n_draws = (times * len(values)).astype(np.int64)
-        drawn = rng.multinomial(n_draws, np.full(len(values), 1 / len(values)))  # (R, rows)
-        defined = np.isfinite(values)
-        sums += drawn @ np.where(defined, values, 0.0)
-        n_rows += drawn @ defined.astype(np.float64)
+    sums = np.stack([np.nansum(values, axis=0) for values in rows])  # (n, ...)
+    defined = np.stack([np.isfinite(values).sum(axis=0) for values in rows])
+    n_rows = np.tensordot(counts, defined.astype(np.float64), axes=1)
     with np.errstate(invalid="ignore"):
-        return np.asarray(sums / np.where(n_rows > 0, n_rows, np.nan))
+        return np.asarray(np.tensordot(counts, sums, axes=1) / np.where(n_rows > 0, n_rows, np.nan))
 
 
 def interval(

@@ -6,19 +6,25 @@ opposite: only the most salient cells are there. Both also ask how probable the 
 hypothesis still is, which needs no search.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from s2txai.decoding import token_log_probs
+from s2txai.errors import UserError
 from s2txai.memory import smaller_batch
 from s2txai.models.base import Model
 from s2txai.saliency.baselines import bin_mean
 from s2txai.saliency.normalise import paired_min_max, single_mean_std
+
+# Input [T, F], of NumPy or of torch.
+Cells = TypeVar("Cells", np.ndarray, torch.Tensor)
 
 AXES = {"percents": ["percent"], "hypotheses": ["percent"], "log_probs": ["percent"]}
 UNITS = {"percents": "% of cells", "log_probs": "nat"}
@@ -33,21 +39,22 @@ NO_GRADIENTS: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 def delete(
-    features: np.ndarray,
-    saliency: np.ndarray,
+    features: Cells,
+    saliency: npt.ArrayLike | torch.Tensor,
     percent: float,
-    baseline: npt.ArrayLike = 0.0,
+    baseline: npt.ArrayLike | torch.Tensor = 0.0,
     *,
     seed: int = 0,
-) -> np.ndarray:
+) -> Cells:
     """Return a copy of ``features`` whose most salient cells hold the baseline.
 
     Parameters
     ----------
     features
-        [T, F].
+        [T, F], an array or a tensor; it stays as it is.
     saliency
-        [T, F]; ties are broken by a permutation drawn from ``seed``.
+        [T, F], or [1, T, F] as published files hold it; ties are broken by a permutation drawn from
+        ``seed``.
     percent
         Of the cells, 0-100: the first floor(T F percent / 100) are deleted.
     baseline
@@ -57,29 +64,30 @@ def delete(
 
     Returns
     -------
-    ndarray
-        [T, F], of the type of ``features``.
+    ndarray or Tensor
+        [T, F], of the kind, type and device of ``features``.
+
+    Raises
+    ------
+    UserError
+        If the two maps differ in shape, or ``percent`` is not within 0-100.
     """
-    return np.where(_most_salient(saliency, percent, seed), baseline, features).astype(
-        features.dtype
-    )
+    return _replaced(features, _most_salient(features, saliency, percent, seed), baseline)
 
 
 def insert(
-    features: np.ndarray,
-    saliency: np.ndarray,
+    features: Cells,
+    saliency: npt.ArrayLike | torch.Tensor,
     percent: float,
-    baseline: npt.ArrayLike = 0.0,
+    baseline: npt.ArrayLike | torch.Tensor = 0.0,
     *,
     seed: int = 0,
-) -> np.ndarray:
+) -> Cells:
     """Return a copy of ``features`` where only the most salient cells keep their value.
 
-    Parameters are those of :func:`delete`.
+    Parameters, value and errors are those of :func:`delete`.
     """
-    return np.where(_most_salient(saliency, percent, seed), features, baseline).astype(
-        features.dtype
-    )
+    return _replaced(features, ~_most_salient(features, saliency, percent, seed), baseline)
 
 
 # What can be done with the most salient cells.
@@ -88,18 +96,40 @@ MODES: Mapping[str, Callable[..., np.ndarray]] = MappingProxyType(
 )
 
 
-def cell_order(saliency: np.ndarray, seed: int) -> np.ndarray:
+def cell_order(saliency: npt.ArrayLike, seed: int) -> np.ndarray:
     """Return int [T F], flat cell indices from most to least salient, ties permuted by ``seed``."""
-    flat = np.asarray(saliency).ravel()
+    # Unsigned numbers have no negative.
+    flat = np.asarray(saliency, dtype=np.float64).ravel()
     ties = np.random.default_rng(seed).permutation(flat.size)
     return np.lexsort((ties, -flat))
 
 
-def _most_salient(saliency: np.ndarray, percent: float, seed: int) -> np.ndarray:
+def _most_salient(
+    features: Cells, saliency: npt.ArrayLike | torch.Tensor, percent: float, seed: int
+) -> np.ndarray:
     """Return bool [T, F], the first floor(T F percent / 100) cells in descending order."""
-    chosen = np.zeros(np.size(saliency), dtype=bool)
-    chosen[cell_order(saliency, seed)[: int(chosen.size * percent // 100)]] = True
-    return chosen.reshape(np.shape(saliency))
+    if isinstance(saliency, torch.Tensor):
+        saliency = saliency.detach().cpu().double().numpy()
+    expected: tuple[int, ...] = tuple(features.shape)
+    shape = np.shape(saliency)
+    if shape not in (expected, (1, *expected)):
+        raise UserError(
+            f"The saliency map has shape {shape}, the features {expected}: give one value a cell."
+        )
+    if not 0 <= percent <= 100:
+        raise UserError(f"Cannot delete or insert {percent} % of the cells: choose 0 to 100.")
+    chosen = np.zeros(math.prod(expected), dtype=bool)
+    # A narrow integer, as of an array of percentages, could not hold the product.
+    chosen[cell_order(saliency, seed)[: int(chosen.size * float(percent) // 100)]] = True
+    return chosen.reshape(expected)
+
+
+def _replaced(features: Cells, cells: np.ndarray, baseline: npt.ArrayLike | torch.Tensor) -> Cells:
+    """Return a copy of features [T, F] that hold the baseline in these cells, bool [T, F]."""
+    if isinstance(features, torch.Tensor):
+        values = torch.as_tensor(baseline, dtype=features.dtype, device=features.device)
+        return torch.where(torch.from_numpy(cells).to(features.device), values, features)
+    return np.where(cells, np.asarray(baseline), features).astype(features.dtype)
 
 
 def area_under_curve(percent: npt.ArrayLike, score: npt.ArrayLike) -> float:
@@ -117,29 +147,25 @@ def scaled_rows(saliency: np.ndarray) -> np.ndarray:
     return paired_min_max(single_mean_std(saliency))
 
 
-def size(saliency: np.ndarray) -> float:
+def size(saliency: npt.ArrayLike) -> float:
     """Return how much of a map is salient, in percent of its cells.
 
-    The share of the cells whose scaled value reaches a threshold, over the thresholds 0, 0.05 ... 1
-    (trapezoid): about 100 times the mean of the scaled map. 2.5 where a single one of very many
-    cells stands out, 100 where all are at the top; the smaller, the sharper the map.
+    The share of the cells whose value reaches a threshold, over the thresholds 0, 0.05 ... 1
+    (trapezoid): about 100 times the mean of the map. 2.5 where a single one of very many cells
+    stands out, 100 where all are at the top; the smaller, the sharper the map.
 
     Parameters
     ----------
     saliency
-        [T, F], or [I, T, F] with rows of which each has the same say. A map within [0, 1] counts as
-        scaled already; any other is scaled by its least and greatest value, each row by its own
-        (constant: 0).
+        [T, F], or [I, T, F] with rows of which each has the same say. Thresholds are held against
+        the values as they are: bring a map within [0, 1] first (:func:`scaled_rows`).
 
     Returns
     -------
     float
         0-100.
     """
-    maps = np.asarray(saliency, dtype=np.float64)
-    if maps.min() < 0 or maps.max() > 1:
-        maps = paired_min_max(maps[None] if maps.ndim == 2 else maps)
-    flat = np.sort(maps, axis=None)
+    flat = np.sort(np.asarray(saliency, dtype=np.float64), axis=None)
     reached = flat.size - np.searchsorted(flat, THRESHOLDS, side="left")  # value >= threshold
     return float(np.trapezoid(100 * reached / flat.size, THRESHOLDS))
 

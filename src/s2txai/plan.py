@@ -3,13 +3,14 @@
 Light enough to run whenever Snakemake plans: nothing here imports torch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from s2txai.aggregate import POOLINGS
 from s2txai.audio import file_sha256
+from s2txai.comet import check_comet
 from s2txai.config import check_task, config_errors, load_datasets, load_models, read_yaml
 from s2txai.datasets import (
     Diacritics,
@@ -186,10 +187,18 @@ def plan(config: Mapping[str, Any], root: Path) -> Study:
             runs[run.key] = run
     for name in {run.model: None for run in runs.values()}:
         _check_family(name, models[name])
+    if "comet" in config:
+        _check_comet(root / config["comet"], runs.values())
     used_models = {run.model: _rooted(models[run.model], root) for run in runs.values()}
     used_datasets = {run.dataset: datasets[run.dataset] for run in runs.values()}
     missing = (*_missing_models(used_models), *_missing_corpora(used_datasets, root))
     return Study(runs, used_models, used_datasets, designs, missing)
+
+
+def _check_comet(checkpoint: Path, runs: Iterable[Run]) -> None:
+    for run in runs:
+        if run.task.kind == "st":
+            check_comet(checkpoint, run.task, run.utterances)
 
 
 def _missing_models(models: Mapping[str, Mapping[str, Any]]) -> list[str]:

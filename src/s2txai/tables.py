@@ -1,16 +1,21 @@
 """Reading all artefacts of a run, and writing its tables."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from s2txai.artifacts import Artifact, load_shard
+from s2txai.artifacts import Artifact, iter_shard
 from s2txai.plan import Run
 
 
 def load_shards(run: Run, directories: Sequence[str | Path], step: str) -> list[Artifact]:
-    """Return a step's artefacts of every utterance, in the order of ``run.utterances``.
+    """Return all of what :func:`iter_shards` yields."""
+    return list(iter_shards(run, directories, step))
+
+
+def iter_shards(run: Run, directories: Sequence[str | Path], step: str) -> Iterator[Artifact]:
+    """Yield a step's artefact of every utterance, in the order of ``run.utterances``.
 
     Parameters
     ----------
@@ -21,11 +26,8 @@ def load_shards(run: Run, directories: Sequence[str | Path], step: str) -> list[
     step
         That made them.
     """
-    return [
-        artifact
-        for ids, directory in zip(run.shards.values(), directories, strict=True)
-        for artifact in load_shard(Path(directory), ids, step)
-    ]
+    for ids, directory in zip(run.shards.values(), directories, strict=True):
+        yield from iter_shard(Path(directory), ids, step)
 
 
 def write_table(table: pd.DataFrame, run: Run, path: Path) -> None:

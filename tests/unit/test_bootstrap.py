@@ -57,27 +57,61 @@ def test_coverage_at_fifty_utterances():
     assert coverage(50) == pytest.approx(0.95, abs=0.02)
 
 
+def row_coverage(n, between, n_studies=1000, n_resamples=500):
+    """Return how often intervals of means over rows hold the truth.
+
+    Utterances of 3 to 40 rows; ``between`` is the spread of their levels, 0.3 that of the rows of
+    one (before tanh).
+    """
+    rng = np.random.default_rng(n)
+    spread = np.hypot(between, 0.3)
+    truth = np.tanh(np.random.default_rng(0).normal(0.55, spread, size=2_000_000)).mean()
+    hits = 0
+    for number in range(n_studies):
+        rows = [
+            np.tanh(rng.normal(0.55, between) + rng.normal(0, 0.3, size=n_rows))
+            for n_rows in rng.integers(3, 41, size=n)
+        ]
+        counts = resamples(n, seed=number, n_resamples=n_resamples)
+        low, high = interval(resampled_row_means(rows, counts), n)
+        hits += low <= truth <= high
+    return hits / n_studies
+
+
+@pytest.mark.parametrize("between", [0, 0.13])
+def test_coverage_over_rows_at_fifty_utterances(between):
+    assert row_coverage(50, between) == pytest.approx(0.95, abs=0.02)
+
+
 def test_rows_of_one_utterance_are_no_independent_evidence():
     """Utterances that differ: an interval over rows alone would be far too narrow."""
     rng = np.random.default_rng(0)
     level = rng.normal(0.5, 0.2, size=30)
     rows = [rng.normal(mean, 0.05, size=20) for mean in level]
     counts = resamples(30, seed=0)
-    low, high = interval(resampled_row_means(rows, counts, seed=0), 30)
+    low, high = interval(resampled_row_means(rows, counts), 30)
     assert (high - low) / 2 == pytest.approx(2.05 * 0.2 / np.sqrt(30), rel=0.25)
 
 
-def test_rows_of_alike_utterances_count():
+def test_scatter_of_rows_counts_once():
+    """Utterances that are alike: the interval is that of all rows together, and no wider."""
     rng = np.random.default_rng(0)
     rows = [rng.normal(0.5, 0.2, size=20) for _ in range(30)]
-    found = resampled_row_means(rows, resamples(30, seed=0), seed=0)
-    # Both draws add their variance.
-    assert found.std() == pytest.approx(np.sqrt(2) * 0.2 / np.sqrt(600), rel=0.2)
+    found = resampled_row_means(rows, resamples(30, seed=0))
+    assert found.std() == pytest.approx(0.2 / np.sqrt(600), rel=0.2)
     assert found.mean() == pytest.approx(np.concatenate(rows).mean(), abs=0.002)
 
 
+def test_means_of_rows_are_those_of_the_drawn_rows():
+    """Two quantities of the same rows side by side, one without a value in one row."""
+    rows = [np.array([[1.0, 8.0], [3.0, np.nan]]), np.zeros((0, 2)), np.array([[5.0, 2.0]])]
+    counts = np.array([[1.0, 1.0, 1.0], [0.0, 3.0, 0.0], [2.0, 0.0, 1.0]])
+    expected = [[3, 5], [np.nan, np.nan], [13 / 5, 6]]
+    np.testing.assert_allclose(resampled_row_means(rows, counts), expected)
+
+
 def test_an_utterance_without_rows_is_no_row_of_zero():
-    found = resampled_row_means([np.array([1.0, 1.0]), np.array([])], resamples(2, seed=0), seed=0)
+    found = resampled_row_means([np.array([1.0, 1.0]), np.array([])], resamples(2, seed=0))
     assert set(np.unique(found[np.isfinite(found)])) == {1.0}
     assert np.isnan(found).mean() == pytest.approx(0.25, abs=0.05)
 

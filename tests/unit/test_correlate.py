@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cosine
-from scipy.stats import pearsonr, spearmanr, t, zscore
+from scipy.stats import kendalltau, pearsonr, spearmanr, t, zscore
 
 from s2txai.aggregate import attention_maps
 from s2txai.artifacts import Artifact
@@ -18,7 +18,7 @@ from s2txai.correlate import (
     token_classes,
 )
 from s2txai.errors import UserError
-from s2txai.steps.correlate import ATTENTION, FEW_VARIANTS, MEASURE, VARIANTS, correlate
+from s2txai.steps.correlate import ATTENTION, MEASURE, VARIANTS, correlate
 
 I, STEPS = 7, 12
 
@@ -634,9 +634,16 @@ def test_other_kinds_are_correlated_beside_the_weights(tables, artifacts):
             **HEADLINE,
         )  # fmt: skip
         assert row["rho"] == pytest.approx(row_mean(pearsonr, values[1, 2], first["smh"]))
+        row = pick(
+            with_kinds.summary, attention=f"{kind}_layer", layer=0, saliency="smh",
+            metric="kendall", normalise="token",
+        )  # fmt: skip
+        layer = values[0].mean(axis=0)
+        assert row["rho"] == pytest.approx(row_mean(kendalltau, layer, first["smh"]))
     others = with_kinds.summary[~with_kinds.summary["attention"].str.startswith("ca_")]
-    assert set(zip(others["metric"], others["normalise"], strict=True)) == set(FEW_VARIANTS)
-    assert len(others) == 2 * (1 + L + L * H) * 3 * len(FEW_VARIANTS)
+    assert set(others["metric"]) == {"pearson", "spearman", "kendall", "cosine", "overlap"}
+    assert set(others["normalise"]) == {"token"}
+    assert len(others) == 2 * (1 + L + L * H) * 3 * 5
     # What is said of the weights does not change.
     same = with_kinds.summary[with_kinds.summary["attention"].str.startswith("ca_")]
     pd.testing.assert_frame_equal(same.reset_index(drop=True), alone.summary)

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +23,7 @@ from s2txai.deletion import (
     size,
     spread_over_cells,
 )
+from s2txai.errors import UserError
 from tests.toy import PROMPT, WORDS, LinearModel, WordModel
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "data" / "spes_small.npz"
@@ -56,6 +58,70 @@ def test_floor_of_the_share_in_descending_order(percent, levels, seed):
 @pytest.mark.parametrize(("percent", "n"), [(2, 0), (3, 1), (29, 10), (58, 20), (99, 34)])
 def test_floor_by_hand(percent, n):
     assert deleted_cells(ranking(), percent).sum() == n  # of 35 cells
+
+
+@pytest.mark.parametrize(("percent", "n"), [(2.8, 0), (2.9, 1), (12.5, 4), (99.9, 34)])
+def test_floor_of_fractions_by_hand(percent, n):
+    assert deleted_cells(ranking(), percent).sum() == n  # of 35 cells
+
+
+def test_percentages_of_any_type_of_number():
+    """Eight bits hold 50, but not 50 times 8,000 cells."""
+    saliency = np.random.default_rng(0).random((100, 80))
+    for percent in (np.uint8(50), np.int64(50), np.float32(50), torch.tensor(50)):
+        assert deleted_cells(saliency, percent).sum() == 4000
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, bool, np.float16])
+def test_maps_of_any_type_of_number(kind):
+    saliency = np.array([[0, 1], [0, 0]], kind)
+    np.testing.assert_array_equal(deleted_cells(saliency, 25), [[False, True], [False, False]])
+
+
+@pytest.mark.parametrize("change", [delete, insert])
+@pytest.mark.parametrize("baseline", [0.0, -2, BASELINE])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_tensors_are_treated_like_arrays_and_stay_tensors(change, baseline, dtype):
+    x = features()
+    inputs = torch.from_numpy(x).to(dtype)
+    before = inputs.clone()
+    saliency = torch.from_numpy(ranking()).requires_grad_()
+    of_bins = torch.from_numpy(baseline) if isinstance(baseline, np.ndarray) else baseline
+    found = change(inputs, saliency, 40, of_bins)
+    assert found.dtype == dtype
+    assert torch.equal(inputs, before)
+    expected = change(inputs.double().numpy(), ranking(), 40, baseline)
+    np.testing.assert_array_equal(found.double().numpy(), expected)
+    found[:] = 9
+    assert torch.equal(inputs, before)
+
+
+def test_gradients_pass_through_the_cells_that_stay():
+    inputs = torch.from_numpy(features()).requires_grad_()
+    delete(inputs, ranking(), 40).sum().backward()
+    np.testing.assert_array_equal(inputs.grad.numpy() == 0, deleted_cells(ranking(), 40))
+
+
+@pytest.mark.parametrize("change", [delete, insert])
+@pytest.mark.parametrize("percent", [-1, 100.1, float("nan")])
+def test_there_are_no_more_cells_than_all(change, percent):
+    with pytest.raises(UserError, match="choose 0 to 100"):
+        change(features(), ranking(), percent)
+
+
+def test_the_published_sentence_map_deletes_its_largest_cells():
+    with np.load(GOLDEN) as golden:
+        x, saliency = golden["fbank"], golden["sentence_map"]  # (T, F), (1, T, F)
+    found = delete(x, saliency, 35) == 0
+    assert found.sum() == x.size * 7 * 5 // 100
+    assert saliency[0][found].min() >= saliency[0][~found].max()
+    np.testing.assert_array_equal(insert(x, saliency, 35), np.where(found, x, 0))
+
+
+@pytest.mark.parametrize("change", [delete, insert])
+def test_a_map_of_other_cells_is_refused(change):
+    with pytest.raises(UserError, match=r"shape \(5, 7\), the features \(7, 5\)"):
+        change(features(), ranking().T, 10)
 
 
 @settings(deadline=None)
@@ -211,13 +277,20 @@ def test_size_of_the_sharpest_and_the_flattest_map():
 
 @settings(deadline=None)
 @given(rows=st.integers(1, 4), seed=st.integers(0, 20))
-def test_size_is_the_mean_of_the_rows_whatever_their_scale(rows, seed):
-    rng = np.random.default_rng(seed)
-    maps = sentence_map(rng.random((1, T, F))) ** np.arange(1, rows + 1)[:, None, None]
-    expected = np.mean([size(one) for one in maps])
-    assert size(maps) == pytest.approx(expected)
-    scaled = maps * rng.uniform(2, 9, (rows, 1, 1)) - rng.uniform(1, 9, (rows, 1, 1))
-    assert size(scaled) == pytest.approx(expected, abs=1e-9 + 100 * rows / maps.size)
+def test_size_of_rows_is_their_mean(rows, seed):
+    maps = np.random.default_rng(seed).random((1, T, F)) ** np.arange(1, rows + 1)[:, None, None]
+    assert size(maps) == pytest.approx(np.mean([size(one) for one in maps]))
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 50), low=st.floats(-2, 0), high=st.floats(0, 3))
+def test_size_is_the_published_formula(seed, low, high):
+    """Thresholds are held against the values as they are, also where they leave [0, 1]."""
+    values = np.random.default_rng(seed).uniform(low, high, (T, F)).round(2)
+    thresholds = [k / 20 for k in range(21)]
+    reached = [100 * np.mean([value >= one for value in values.ravel()]) for one in thresholds]
+    expected = sum(0.05 * (a + b) / 2 for a, b in pairwise(reached))
+    assert size(values) == pytest.approx(expected)
 
 
 def spoken(words):

@@ -4,9 +4,12 @@ import json
 
 import numpy as np
 import pytest
+import torch
+from transformers import GenerationConfig
 
 from s2txai.heads import select_heads
 from s2txai.steps.heads import judge
+from tests.tiny_whisper import EOS, NO_TIMESTAMPS, START, tiny_whisper
 from tests.toy import PLANTED
 from tests.unit.test_steps import Study, pick, write_corpus
 from tests.unit.test_timestamps import SteadyModel, align
@@ -136,6 +139,9 @@ def test_the_planted_head_is_ranked_first_by_agreement(study):
     assert found.verdict["timestamps"] == {"good_enough": "not tested"}
     assert found.verdict["heads_smh"]["heads"] == [[0, PLANTED]]
     assert "start_mae" not in found.ranking
+    (said,) = [one for one in found.verdict["sentences"] if "Heads to read" in one]
+    assert "agree best with SMH" in said
+    assert said.endswith(f"counted from 0: 0.{PLANTED}.")
 
 
 def test_the_planted_head_times_words(study, tmp_path):
@@ -149,6 +155,7 @@ def test_the_planted_head_times_words(study, tmp_path):
     assert timing["start_mae_held_out"] == pytest.approx(0, abs=1e-9)
     assert timing["good_enough"] == "yes"
     assert any("are good enough for 100 ms: 100 %" in said for said in found.verdict["sentences"])
+    assert any("Heads to read when words start" in said for said in found.verdict["sentences"])
 
 
 def test_late_words_are_not_good_enough(study, tmp_path):
@@ -186,11 +193,40 @@ def test_shares_are_those_of_the_summary(study):
     assert any("2 utterances are fewer than 20" in said for said in found.verdict["sentences"])
 
 
+def test_without_any_correlation_no_layer_is_best(study):
+    summary = study.correlate().summary
+    summary["rho"] = np.nan
+    found = judged(study, summary=summary)
+    assert found.verdict["best_layer"] is None
+    assert not any("Of the layers" in said for said in found.verdict["sentences"])
+
+
 def test_noise_is_no_share(study):
     summary = study.correlate().summary
     summary["reliability"] = 0.3
     said = judged(study, summary=summary).verdict["sentences"]
     assert sum("cannot be told" in sentence for sentence in said) == 2
+
+
+def test_transformers_reads_word_times_off_the_heads_of_the_file(study):
+    """A network whose heads look at steps of their own: the file chooses which are read."""
+    written = json.loads(json.dumps(judged(study).generation_config))
+    assert GenerationConfig(**written).alignment_heads == [[0, PLANTED]]
+    network = tiny_whisper()._network
+    times = {}
+    for heads in (written["alignment_heads"], [[1, 0]], [[1, 1]]):
+        network.generation_config = GenerationConfig(
+            alignment_heads=heads, no_timestamps_token_id=NO_TIMESTAMPS, is_multilingual=False,
+            decoder_start_token_id=START, bos_token_id=EOS, eos_token_id=EOS, pad_token_id=EOS,
+            max_length=9, suppress_tokens=[EOS],
+        )  # fmt: skip
+        found = network.generate(
+            torch.randn(1, 8, 100, generator=torch.Generator().manual_seed(0)),
+            return_token_timestamps=True, return_dict_in_generate=True,
+        )  # fmt: skip
+        times[str(heads)] = found["token_timestamps"][0].tolist()
+    assert all(times[heads] == sorted(times[heads]) for heads in times)
+    assert len({tuple(one) for one in times.values()}) > 1
 
 
 def test_findings_are_json(study, tmp_path):

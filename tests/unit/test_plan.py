@@ -113,6 +113,13 @@ def align(root, text):
     (root / "talks" / "en-1.tsv").write_text(f"tier\tstart_s\tend_s\tlabel\n{text}")
 
 
+def test_comet_is_asked_for_only_where_something_is_translated(config, root):
+    config["comet"] = "models/comet.ckpt"
+    assert plan(config, root).runs
+    config["runs"].append({"dataset": "talks", "models": ["many"], "tasks": ["st-it-en"]})
+    assert "'unbabel-comet', which is not installed" in complaint(config, root)
+
+
 def test_words_are_timed_where_they_are_recognised_and_aligned(config, root):
     config["runs"].append({"dataset": "talks", "models": ["many"], "tasks": ["st-it-en", "asr-it"]})
     align(root, "word\t0\t0.1\tfirst")

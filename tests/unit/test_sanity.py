@@ -1,10 +1,15 @@
 """Maps that speak of the model lose their likeness when its weights are random."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
+from benchmarks.sanity import hear
+from s2txai.models import load_model
 from s2txai.sanity import Design, Speech, correlations_by_depth
 from tests.tiny_whisper import tiny_whisper
+from tests.weights import model_directory
 
 N_LAYERS = 8
 DESIGN = Design([100, 200], 256)
@@ -47,3 +52,21 @@ def test_other_masks_tell_how_far_the_map_repeats():
     ).set_index("map")["rho"]
     assert one["ca_mean"] == pytest.approx(1)
     assert 0.3 < one["smx_avg2d"] < 0.999
+
+
+@pytest.mark.model
+@pytest.mark.slow
+def test_attention_and_saliency_of_whisper_fall_towards_0():
+    """A third, two thirds, all of the layers of tiny.en random, from the output down."""
+    directory = model_directory("whisper-tiny.en")
+    load = partial(load_model, "whisper", directory, device="cpu", precision="float32")
+    speech = hear(load())
+    found = correlations_by_depth(load, speech, [4, 8, 12], Design([30], 16)).pivot(
+        index="depth", columns="map", values="rho"
+    )
+    # The first four are the norm of the output and the upper three of the decoder's four layers.
+    assert 0.2 < found.at[4, "ca_mean"] < 0.7
+    assert (found.loc[[8, 12], "ca_mean"].abs() < 0.2).all()
+    assert (found["ca_last"].abs() < 0.2).all()
+    # Few masks and segments: what is left is chance, the same masks among it.
+    assert (found["smx_avg2d"].abs() < 0.5).all()

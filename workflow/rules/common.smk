@@ -97,6 +97,13 @@ def gradient_shards(wildcards):
     return {method: f"{prefix}/{method}/{wildcards.shard}" for method in METHODS}
 
 
+def comet_checkpoint(wildcards):
+    """Input function: the model that scores translations, where one is configured."""
+    if "comet" not in config or run_of(wildcards).task.kind != "st":
+        return {}
+    return {"comet": os.path.relpath(ROOT / config["comet"])}
+
+
 def run_prefixes():
     return [
         RUN.format(dataset=dataset, model=model, task=task) for dataset, model, task in STUDY.runs

@@ -35,6 +35,7 @@ rule deletion:
 
 rule deletion_curves:
     input:
+        unpack(comet_checkpoint),
         deletion=shards_of("deletion"),
     output:
         curves=report(
@@ -63,8 +64,9 @@ rule deletion_curves:
     benchmark:
         "results/benchmarks/{dataset}/{model}/{task}/deletion_curves.tsv"
     resources:
-        mem_mb=by_attempt(2000),
-        runtime=by_attempt(10),
+        # A COMET model has half a billion weights and reads every translation.
+        mem_mb=by_attempt(12000 if "comet" in config else 2000),
+        runtime=by_attempt(240 if "comet" in config else 10),
     params:
         ids=all_ids,
         references=lambda wildcards: run_of(wildcards).references_sha256(),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from s2txai.datasets import reference
 from s2txai.log import logging_to
 from s2txai.plan import plan
-from s2txai.steps.deletion_curves import score_deletion
+from s2txai.steps.deletion_curves import LearnedScore, score_deletion
 from s2txai.tables import load_shards, write_table
 
 if TYPE_CHECKING:
@@ -16,12 +16,17 @@ with logging_to(Path(snakemake.log[0])):
     wildcards, params = snakemake.wildcards, snakemake.params
     study = plan(snakemake.config, Path(snakemake.scriptdir).resolve().parents[1])
     run = study.runs[wildcards.dataset, wildcards.model, wildcards.task]
+    learned = None
+    if checkpoint := snakemake.input.get("comet"):
+        sources = [utterance.transcript for utterance in run.utterances]
+        learned = LearnedScore(Path(checkpoint), sources)
     tables = score_deletion(
         [reference(utterance, run.task) for utterance in run.utterances],
         load_shards(run, snakemake.input.deletion, "deletion"),
         run.task,
         text_normalisation=params.text_normalisation,
         diacritics=params.diacritics,
+        learned=learned,
         seed=params.seed,
     )
     write_table(tables.curves, run, Path(snakemake.output.curves))

@@ -23,6 +23,7 @@ _SCORES = {
     "wer": ("WER", "word error rate, WER", "%"),
     "wer_max": ("clipped WER", "word error rate clipped at 100, WER", "%"),
     "bleu": ("BLEU", "BLEU", "0–100"),
+    "comet": ("COMET", "COMET", "0–100"),
 }
 
 

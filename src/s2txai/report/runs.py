@@ -13,7 +13,7 @@ from s2txai.artifacts import Artifact, load
 from s2txai.datasets import Utterance
 from s2txai.errors import UserError
 from s2txai.saliency.gradient_statistics import GRADIENTS
-from s2txai.scoring import SCORES
+from s2txai.steps.deletion_curves import PROBABILITIES
 
 LOW_RELIABILITY = 0.5
 
@@ -228,7 +228,7 @@ def _read_table(path: Path) -> pd.DataFrame:
     table = pd.read_csv(path, converters={"utterance": str})
     if "mode" in table:
         # Of the deletion the page shows the scores of what was decoded.
-        shown = (table["mode"] == "deletion") & table["metric"].isin(list(SCORES))
+        shown = (table["mode"] == "deletion") & ~table["metric"].isin(list(PROBABILITIES))
         table = table[shown].reset_index(drop=True)
     whole = {name: "Int64" for name in ("layer", "head") if name in table}
     return table.astype(whole)

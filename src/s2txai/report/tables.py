@@ -439,7 +439,7 @@ def deletion_table(run: Run, paper: PaperFigures) -> Table:
     beside = "bleu" not in metrics
     table = Table(
         caption="Area under the deletion curve, 0-100. For word errors a higher area means a more "
-        "faithful map, for BLEU a lower one; compare with the random order.",
+        "faithful map, for BLEU and COMET a lower one; compare with the random order.",
         header=[
             "order of deletion by",
             *(f"area of {score_name(metric, short=True)}" for metric in metrics),

@@ -72,7 +72,7 @@ def class_table(rows: pd.DataFrame, ids: Sequence[str], seed: int) -> pd.DataFra
     groups = {"class": rows["class"], "position": third.map(dict(enumerate(THIRDS)))}
     counts = resamples(len(ids), seed=seed)
     tables = [
-        _group_means(part, ids, counts, seed).assign(by=by, group=name)
+        _group_means(part, ids, counts).assign(by=by, group=name)
         for by, names in groups.items()
         for name, part in rows.groupby(names, sort=False)
     ]
@@ -82,9 +82,7 @@ def class_table(rows: pd.DataFrame, ids: Sequence[str], seed: int) -> pd.DataFra
     return pd.concat(tables, ignore_index=True)[columns]
 
 
-def _group_means(
-    rows: pd.DataFrame, ids: Sequence[str], counts: np.ndarray, seed: int
-) -> pd.DataFrame:
+def _group_means(rows: pd.DataFrame, ids: Sequence[str], counts: np.ndarray) -> pd.DataFrame:
     """Return mean and interval of each map over the rows of one group."""
     maps = rows.groupby(_MAP, sort=False, dropna=False)
     # One line a row, one column a map: the same rows are drawn for all maps.
@@ -95,7 +93,7 @@ def _group_means(
     none = np.empty((0, wide.shape[1]))
     values = [of_utterance.get(name, none) for name in ids]
     n_utterances = sum(np.isfinite(one).any(axis=0).astype(int) for one in values)
-    low, high = interval(resampled_row_means(values, counts, seed=seed).T, n_utterances)
+    low, high = interval(resampled_row_means(values, counts).T, n_utterances)
     return (
         rows[_MAP]
         .drop_duplicates()

@@ -1,6 +1,6 @@
 """Step 5, correlate: how far attention agrees with saliency, and how far it could."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -28,8 +28,8 @@ VARIANTS = (
     ("cosine", "token"),
     ("overlap", "token"),
 )
-# Of kinds of attention other than the weights themselves, to keep the tables small.
-FEW_VARIANTS = (("pearson", "token"), ("spearman", "token"))
+# Of kinds of attention other than the weights themselves: every metric, normalised as the headline.
+TOKEN_VARIANTS = tuple(variant for variant in VARIANTS if variant[1] == "token")
 ATTENTION = ["attention", "layer", "head"]
 MEASURE = ["saliency", "metric", "normalise", "rows"]
 
@@ -70,15 +70,36 @@ class Tables:
     classes: pd.DataFrame
 
 
+@dataclass(frozen=True)
+class _Utterance:
+    """What is told of one utterance, and its artefact without maps."""
+
+    values: pd.DataFrame
+    halves: pd.DataFrame
+    rows: pd.DataFrame
+    artifact: Artifact
+
+    @classmethod
+    def of(cls, artifact: Artifact, saliencies: Sequence[str], rows: str) -> "_Utterance":
+        numbers = {name: values for name, values in artifact.arrays.items() if not values.ndim}
+        return cls(
+            _correlate_utterance(artifact, saliencies, rows),
+            _halves_of_utterance(artifact, saliencies, rows),
+            _rows_of_utterance(artifact, saliencies, rows),
+            Artifact(numbers, artifact.meta, artifact.path),
+        )
+
+
 def correlate(
-    aggregated: Sequence[Artifact], *, poolings: Sequence[str], rows: str, seed: int = 0
+    aggregated: Iterable[Artifact], *, poolings: Sequence[str], rows: str, seed: int = 0
 ) -> Tables:
     """Correlate every attention map with every saliency map.
 
     Parameters
     ----------
     aggregated
-        ``aggregate`` artefacts of all utterances.
+        ``aggregate`` artefacts of all utterances. Their maps are let go one by one: those of a
+        large data set would not fit into memory.
     poolings
         Names of :data:`s2txai.aggregate.POOLINGS`.
     rows
@@ -86,33 +107,28 @@ def correlate(
     seed
         Of the resamples behind the confidence intervals.
     """
-    saliencies = [*(f"smx_{name}" for name in poolings), "smh", *gradient_methods(aggregated[0])]
-    utterances = pd.concat(
-        [_correlate_utterance(artifact, saliencies, rows) for artifact in aggregated],
-        ignore_index=True,
-    )
-    halves = pd.concat(
-        [_halves_of_utterance(artifact, saliencies, rows) for artifact in aggregated],
-        ignore_index=True,
-    )
-    utterances = _sign(utterances, aggregated)
-    reliability = _sign(_reliability(halves), aggregated)
+    found: list[_Utterance] = []
+    for artifact in aggregated:
+        methods = gradient_methods(found[0].artifact if found else artifact)
+        saliencies = [*(f"smx_{name}" for name in poolings), "smh", *methods]
+        found.append(_Utterance.of(artifact, saliencies, rows))
+    known = [one.artifact for one in found]
+    utterances = _sign(pd.concat([one.values for one in found], ignore_index=True), known)
+    halves = pd.concat([one.halves for one in found], ignore_index=True)
+    by_row = pd.concat([one.rows for one in found], ignore_index=True)
+    del found
+    reliability = _sign(_reliability(halves), known)
     summary = _summary(utterances, reliability)
-    resampled = _resample(utterances, halves, summary, len(aggregated), seed)
-    mixing = _mixing(summary, poolings, resampled)
-    by_row = pd.concat(
-        [_rows_of_utterance(artifact, saliencies, rows) for artifact in aggregated],
-        ignore_index=True,
-    )
+    resampled = _resample(utterances, halves, summary, len(known), seed)
     return Tables(
         utterances,
         reliability,
         _with_intervals(summary, resampled),
-        mixing,
+        _mixing(summary, poolings, resampled),
         best_heads(utterances, seed),
-        _masks(aggregated),
+        _masks(known),
         by_row,
-        _sign(_classes(by_row, aggregated, rows, seed), aggregated),
+        _sign(_classes(by_row, known, rows, seed), known),
     )
 
 
@@ -135,7 +151,7 @@ def _resample(
     first = halves.iloc[: len(halves) // n]
     place = {measure: i for i, measure in enumerate(first[MEASURE].itertuples(index=False))}
     of_row = [place[measure] for measure in summary[MEASURE].itertuples(index=False)]
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore"):
         reliability = np.where(half > 0, 2 * half / (1 + half), np.nan)[of_row]
     deterministic = (summary["ceiling_kind"] == "deterministic").to_numpy()
     exact = (summary["ceiling_kind"] == "exact").to_numpy()
@@ -222,10 +238,15 @@ def _masks(aggregated: Sequence[Artifact]) -> pd.DataFrame:
 def _sign(table: pd.DataFrame, aggregated: Sequence[Artifact]) -> pd.DataFrame:
     """Add the signature of every row: how it was computed and how its saliency map was made."""
     designs = {name: design_of(aggregated, name) for name in table["saliency"].unique()}
-    table["signature"] = [
-        signature(metric=metric, normalise=normalise, rows=rows, **designs[saliency])
-        for saliency, metric, normalise, rows in table[MEASURE].itertuples(index=False)
-    ]
+    # One text for all rows that share it: tables are long.
+    stated = {
+        measure: signature(
+            **dict(zip(MEASURE[1:], measure[1:], strict=True)), **designs[measure[0]]
+        )
+        for measure in table[MEASURE].drop_duplicates().itertuples(index=False, name=None)
+    }
+    measures = table[MEASURE].itertuples(index=False, name=None)
+    table["signature"] = [stated[measure] for measure in measures]
     return table
 
 
@@ -293,7 +314,7 @@ def _correlate_utterance(artifact: Artifact, saliencies: Sequence[str], rows: st
     kinds = {kind: _attention_maps(artifact, kind) for kind in kinds_of(artifact.arrays)}
     tables = []
     for saliency, (kind, (names, maps)) in product(saliencies, kinds.items()):
-        for metric, normalise in VARIANTS if kind == "ca" else FEW_VARIANTS:
+        for metric, normalise in VARIANTS if kind == "ca" else TOKEN_VARIANTS:
             found = correlations(
                 maps[:, chosen], artifact[saliency][chosen], metric=metric, normalise=normalise
             )

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -11,10 +12,11 @@ import pandas as pd
 
 from s2txai.artifacts import Artifact
 from s2txai.bootstrap import interval, mean_and_interval, resampled_means, resamples
+from s2txai.comet import comet, comet_facts
 from s2txai.datasets import Diacritics, Task
 from s2txai.deletion import area_under_curve
 from s2txai.saliency.gradient_statistics import GRADIENTS
-from s2txai.scoring import ADDITIVE, comparable, score_names, score_signature
+from s2txai.scoring import ADDITIVE, Additive, comparable, score_names, score_signature
 from s2txai.signature import signature, spread
 from s2txai.steps.deletion import HYPOTHESES
 
@@ -46,6 +48,32 @@ class Tables:
 
 
 @dataclass(frozen=True)
+class LearnedScore:
+    """How translations are scored by COMET.
+
+    Attributes
+    ----------
+    checkpoint
+        Its model.
+    sources
+        What was said, one text an utterance.
+    """
+
+    checkpoint: Path
+    sources: Sequence[str]
+
+
+@dataclass(frozen=True)
+class _Score:
+    """A score of texts: its name, what it counts, and how texts are made comparable first."""
+
+    metric: str
+    additive: Additive
+    texts: Mapping[str, Any]
+    facts: Mapping[str, str]  # of its signature, beside those of the texts
+
+
+@dataclass(frozen=True)
 class _Curve:
     """One score along one map, over all utterances and in each resample of them."""
 
@@ -63,6 +91,7 @@ def score_deletion(
     *,
     text_normalisation: str,
     diacritics: Diacritics = "kept",
+    learned: LearnedScore | None = None,
     seed: int = 0,
 ) -> Tables:
     """Return corpus scores of every map at every percentage, areas under them, sizes of maps.
@@ -79,6 +108,8 @@ def score_deletion(
         A name of :data:`s2txai.scoring.TEXT_NORMALISERS`.
     diacritics
         ``kept`` or ``folded`` in both texts.
+    learned
+        Scores translations by COMET, too, on the texts as they are.
     seed
         Of the resamples behind the confidence intervals.
     """
@@ -87,9 +118,14 @@ def score_deletion(
         "language": task.target,
         "diacritics": diacritics,
     }
+    scores = [_Score(name, ADDITIVE[name], texts, {}) for name in score_names(task)]
+    if learned is not None:
+        untouched = {**texts, "text_normalisation": "none", "diacritics": "kept"}
+        additive = comet(learned.checkpoint, learned.sources)
+        scores.append(_Score("comet", additive, untouched, comet_facts(learned.checkpoint)))
     counts = resamples(len(deleted), seed=seed)
     found = [
-        *_text_curves(references, deleted, score_names(task), texts, counts),
+        *_text_curves(references, deleted, scores, counts),
         *_probability_curves(deleted, counts),
     ]
     return Tables(
@@ -100,26 +136,25 @@ def score_deletion(
 def _text_curves(
     references: Sequence[str],
     deleted: Sequence[Artifact],
-    metrics: Sequence[str],
-    texts: Mapping[str, Any],
+    scores: Sequence[_Score],
     counts: np.ndarray,
 ) -> Iterator[_Curve]:
     """Score what was decoded; resamples add up ``counts`` [R, n] times each utterance's counts."""
-    spoken = comparable(references, **texts)
     percents = deleted[0]["percents"]
     modes = [mode for mode, name in HYPOTHESES.items() if name in deleted[0].arrays]
-    for metric, mode in product(metrics, modes):
-        score = ADDITIVE[metric]
+    for score, mode in product(scores, modes):
+        spoken = comparable(references, **score.texts)
         for m, name in enumerate(deleted[0]["maps"].tolist()):
             of_percents = [
-                score.counts(spoken, comparable(heard, **texts))
+                score.additive.counts(spoken, comparable(heard, **score.texts))
                 for heard in np.array([one[HYPOTHESES[mode]][m] for one in deleted]).T.tolist()
             ]
             summands = np.stack(of_percents, axis=1)  # (n, P, K)
-            resampled = score.score(np.tensordot(counts, summands, axes=1))  # (R, P)
-            stated = score_signature(metric, reference="human", **texts, **_design(deleted, name))
-            scores = score.score(summands.sum(axis=0))
-            yield _curve((name, mode, metric), stated, scores, resampled, percents)
+            resampled = score.additive.score(np.tensordot(counts, summands, axes=1))  # (R, P)
+            facts = {**score.texts, **score.facts, **_design(deleted, name)}
+            stated = score_signature(score.metric, reference="human", **facts)
+            values = score.additive.score(summands.sum(axis=0))
+            yield _curve((name, mode, score.metric), stated, values, resampled, percents)
 
 
 def _probability_curves(deleted: Sequence[Artifact], counts: np.ndarray) -> Iterator[_Curve]:

@@ -218,6 +218,7 @@ def _verdict(
         for name, saliency in (("input", f"smx_{pooling}"), ("encoder_output", "smh"))
     }
     layers = headline[(headline["attention"] == "ca_layer") & (headline["saliency"] == "smh")]
+    layers = layers.dropna(subset="rho")
     best_layer = int(layers.loc[layers["rho"].idxmax(), "layer"]) if len(layers) else None
     found: dict[str, Any] = {
         "n_utterances": n_utterances,
@@ -281,6 +282,7 @@ def _sentences(found: dict[str, Any], pooling: str) -> list[str]:
             f"Of the layers, counted from 0, layer {found['best_layer']} agrees best with SMH."
         )
     said.append(_timing_sentence(found["timestamps"]))
+    said.append(_heads_sentence(found))
     if found["n_utterances"] < FEW:
         said.append(
             f"{found['n_utterances']} utterances are fewer than {FEW}: this describes them, not "
@@ -301,6 +303,17 @@ def _share_sentence(what: str, saliency: str, share: dict[str, float]) -> str:
         f"The mean of all heads explains {100 * share['rho_corrected']:.0f} %{ends} of the "
         f"saliency of {what} ({saliency}, correlation corrected for noise)."
     )
+
+
+def _heads_sentence(found: dict[str, Any]) -> str:
+    """Name the heads of ``generation_config.json``."""
+    by_timing = "heads" in found["timestamps"]
+    heads = found["timestamps" if by_timing else "heads_smh"]["heads"]
+    listed = ", ".join(f"{layer}.{head}" for layer, head in heads)
+    purpose = (
+        "when words start" if by_timing else "what the decoder uses (they agree best with SMH)"
+    )
+    return f"Heads to read {purpose}, best first, as layer.head counted from 0: {listed}."
 
 
 def _timing_sentence(timing: dict[str, Any]) -> str:
