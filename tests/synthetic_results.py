@@ -36,10 +36,12 @@ def write_run(
     key: tuple[str, str, str] = KEY,
     noise: float = 1.0,
     n_layers: int = L,
+    maps: tuple[str, ...] = MAPS,
 ) -> dict[str, Utterance]:
     """Write ``root/{decode,...}`` and return the utterances by id.
 
     ``noise`` is that of the saliency maps; attention follows them the more the later its layer.
+    ``maps`` are those of the tables of deletion.
     """
     audio = {}
     for number, utterance in enumerate(ids):
@@ -57,7 +59,7 @@ def write_run(
         audio[utterance] = Utterance(utterance, root / f"{utterance}.wav", "en", "")
         samples = 0.1 * rng.standard_normal(int(3.3 * 16000))
         soundfile.write(audio[utterance].path, samples, 16000)
-    write_tables(root, ids, scores, key, noise)
+    write_tables(root, ids, scores, key, noise, maps)
     return audio
 
 
@@ -182,6 +184,7 @@ def write_tables(
     metrics: tuple[str, ...],
     key: tuple[str, str, str],
     noise: float,
+    maps: tuple[str, ...],
 ) -> None:
     """Write the tables of decode, correlate and deletion."""
 
@@ -216,7 +219,7 @@ def write_tables(
         [
             (name, mode, percent, metric, min(100.0, 8 + percent * (0.7 + 0.4 * number)))
             for mode, metric in _scores(metrics)
-            for number, name in enumerate(MAPS)
+            for number, name in enumerate(maps)
             for percent in percents
         ],
         columns=["map", "mode", "percent", "metric", "score"],
@@ -224,8 +227,8 @@ def write_tables(
     write_table(root / "deletion" / "curves.csv", curves)
     areas = []
     for mode, metric in _scores(metrics):
-        for number, name in enumerate(MAPS):
-            auc, above = 38.0 + 7 * number + 2 * noise, 7.0 * (number - MAPS.index("random"))
+        for number, name in enumerate(maps):
+            auc, above = 38.0 + 7 * number + 2 * noise, 7.0 * (number - maps.index("random"))
             areas.append((name, mode, metric, auc, auc - 3, auc + 3, above, above - 2, above + 2))
     numbers = ["auc", "auc_low", "auc_high", "above_random", "above_random_low",
                "above_random_high"]  # fmt: skip

@@ -36,6 +36,9 @@ POOLINGS: Registry[Pooling] = Registry("pooling")
 # Linear, and keeps signs.
 GRADIENT_POOLING = "avg2d"
 
+# What the name of a single layer's map begins with where layers are not an axis.
+LAYER = "ca_layer_"
+
 # From folds to the map of their masks.
 MapOfFolds = Callable[[Sequence[int]], np.ndarray]
 

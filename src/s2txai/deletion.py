@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from s2txai.aggregate import LAYER
 from s2txai.decoding import token_log_probs
 from s2txai.errors import UserError
 from s2txai.memory import smaller_batch
@@ -199,13 +200,26 @@ def energy_map(features: np.ndarray, *, time_only: bool = False) -> np.ndarray:
     return np.broadcast_to(energy, features.shape)
 
 
-def map_names(poolings: Sequence[str], gradients: Sequence[str] = ()) -> tuple[str, ...]:
+def map_names(
+    poolings: Sequence[str], gradients: Sequence[str] = (), layers: Sequence[int] = ()
+) -> tuple[str, ...]:
     """Return the maps that are compared.
 
-    Attention, SMX in each pooling and in full, gradient methods in full, random, energy.
+    Attention of all heads, of the last layer and of further ``layers``, SMX in each pooling and in
+    full, gradient methods in full, random, energy.
     """
     smx = (*(f"smx_{name}" for name in poolings), "smx_full")
-    return ("ca_mean", "ca_last", *smx, *gradients, "random", "energy")
+    attention = ("ca_mean", "ca_last", *(f"{LAYER}{layer}" for layer in layers))
+    return (*attention, *smx, *gradients, "random", "energy")
+
+
+def further_layers(layers: Sequence[int], n_layers: int) -> list[int]:
+    """Return the listed layers that a decoder has beside its last, in order, from 0.
+
+    ``layers`` count from 0, or from -1 for the last.
+    """
+    known = {layer % n_layers for layer in layers if -n_layers <= layer < n_layers}
+    return sorted(known - {n_layers - 1})
 
 
 def scaled_maps(
@@ -256,7 +270,12 @@ def scaled_maps(
         return scaled_rows(full)
     if name in gradients:
         return scaled_rows(gradients[name])
-    steps = aggregated["ca_layer"][-1] if name == "ca_last" else aggregated[name]
+    if name == "ca_last":
+        steps = aggregated["ca_layer"][-1]
+    elif name.startswith(LAYER):
+        steps = aggregated["ca_layer"][int(name.removeprefix(LAYER))]
+    else:
+        steps = aggregated[name]
     return scaled_rows(spread_over_cells(steps, n_frames, n_bins, subsampling))
 
 

@@ -181,7 +181,8 @@ def estimate(
     jobs += 1 if run.aligned() else 0
     if cost is None:
         return Estimate(run, jobs, masks, None, None)
-    n_maps = len(map_names(config["aggregate"]["poolings"], methods))
+    # How many layers the decoder has, and so which of these are further ones, is not asked for.
+    n_maps = len(map_names(config["aggregate"]["poolings"], methods, run.layers))
     n_inner = len(range(0, 101, config["deletion"]["step"])) - len(ENDS)
     # Without decoding a pass of encoder and decoder, as for a mask.
     inserted = cost.deleted if config["deletion"]["insertion"] else cost.mask

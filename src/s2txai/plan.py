@@ -50,6 +50,8 @@ class Run:
         Ids of the utterances of each shard.
     diacritics
         ``folded`` where the references are written without.
+    layers
+        Decoder layers by whose attention cells are deleted, too, as the configuration lists them.
     """
 
     dataset: str
@@ -58,6 +60,7 @@ class Run:
     utterances: tuple[Utterance, ...]
     shards: Mapping[str, list[str]]
     diacritics: Diacritics = "kept"
+    layers: tuple[int, ...] = ()
 
     @property
     def key(self) -> Key:
@@ -326,7 +329,8 @@ def _runs(
             blocks = shards([utterance.id for utterance in utterances], shard_size)
             folded = task.target in datasets[dataset].get("fold_diacritics", ())
             diacritics: Diacritics = "folded" if folded else "kept"
-            found.append(Run(dataset, model, task, tuple(utterances), blocks, diacritics))
+            layers = tuple(request.get("layers", ()))
+            found.append(Run(dataset, model, task, tuple(utterances), blocks, diacritics, layers))
     return found
 
 

@@ -14,6 +14,7 @@ from s2txai.deletion import (
     delete,
     deletion_map,
     energy_map,
+    further_layers,
     insert,
     map_names,
     perturb,
@@ -234,6 +235,16 @@ def test_maps_by_name():
     np.testing.assert_array_equal(found["smx_full"], sentence_map(full))
     np.testing.assert_array_equal(found["random"], random_map(T, F, 1))
     np.testing.assert_array_equal(cell_order(found["energy"], 0), cell_order(heard, 0))
+
+
+def test_layers_beside_the_last_are_maps_of_their_own():
+    assert further_layers([-1, 2, 0, -3, 7, -9], n_layers=4) == [0, 1, 2]
+    assert further_layers([0, -1], n_layers=1) == []
+    names = map_names(["avg2d"], layers=[0, 2])
+    assert names[:5] == ("ca_mean", "ca_last", "ca_layer_0", "ca_layer_2", "smx_avg2d")
+    layers = np.random.default_rng(0).random((4, 3, 4))
+    found = deletion_map("ca_layer_2", {"ca_layer": layers}, np.zeros((3, T, F)), 2, seed=1)
+    np.testing.assert_array_equal(found, sentence_map(spread_over_cells(layers[2], T, F, 2)))
 
 
 def test_maps_of_rows_lie_within_0_and_1_and_average_to_the_sentence_map():

@@ -344,7 +344,7 @@ def test_poolings_are_defined():
 def test_maps_of_deletion_are_defined():
     rows = table_rows(section("definitions.md", "Deletion"))
     listed = {name for first, _ in rows for name in re.findall("`(.*?)`", first)}
-    assert listed == {"smx_<pooling>", *map_names([], list(GRADIENTS))}
+    assert listed == {"smx_<pooling>", "ca_layer_<layer>", *map_names([], list(GRADIENTS))}
 
 
 def test_citation_agrees_with_the_package():

@@ -63,6 +63,15 @@ def test_gradient_methods_are_jobs_masks_and_backward_passes(config):
     assert found.bytes > before.bytes
 
 
+def test_layers_to_delete_by_are_maps_more(config):
+    (run,) = plan(config, ROOT).runs.values()
+    more = replace(run, layers=(0, 2))
+    before, found = (estimate(one, config, COST) for one in (run, more))
+    assert (found.jobs, found.masks) == (before.jobs, before.masks)
+    # One inner percentage: decoded when deleted, a pass when inserted.
+    assert found.seconds - before.seconds == pytest.approx(2 * (3.0 + 2.0))
+
+
 def test_more_shards_are_more_jobs_and_no_more_masks(config):
     config["runs"][0].pop("utterances")
     (whole,) = plan(config, ROOT).runs.values()

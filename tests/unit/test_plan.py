@@ -102,6 +102,14 @@ def test_runs_and_shards(config, root):
     assert [one.path.name for one in run.shard("0000")] == ["en-1.wav", "en-2.wav"]
 
 
+def test_layers_are_those_of_their_entry(config, root):
+    config["runs"][0]["layers"] = [0, -1]
+    config["runs"].append({"dataset": "talks", "models": ["many"], "tasks": ["asr-it"]})
+    assert [run.layers for run in plan(config, root).runs.values()] == [(0, -1), (0, -1), ()]
+    config["runs"][0]["layers"] = ["last"]
+    assert "config: 'runs[0].layers[0]' must be a whole number" in complaint(config, root)
+
+
 def align(root, text):
     """Give the first recording an alignment."""
     rows = [(*row, "", "") for row in ROWS]

@@ -16,14 +16,15 @@ from matplotlib.figure import Figure
 
 from s2txai.errors import UserError
 from s2txai.report.comparison import comparison
-from s2txai.report.figures import draw_input, head_correlations, render_png
+from s2txai.report.figures import curve_style, draw_input, head_correlations, render_png
 from s2txai.report.layers import by_layer, layers_table
 from s2txai.report.names import row_labels
 from s2txai.report.page import Facts, RunFiles, write_report
 from s2txai.report.page import _explorer as list_of_explorer
 from s2txai.report.profiles import profiles
-from s2txai.report.runs import read_run
+from s2txai.report.runs import Run, read_run
 from s2txai.report.sensitivity import by_design, sensitivity_table
+from s2txai.report.sweep import sweep
 from s2txai.report.tables import (
     PaperFigures,
     correlation_table,
@@ -33,7 +34,7 @@ from s2txai.report.tables import (
     sizes_table,
     timestamps_table,
 )
-from tests.synthetic_results import HOSTILE, IDS, MAPS, POOLINGS, write_run
+from tests.synthetic_results import HOSTILE, IDS, KEY, MAPS, POOLINGS, write_run
 
 PAPER = Path(__file__).parents[2] / "config" / "paper_reference.csv"
 FACTS = Facts(
@@ -422,6 +423,26 @@ def test_area_is_given_for_the_attention_that_was_deleted_by(two: Path) -> None:
 
 
 @pytest.fixture(scope="module")
+def further(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Return a run whose cells were deleted in the order of the layers 0 and 2, too."""
+    root = tmp_path_factory.mktemp("further").joinpath(*KEY)
+    write_run(root, ids=IDS[:1], maps=("ca_mean", "ca_last", "ca_layer_0", "ca_layer_2", *MAPS[2:]))
+    return read_run(RunFiles(*KEY, root, {"0000": IDS[:1]}, {}))
+
+
+def test_areas_of_the_listed_layers_are_among_the_layers_alone(further: Run) -> None:
+    # 7 from map to map; the last layer is the second map.
+    np.testing.assert_equal(list(by_layer([further])["auc"]), [40.0, 54.0, np.nan, 61.0, 47.0])
+    assert not [name for name in sweep([further]) if "layer" in name]
+
+
+def test_listed_layers_have_names_and_lines_of_their_own(further: Run) -> None:
+    names = [row[0].text for row in deletion_table(further, PaperFigures(PAPER)).groups[0]]
+    assert names[2:4] == ["CA, layer 0", "CA, layer 2"]
+    assert curve_style("ca_layer_0") != curve_style("ca_layer_2")
+
+
+@pytest.fixture(scope="module")
 def depths(files: RunFiles, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     """Return the layers of a model with 4, and of one with 12."""
     key = ("librivox", "deep", "asr-en")
@@ -483,7 +504,8 @@ def test_profiles_of_different_depth_begin_and_end_together(depths: pd.DataFrame
         *("rho_smx_avg2d", "rho_smh", "delta_avg2d"),
         *("rho_corrected_smx_avg2d", "rho_corrected_smh", "delta_corrected_avg2d"),
     ]
-    for panel, column in zip(figure.axes, columns, strict=True):
+    panels = [*figure.axes[:3], *figure.axes[4:7]]
+    for panel, column in zip(panels, columns, strict=True):
         drawn = [line for line in panel.lines if line.get_marker() != "None"]
         short, mean_of_short, deep, _ = drawn
         np.testing.assert_allclose(short.get_xdata(), [0, 1 / 3, 2 / 3, 1])
@@ -492,6 +514,10 @@ def test_profiles_of_different_depth_begin_and_end_together(depths: pd.DataFrame
         assert len(deep.get_ydata()) == 12
         assert [deep.get_xdata()[end] for end in (0, -1)] == [0, 1]
         assert short.get_color() != deep.get_color()
+    # Only the ends of areas are known: of the last layer, and of all heads.
+    drawn = [line for line in figure.axes[3].lines if line.get_marker() != "None"]
+    np.testing.assert_array_equal(drawn[0].get_xdata(), [1])
+    np.testing.assert_array_equal(drawn[0].get_ydata(), depths["auc"][4:5])
     labels = [label.get_text().strip() for label in figure.axes[-1].get_xticklabels()]
     assert labels == ["first", "middle", "last", "all\nheads"]
 
@@ -525,10 +551,11 @@ def test_runs_of_the_profiles_can_be_told_apart(depths: pd.DataFrame) -> None:
 
 def test_profiles_survive_undefined_values(depths: pd.DataFrame) -> None:
     table = depths.copy()
-    table[[name for name in table if name.startswith(("rho", "delta"))]] = np.nan
+    table[[name for name in table if name.startswith(("rho", "delta", "auc"))]] = np.nan
     figure = profiles(table, "smx_avg2d", PaperFigures(PAPER))
     render_png(figure)
-    assert [panel.texts[0].get_text() for panel in figure.axes] == ["not defined"] * 6
+    told = [panel.texts[0].get_text() for panel in figure.axes]
+    assert told == ["not defined"] * 7 + ["no such run"]
 
 
 def test_page_of_several_runs_begins_with_their_comparison(two: Path) -> None:

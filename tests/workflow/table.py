@@ -139,8 +139,9 @@ def lose_smh(project):
     shutil.rmtree(project.folder / "results" / RUN / "smh")
 
 
-def runs(*models, tasks=("asr-en",)):
-    return config(runs=[{"dataset": "speech", "models": list(models), "tasks": list(tasks)}])
+def runs(*models, tasks=("asr-en",), **more):
+    run = {"dataset": "speech", "models": list(models), "tasks": list(tasks)}
+    return config(runs=[run | more])
 
 
 NOTHING = "nothing"
@@ -181,6 +182,10 @@ CASES = (
         "a pooling more in `aggregate.poolings`",
         config(aggregate={"poolings": ["avg2d", "max_freq_avg_time", "max2d"]}),
         "the maps; deletion by those of the new pooling",
+    ),
+    Case(
+        "a layer more in `layers` of a run", runs("whisper-base", layers=[0]),
+        "deletion by its attention",
     ),
     Case(
         "a larger `smx.n_masks`", config(smx={"n_masks": 720}),

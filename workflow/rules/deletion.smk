@@ -26,6 +26,7 @@ rule deletion:
         ids=shard_ids,
         seed=config["seed"],
         poolings=config["aggregate"]["poolings"],
+        layers=lambda wildcards: list(run_of(wildcards).layers),
         deletion=in_order(config["deletion"]),
     message:
         "Deleting salient cells: {wildcards.dataset}, {wildcards.model}, {wildcards.task}, shard {wildcards.shard}"

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from s2txai.artifacts import load_shard
-from s2txai.deletion import map_names
+from s2txai.deletion import further_layers, map_names
 from s2txai.log import logging_to
 from s2txai.saliency.gradient_statistics import GRADIENTS
 from s2txai.steps.deletion import Search, deletion_shard
@@ -31,10 +31,12 @@ with logging_to(Path(snakemake.log[0])):
         for method in GRADIENTS
         if snakemake.input.get(method)
     }
+    n_layers = len(artifacts[-1][0]["ca_layer"])
+    layers = further_layers(params.layers, n_layers)
     deletion_shard(
         place,
         *artifacts,
-        maps=map_names(params.poolings, list(gradients)),
+        maps=map_names(params.poolings, list(gradients), layers),
         percents=range(0, 101, params.deletion["step"]),
         search=Search(
             params.deletion["beam"],

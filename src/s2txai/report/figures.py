@@ -13,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
+from s2txai.aggregate import LAYER
 from s2txai.correlate import standardise_rows
 from s2txai.report.names import map_name
 
@@ -55,6 +56,8 @@ CURVES = {
     "energy": ("#767676", "+", ":"),
 }
 OTHER_CURVE = ("#009E73", "*", "-.")
+# Of layers before the last, told apart by their markers.
+LAYER_COLOUR, LAYER_MARKERS, LAYER_LINE = "#56B4E9", "o^vDp<>Ph*", ":"
 
 MAP_COLOURS = "viridis"
 SPECTROGRAM_COLOURS = "Greys"
@@ -160,6 +163,14 @@ def _write_cells(panel: Axes, grid: np.ndarray, largest: float, empty_column: in
         panel.text(column, layer, _plain(value), ha="center", va="center", fontsize=7, color=colour)
 
 
+def curve_style(name: str) -> tuple[str, str, str]:
+    """Return colour, marker and line of a map's deletion curve."""
+    if name.startswith(LAYER):
+        marker = LAYER_MARKERS[int(name.removeprefix(LAYER)) % len(LAYER_MARKERS)]
+        return LAYER_COLOUR, marker, LAYER_LINE
+    return CURVES.get(name, OTHER_CURVE)
+
+
 def deletion_curves(curves: pd.DataFrame, score: str, order: Sequence[str]) -> Figure:
     """Draw the score while more and more cells are deleted, a line a map.
 
@@ -177,7 +188,7 @@ def deletion_curves(curves: pd.DataFrame, score: str, order: Sequence[str]) -> F
         axes = figure.subplots()
         for name in order:
             curve = curves[curves["map"] == name].sort_values("percent")
-            colour, marker, line = CURVES.get(name, OTHER_CURVE)
+            colour, marker, line = curve_style(name)
             axes.plot(
                 curve["percent"], curve["score"],
                 color=colour, marker=marker, linestyle=line, linewidth=1.6, markersize=4.5,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from s2txai.aggregate import is_linear
+from s2txai.aggregate import LAYER, is_linear
 from s2txai.report.names import map_name
 from s2txai.report.runs import LOW_RELIABILITY, Run, headline
 from s2txai.report.sweep import (
@@ -27,14 +27,14 @@ from s2txai.report.tables import (
 
 KEY = ["dataset", "model", "task"]
 NO_LAYER = "the model has fewer decoder layers"
-NOT_DELETED = "cells are deleted in the order of the last layer and of all heads only"
+NOT_DELETED = "cells are deleted in the order of all heads, the last layer and those under 'layers'"
 
 
 def by_layer(runs: Sequence[Run]) -> pd.DataFrame:
     """Return the mean over all heads and over those of each layer, one row each and a run.
 
     Columns named by a saliency map or pooling are those of :func:`s2txai.report.sweep.sweep`; see
-    ``docs/results.md``. The area is empty where no deletion was decoded.
+    ``docs/results.md``. The area is empty where cells were not deleted in that order.
     """
     table = pd.DataFrame([row for run in runs for row in _rows(run)])
     return table.astype({"layer": "Int64"})
@@ -42,7 +42,9 @@ def by_layer(runs: Sequence[Run]) -> pd.DataFrame:
 
 def _rows(run: Run) -> list[dict[str, Any]]:
     choices = [("ca_mean", None), *(("ca_layer", layer) for layer in range(run.n_layers))]
-    deleted_by = {None: "ca_mean", run.n_layers - 1: "ca_last"}
+    last = run.n_layers - 1
+    deleted_by = {None: "ca_mean", last: "ca_last"}
+    deleted_by |= {layer: f"{LAYER}{layer}" for layer in range(last)}
     auc = run.tables["auc"]
     auc = auc[auc["metric"] == run.deletion_metric].set_index("map")
     rows = []

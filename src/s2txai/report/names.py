@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from s2txai.aggregate import LAYER
+
 LONGEST_LABEL = 30  # characters of a line in a figure
 
 _MAPS = {
@@ -28,8 +30,9 @@ _SCORES = {
 
 
 def map_name(name: str) -> str:
-    """Return a map's name for people; ``smx_<pooling>`` becomes ``SMX <pooling>``."""
-    return _MAPS.get(name) or name.replace("smx_", "SMX ", 1)
+    """Return a map's name for people, as ``SMX <pooling>`` of ``smx_<pooling>``."""
+    known = _MAPS.get(name)
+    return known or name.replace("smx_", "SMX ", 1).replace(LAYER, "CA, layer ", 1)
 
 
 def short_score_name(metric: str) -> str:

@@ -231,13 +231,15 @@ def _layers(
             profiles(rows, smx, paper),
             figures,
             "layers",
-            f"Correlation with {map_name(smx)} and with SMH and context mixing over the decoder "
-            f"layers of {len(keys)} runs, raw and corrected; the table below has the corrected "
-            "values.",
+            f"Correlation with {map_name(smx)} and with SMH, context mixing and area under the "
+            f"deletion curve over the decoder layers of {len(keys)} runs, raw and corrected; the "
+            "table below has the corrected values.",
             "Mean over the heads of each decoder layer, a marker a layer, from the first on the "
             "left to the last; models of different depth begin and end together. Set apart: the "
             "mean of all heads. Above raw values, below those corrected for the noise of the "
-            "maps, which may be compared between runs. Bands: the paper's ranges "
+            "maps, which may be compared between runs. Right: deletion, which knows no correction, "
+            "above for word errors, below for BLEU; by the mean of all heads, the last layer and "
+            "those that the configuration lists under 'layers'. Bands: the paper's ranges "
             f"({paper.VERSION}) of raw values over its models and tasks; its share of "
             f"{paper.correlation('smh').text} for SMH is drawn as ρ, as it reads it.",
         ),

@@ -13,8 +13,8 @@ from matplotlib.patches import Patch
 
 from s2txai.report.figures import STYLE, new_figure
 from s2txai.report.layers import runs_of
-from s2txai.report.names import map_name, shortened
-from s2txai.report.tables import PaperFigures
+from s2txai.report.names import map_name, short_score_name, shortened
+from s2txai.report.tables import PaperFigures, area_key
 
 PANEL_HEIGHT = 2.2  # inches
 MANY_LAYERS = 12  # more leave no room for the number of each
@@ -37,7 +37,7 @@ BAND_OPACITY = 0.2
 
 
 def profiles(table: pd.DataFrame, smx: str, paper: PaperFigures) -> Figure:
-    """Draw correlations and context mixing over the decoder's layers, a line a run.
+    """Draw correlations, context mixing and deletion over the decoder's layers, a line a run.
 
     Layers lie at equal shares of the way from the first, at 0, to the last, at 1, so that models of
     different depth begin and end together.
@@ -66,11 +66,14 @@ def profiles(table: pd.DataFrame, smx: str, paper: PaperFigures) -> Figure:
         figure = new_figure(2 * PANEL_HEIGHT + legend)
         halves = figure.subfigures(2, 1, squeeze=False, height_ratios=[2 * PANEL_HEIGHT, legend])
         drawn, below = halves.ravel()
-        panels = drawn.subplots(2, len(columns), sharex=True, sharey="col")
-        for (title, quantity, name, span), (above, under) in zip(columns, panels.T, strict=True):
+        panels = drawn.subplots(2, len(columns) + 1, sharex=True, sharey="col")
+        for (title, quantity, name, span), (above, under) in zip(
+            columns, panels[:, :-1].T, strict=True
+        ):
             above.set_title(title)
             for panel, kind in ((above, quantity), (under, f"{quantity}_corrected")):
                 _draw(panel, runs, f"{kind}_{name}", span, models, places)
+        _draw_areas(panels[:, -1], runs, paper, models, places)
         panels[0, 0].set_ylabel("raw (no unit)")
         panels[1, 0].set_ylabel("corrected for noise (no unit)")
         for panel in panels[1]:
@@ -114,15 +117,40 @@ def _draw(
     panel.grid(axis="y", color="#e3e3e3", linewidth=0.6)
     panel.set_axisbelow(True)
     if span:
-        panel.axhspan(*span, color=BAND, alpha=BAND_OPACITY, linewidth=0, zorder=0)
+        # A single value would be a band without a height.
+        line = 0 if span[0] < span[1] else 2
+        panel.axhspan(*span, color=BAND, alpha=BAND_OPACITY, linewidth=line, zorder=0)
     for run in runs:
         model, place = _names(run)
         style = {"linewidth": 1.2, "markersize": 4, **models[model], **places[place]}
         mean, *layers = run[column]
-        panel.plot(_positions(len(layers)), layers, **style)
+        # Over layers without a value the line goes on.
+        drawn = ~np.isnan(layers)
+        panel.plot(_positions(len(layers))[drawn], np.array(layers)[drawn], **style)
         panel.plot(ALL_HEADS, mean, **style)
-    if pd.concat([run[column] for run in runs]).isna().all():
-        panel.text(0.5, 0.5, "not defined", transform=panel.transAxes, ha="center", color=DARK)
+    if all(run[column].isna().all() for run in runs):
+        why = "not defined" if runs else "no such run"
+        panel.text(0.5, 0.5, why, transform=panel.transAxes, ha="center", color=DARK)
+
+
+def _draw_areas(
+    panels: Sequence[Axes],
+    runs: Sequence[pd.DataFrame],
+    paper: PaperFigures,
+    models: Mapping[str, Mapping[str, Any]],
+    places: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Draw the areas of word errors above, where more is better, and those of BLEU below."""
+    for panel, metric, direction in zip(
+        panels, ("wer_max", "bleu"), ("higher", "lower"), strict=True
+    ):
+        chosen = [run for run in runs if (run["deletion_metric"] == metric).all()]
+        # The paper's area is of word errors and one number.
+        span = paper.span(*area_key("ca_mean")) if metric == "wer_max" else None
+        _draw(panel, chosen, "auc", span, models, places)
+        panel.set_title(f"Deletion, {short_score_name(metric)}")
+        panel.set_ylabel(f"area (0–100), {direction}: better", labelpad=1)
+        panel.set_ylim(0, 100)
 
 
 def _positions(n_layers: int) -> np.ndarray:

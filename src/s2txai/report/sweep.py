@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from s2txai.aggregate import is_linear
+from s2txai.aggregate import LAYER, is_linear
 from s2txai.report.names import map_name, score_name, short_score_name
 from s2txai.report.runs import LOW_RELIABILITY, Run, headline
 from s2txai.report.tables import (
@@ -27,6 +27,8 @@ UNRELIABLE = f"reliability under {LOW_RELIABILITY}: more noise than signal"
 def sweep(runs: Sequence[Run]) -> pd.DataFrame:
     """Return one row a run: score, correlations of the all-head mean, mixing, deletion.
 
+    Areas of single layers are in :func:`s2txai.report.layers.by_layer`.
+
     Columns named by a saliency map, pooling or map of deletion follow the runs' own names; see
     ``docs/results.md``.
     """
@@ -38,7 +40,8 @@ def _row(run: Run) -> dict[str, Any]:
     summary = _all_heads(run.tables["summary"]).set_index("saliency")
     mixing = _all_heads(run.tables["mixing"]).set_index("pooling")
     auc = run.tables["auc"]
-    auc = auc[auc["metric"] == run.deletion_metric].set_index("map")
+    auc = auc[(auc["metric"] == run.deletion_metric) & ~auc["map"].str.startswith(LAYER)]
+    auc = auc.set_index("map")
     row = {
         "dataset": run.files.dataset,
         "model": run.files.model,
