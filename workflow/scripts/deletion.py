@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from s2txai.artifacts import load_shard
 from s2txai.deletion import map_names
+from s2txai.failures import pass_on
 from s2txai.log import logging_to
 from s2txai.saliency.gradient_statistics import GRADIENTS
 from s2txai.steps.deletion import Search, deletion_shard
@@ -21,20 +22,18 @@ with logging_to(Path(snakemake.log[0])):
         Path(snakemake.output[0]),
         compute=compute,
         threads=snakemake.threads,
+        on_failure=snakemake.config["on_failure"],
     )
-    artifacts = [
-        load_shard(Path(snakemake.input[step]), params.ids, step)
-        for step in ("decode", "smx", "aggregate")
-    ]
-    gradients = {
-        method: load_shard(Path(snakemake.input[method]), params.ids, method)
-        for method in GRADIENTS
-        if snakemake.input.get(method)
-    }
+    methods = [method for method in GRADIENTS if snakemake.input.get(method)]
+    steps = ("decode", "smx", "aggregate", *methods)
+    directories = {step: Path(snakemake.input[step]) for step in steps}
+    ids = pass_on(params.ids, directories.values(), place.output)
+    made = {step: load_shard(directory, ids, step) for step, directory in directories.items()}
+    gradients = {method: made.pop(method) for method in methods}
     deletion_shard(
         place,
-        *artifacts,
-        maps=map_names(params.poolings, list(gradients)),
+        *made.values(),
+        maps=map_names(params.poolings, methods),
         percents=range(0, 101, params.deletion["step"]),
         search=Search(
             params.deletion["beam"],
