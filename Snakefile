@@ -25,6 +25,7 @@ include: "workflow/rules/deletion.smk"
 include: "workflow/rules/sensitivity.smk"
 include: "workflow/rules/timestamps.smk"
 include: "workflow/rules/heads.smk"
+include: "workflow/rules/failures.smk"
 include: "workflow/rules/report.smk"
 
 

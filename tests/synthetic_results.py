@@ -60,7 +60,15 @@ def write_run(
         samples = 0.1 * rng.standard_normal(int(3.3 * 16000))
         soundfile.write(audio[utterance].path, samples, 16000)
     write_tables(root, ids, scores, key, noise, maps)
+    write_failures(root)
     return audio
+
+
+def write_failures(root: Path, *rows: tuple[str, str, str]) -> None:
+    """Write the table of failures: utterance, step, message."""
+    lines = ["utterance\tstep\taudio\tmessage"]
+    lines += [f"{name}\t{step}\t{name}.wav\t{message}" for name, step, message in rows]
+    (root / "failures.tsv").write_text("\n".join(lines) + "\n")
 
 
 def alignment() -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from s2txai.errors import UserError
+from s2txai.errors import UtteranceError
 from s2txai.store import fingerprint
 
 SHORTEST = 0.1  # s; less holds no speech, and some features need a few frames
@@ -40,7 +40,7 @@ def audio_duration(path: Path, *, offset: float = 0.0, duration: float | None = 
 
     Raises
     ------
-    UserError
+    UtteranceError
         If the file is missing, is no audio or breaks off, the part is not within it, or is shorter
         than 0.1 s.
     """
@@ -48,7 +48,7 @@ def audio_duration(path: Path, *, offset: float = 0.0, duration: float | None = 
     _, n_samples = _part(path, header, offset, duration)
     seconds = max(n_samples, 0) / header.rate
     if seconds < SHORTEST:
-        raise UserError(
+        raise UtteranceError(
             f"{_named(path, offset, duration)} holds {seconds:.3f} s of audio, less than "
             f"{SHORTEST} s; leave the utterance out."
         )
@@ -76,7 +76,7 @@ def read_audio(
 
     Raises
     ------
-    UserError
+    UtteranceError
         As :func:`audio_duration`, and if the audio breaks off before the end its header states, has
         a rate that is no usual one, or holds NaN, infinity or nothing but silence.
     """
@@ -89,19 +89,21 @@ def read_audio(
         )  # (samples, C)
     # Memory is what runs out if the header states more samples than there are.
     except (soundfile.SoundFileError, OSError, MemoryError) as error:
-        raise UserError(
+        raise UtteranceError(
             f"{path} cannot be read as audio ({error}); convert it to WAV or FLAC."
         ) from error
     _check_whole(name, len(channels), n_samples, rate)
     samples: npt.NDArray[np.float32] = channels.mean(axis=1)  # (samples,)
     if not np.isfinite(samples).all():
-        raise UserError(f"{name} holds samples that are NaN or infinite; record or convert again.")
+        raise UtteranceError(
+            f"{name} holds samples that are NaN or infinite; record or convert again."
+        )
     if not samples.any():
-        raise UserError(f"{name} holds nothing but silence; leave the utterance out.")
+        raise UtteranceError(f"{name} holds nothing but silence; leave the utterance out.")
     if rate == sampling_rate:
         return samples
     if rate * sampling_rate // math.gcd(rate, sampling_rate) ** 2 > _LARGEST_FILTER:
-        raise UserError(
+        raise UtteranceError(
             f"{path} has {rate} samples a second, from which {sampling_rate} are not made; convert "
             f"it to {sampling_rate}."
         )
@@ -118,7 +120,7 @@ class _Header:
 
 def _header(path: Path) -> _Header:
     if not path.is_file():
-        raise UserError(f"No audio file {path}; correct its path in the manifest.")
+        raise UtteranceError(f"No audio file {path}; correct its path in the manifest.")
     return _read_header(path, *_state(path))
 
 
@@ -128,11 +130,11 @@ def _read_header(path: Path, _size: int, _mtime_ns: int) -> _Header:
     try:
         info = soundfile.info(path)
     except (soundfile.SoundFileError, OSError) as error:
-        raise UserError(
+        raise UtteranceError(
             f"{path} cannot be read as audio ({error}); convert it to WAV or FLAC."
         ) from error
     if info.samplerate < _LOWEST_RATE:
-        raise UserError(
+        raise UtteranceError(
             f"{path} has {info.samplerate} samples a second, too few for speech; convert the "
             "recording again."
         )
@@ -152,7 +154,7 @@ def _stated_samples(n_found: int, log: str) -> int:
 def _check_whole(name: object, n_samples: int, n_stated: int, rate: int) -> None:
     """Refuse recordings that lack more than conversion may drop."""
     if n_stated - n_samples >= LARGEST_EXCESS * rate:
-        raise UserError(
+        raise UtteranceError(
             f"{name} breaks off after {n_samples / rate:.3f} of {n_stated / rate:.3f} s; copy or "
             "convert the recording again."
         )
@@ -171,7 +173,7 @@ def _part(path: Path, header: _Header, offset: float, duration: float | None) ->
         return first, header.n_samples - first
     last = round((offset + duration) * header.rate)
     if last - header.n_samples >= LARGEST_EXCESS * header.rate:
-        raise UserError(
+        raise UtteranceError(
             f"{path} ends at {header.n_samples / header.rate:.3f} s, before the utterance's end at "
             f"{offset + duration:.3f} s; correct the times or use the recording they belong to."
         )
@@ -213,8 +215,18 @@ def audio_sha256(path: Path, *, offset: float = 0.0, duration: float | None = No
     -------
     str
         Hexadecimal; for a whole file that of :func:`file_sha256`. A file is read once a process.
+
+    Raises
+    ------
+    UtteranceError
+        If the file cannot be read.
     """
-    whole = _read_sha256(path, *_state(path))
+    try:
+        whole = _read_sha256(path, *_state(path))
+    except OSError as error:
+        raise UtteranceError(
+            f"{path} cannot be read ({error.strerror}); correct its path or permissions."
+        ) from error
     if offset == 0 and duration is None:
         return whole
     return fingerprint(file=whole, offset=offset, duration=duration)

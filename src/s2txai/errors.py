@@ -1,4 +1,4 @@
-"""The one exception that carries a sentence for the user."""
+"""The exceptions that carry a sentence for the user."""
 
 
 class UserError(Exception):
@@ -13,3 +13,7 @@ class UserError(Exception):
             sign if sign.isprintable() or sign == "\n" else sign.encode("unicode_escape").decode()
             for sign in super().__str__()
         )
+
+
+class UtteranceError(UserError):
+    """What is wrong with one utterance, told in one sentence; the others can do without it."""

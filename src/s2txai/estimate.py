@@ -29,7 +29,7 @@ TOKENS_PER_SECOND = 4.0
 SECONDS_PER_JOB = 8.0
 TIMED_BATCH = 8  # masks
 MODEL_STEPS = 5  # decode, attention, smx, smh, deletion
-JOBS_PER_RUN = 4  # transcripts, correlate, heads, deletion_curves
+JOBS_PER_RUN = 5  # transcripts, correlate, heads, deletion_curves, failures
 REFERENCE_FRAMES = 500  # that n_segments speaks of
 # Floating-point operations a second of an H100 in float16, uncompiled: 1,810 masks a second of a
 # Conformer as large as FAMA small, at 117 GFLOP each.
@@ -278,8 +278,8 @@ def print_estimate(study: Study, config: Mapping[str, Any], models: Path, thread
         lines.append(_line("/".join(run.key), len(run.utterances), one.jobs, one.masks, [one]))
     n_utterances = sum(len(one.run.utterances) for one in found)
     n_jobs = (
-        sum(one.jobs for one in found) + len(study.models) + 2
-    )  # fetching; comparisons, the report
+        sum(one.jobs for one in found) + len(study.models) + 3
+    )  # fetching; comparisons, the report, check_failures
     lines.append(_line("in all", n_utterances, n_jobs, sum(one.masks for one in found), found))
     return "\n".join([*lines, *_remarks(study, found, models, threads), *study.missing])
 

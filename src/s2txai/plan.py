@@ -3,8 +3,8 @@
 Light enough to run whenever Snakemake plans: nothing here imports torch.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from s2txai.datasets import (
     select,
     shards,
 )
-from s2txai.errors import UserError
+from s2txai.errors import UserError, UtteranceError
 from s2txai.families import FAMILIES
 from s2txai.fetch import missing_folder, trusts_code
 from s2txai.registry import did_you_mean
@@ -52,6 +52,12 @@ class Run:
         ``folded`` where the references are written without.
     layers
         Decoder layers by whose attention cells are deleted, too, as the configuration lists them.
+    max_seconds
+        Longest utterance that the model hears; None for any.
+    unusable
+        From the ids of utterances whose recordings cannot be used to what is wrong with them.
+    failed
+        Utterances that were left out of the above, since a step could not do them.
     """
 
     dataset: str
@@ -61,6 +67,9 @@ class Run:
     shards: Mapping[str, list[str]]
     diacritics: Diacritics = "kept"
     layers: tuple[int, ...] = ()
+    max_seconds: float | None = None
+    unusable: Mapping[str, str] = field(default_factory=dict)
+    failed: tuple[Utterance, ...] = ()
 
     @property
     def key(self) -> Key:
@@ -72,12 +81,27 @@ class Run:
         wanted = set(self.shards[name])
         return [utterance for utterance in self.utterances if utterance.id in wanted]
 
+    def aligned_only(self) -> "Run":
+        """Return the run with no other utterances than those of :meth:`aligned`."""
+        return self.only({utterance.id for utterance in self.aligned()})
+
+    def only(self, ids: Collection[str]) -> "Run":
+        """Return the run with no other utterances than these; its shards keep their names."""
+        return replace(
+            self,
+            utterances=tuple(one for one in self.utterances if one.id in ids),
+            shards={
+                name: [utterance for utterance in shard if utterance in ids]
+                for name, shard in self.shards.items()
+            },
+        )
+
     def audio_sha256(self, shard: str) -> str:
         """Return a hash of the audio of a shard.
 
         Changed audio under the same id is work to do again; another path to it is not.
         """
-        return fingerprint(audio=[utterance.audio_sha256() for utterance in self.shard(shard)])
+        return fingerprint(audio=[_audio_sha256(utterance) for utterance in self.shard(shard)])
 
     def aligned(self) -> list[Utterance]:
         """Return the utterances whose words can be timed: recognised, with an alignment.
@@ -126,6 +150,11 @@ class Study:
     designs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
 
+    @property
+    def unusable(self) -> list[str]:
+        """A sentence for each run with recordings that cannot be used."""
+        return [_unusable(run) for run in self.runs.values() if run.unusable]
+
 
 def read_config(root: Path, files: Sequence[Path]) -> dict[str, Any]:
     """Read ``config/config.yaml`` and lay ``files`` over it, as ``snakemake --configfile`` does.
@@ -163,7 +192,8 @@ def plan(config: Mapping[str, Any], root: Path) -> Study:
     ------
     UserError
         One line for each mistake: an unknown key, model, dataset or utterance, an impossible task,
-        an unreadable manifest, missing audio.
+        an unreadable manifest, missing audio; with ``on_failure: stop`` also audio that cannot be
+        used, which else is an error only if it is all there is.
     """
     schemas = root / "workflow" / "schemas"
     _check(config, schemas / "config.schema.yaml", "config")
@@ -182,7 +212,7 @@ def plan(config: Mapping[str, Any], root: Path) -> Study:
     datasets = load_datasets(root / "config" / "datasets.yaml", schemas) | inline_datasets
     runs: dict[Key, Run] = {}
     for request in config["runs"]:
-        for run in _runs(request, models, datasets, root, config["shard_size"]):
+        for run in _runs(request, models, datasets, root, config):
             if run.key in runs:
                 raise UserError(
                     f"config: runs ask twice for {'/'.join(run.key)}; put its utterances together."
@@ -306,7 +336,7 @@ def _runs(
     models: Mapping[str, Mapping[str, Any]],
     datasets: Mapping[str, Mapping[str, Any]],
     root: Path,
-    shard_size: int,
+    config: Mapping[str, Any],
 ) -> list[Run]:
     dataset = _known("dataset", request["dataset"], datasets)
     absent = is_absent(datasets[dataset], root)
@@ -324,28 +354,54 @@ def _runs(
                     utterances = select(everything, task, request.get("utterances"))
             except UserError as error:
                 raise UserError(f"config: runs of '{dataset}': {error}") from error
-            _check_audio(utterances, model, entry.get("max_seconds"))
             _check_alignments(utterances)
-            blocks = shards([utterance.id for utterance in utterances], shard_size)
+            blocks = shards([utterance.id for utterance in utterances], config["shard_size"])
             folded = task.target in datasets[dataset].get("fold_diacritics", ())
-            diacritics: Diacritics = "folded" if folded else "kept"
-            layers = tuple(request.get("layers", ()))
-            found.append(Run(dataset, model, task, tuple(utterances), blocks, diacritics, layers))
+            run = Run(
+                dataset,
+                model,
+                task,
+                tuple(utterances),
+                blocks,
+                "folded" if folded else "kept",
+                tuple(request.get("layers", ())),
+                entry.get("max_seconds"),
+            )
+            unusable = _check_audio(run, stop=config["on_failure"] == "stop")
+            found.append(replace(run, unusable=unusable))
     return found
 
 
-def _check_audio(utterances: Sequence[Utterance], model: str, max_seconds: float | None) -> None:
-    """Refuse audio that no job could use, before the first one starts."""
-    for utterance in utterances:
+def _check_audio(run: Run, *, stop: bool) -> dict[str, str]:
+    """Return what is wrong with audio that no job could use, before the first one starts.
+
+    Refuse it where one failure is to stop the study, or all of it would fail.
+    """
+    unusable = {}
+    for utterance in run.utterances:
         try:
-            duration = utterance.seconds()
-        except UserError as error:
-            raise UserError(f"{utterance.where}: {error}") from error
-        if max_seconds is not None and duration > max_seconds:
-            raise UserError(
-                f"Utterance '{utterance.id}' lasts {duration:.1f} s, but model '{model}' hears at "
-                f"most {max_seconds:g} s; cut {utterance.path} or leave it out of the run."
-            )
+            utterance.check(run.max_seconds)
+        except UtteranceError as error:
+            unusable[utterance.id] = f"{utterance.where}: {error}"
+            if stop:
+                raise UserError(f"{'/'.join(run.key)}: {unusable[utterance.id]}") from error
+    if len(unusable) == len(run.utterances):
+        raise UserError(_unusable(replace(run, unusable=unusable)))
+    return unusable
+
+
+def _unusable(run: Run) -> str:
+    """Return one sentence on the recordings of a run that cannot be used."""
+    n, n_all, first = len(run.unusable), len(run.utterances), next(iter(run.unusable.values()))
+    told = first if n == 1 else f"the first: {first}"
+    return f"{'/'.join(run.key)}: {n:,} of {n_all:,} recordings cannot be used; {told}"
+
+
+def _audio_sha256(utterance: Utterance) -> str:
+    try:
+        return utterance.audio_sha256()
+    except UtteranceError:
+        return "cannot be read"  # as good a reason to run again as another recording
 
 
 def _check_alignments(utterances: Sequence[Utterance]) -> None:

@@ -1,12 +1,96 @@
 """Reading all artefacts of a run, and writing its tables."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from s2txai.artifacts import Artifact, iter_shard
+from s2txai.errors import UserError
+from s2txai.failures import Failure, failures, first_of_each
 from s2txai.plan import Run
+
+
+def without_failed(run: Run, directories: Iterable[str | Path]) -> Run:
+    """Return the run with no other utterances than those that are in all directories.
+
+    Parameters
+    ----------
+    run
+        As it was planned.
+    directories
+        Of its shards, at one step or several.
+    """
+    failed = failures_of(run, directories)
+    left = run.only({utterance.id for utterance in run.utterances} - failed.keys())
+    return replace(left, failed=tuple(one for one in run.utterances if one.id in failed))
+
+
+def remaining(run: Run, directories: Sequence[str | Path]) -> Run:
+    """Return a run as :func:`without_failed`, of which something must be left.
+
+    Raises
+    ------
+    UserError
+        If no utterance is.
+    """
+    left = without_failed(run, directories)
+    if not left.utterances:
+        first = next(iter(failures_of(run, directories).values()))
+        raise UserError(
+            f"{'/'.join(run.key)}: none of {len(run.utterances):,} utterances could be done, so "
+            f"there is nothing to tell; '{first.utterance}' failed in {first.step}: {first.message}"
+        )
+    return left
+
+
+def failures_of(run: Run, directories: Iterable[str | Path]) -> dict[str, Failure]:
+    """Return what the directories of a run's shards say of utterances that failed, by their ids."""
+    return first_of_each(
+        failure
+        for directory in map(Path, directories)
+        for failure in failures(directory, run.shards[directory.name])
+    )
+
+
+def failures_table(run: Run, directories: Iterable[str | Path]) -> pd.DataFrame:
+    """Return one row an utterance that failed, in the order of the run; see `docs/results.md`."""
+    found = failures_of(run, directories)
+    rows = [
+        (utterance.id, found[utterance.id].step, str(utterance.path), found[utterance.id].message)
+        for utterance in run.utterances
+        if utterance.id in found
+    ]
+    return pd.DataFrame(rows, columns=["utterance", "step", "audio", "message"])
+
+
+def check_failures(paths: Sequence[Path]) -> None:
+    """Refuse a study in which utterances failed.
+
+    Parameters
+    ----------
+    paths
+        ``failures.tsv`` of every run.
+
+    Raises
+    ------
+    UserError
+        If one of them has a row; says how many there are, which is the first, and what to do.
+    """
+    found = {path: pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False) for path in paths}
+    failed = {path: table for path, table in found.items() if len(table)}
+    if not failed:
+        return
+    n = sum(map(len, failed.values()))
+    first = next(iter(failed.values())).iloc[0]
+    steps = " ".join(dict.fromkeys(step for table in failed.values() for step in table["step"]))
+    raise UserError(
+        f"{n:,} utterances failed and are left out of the report, the first of them "
+        f"'{first['utterance']}' in {first['step']}: {first['message']} All are listed in "
+        f"{', '.join(map(str, failed))}: mend or leave out their recordings, or have them tried "
+        f"again with --forcerun {steps}."
+    )
 
 
 def load_shards(run: Run, directories: Sequence[str | Path], step: str) -> list[Artifact]:
@@ -31,8 +115,14 @@ def iter_shards(run: Run, directories: Sequence[str | Path], step: str) -> Itera
 
 
 def write_table(table: pd.DataFrame, run: Run, path: Path) -> None:
-    """Write a table as CSV or Parquet, by its name; each row led by dataset, model and task."""
+    """Write a table as CSV, TSV or Parquet, by its name; each row led by dataset, model and task.
+
+    Beside a number of utterances stands how many more failed.
+    """
     led = table.copy()
+    if "n_utterances" in led:
+        place = led.columns.get_loc("n_utterances") + 1
+        led.insert(place, "n_failed_utterances", len(run.failed))
     for position, (name, value) in enumerate(
         zip(("dataset", "model", "task"), run.key, strict=True)
     ):
@@ -41,4 +131,4 @@ def write_table(table: pd.DataFrame, run: Run, path: Path) -> None:
     if path.suffix == ".parquet":
         led.to_parquet(path, index=False)
     else:
-        led.to_csv(path, index=False)
+        led.to_csv(path, index=False, sep="\t" if path.suffix == ".tsv" else ",")

@@ -20,6 +20,7 @@ from scipy.signal import resample_poly
 from s2txai.audio import audio_duration, read_audio
 from s2txai.datasets import read_manifest
 from s2txai.errors import UserError
+from s2txai.plan import plan
 from tests.unit.test_plan import complaint, config, root, write_wav  # noqa: F401, fixtures
 
 RATE = 16_000
@@ -125,20 +126,22 @@ def test_three_minutes_are_refused_by_a_model_that_hears_less(config, root):  # 
     registry = root / "config" / "models.yaml"
     registry.write_text(registry.read_text().replace("licence:", "max_seconds: 30\n  licence:"))
     soundfile.write(root / "talks" / "en-3.wav", speech(seconds=180), RATE)
-    found = complaint(config, root)
+    found = complaint(config | {"on_failure": "stop"}, root)
     assert "Utterance 'en-3' lasts 180.0 s" in found
     assert "hears at most 30 s; cut" in found
+    assert "Utterance 'en-3' lasts 180.0 s" in plan(config, root).unusable[0]
 
 
 @pytest.mark.parametrize(
     ("samples", "words"),
     [(np.zeros(RATE // 20), "holds 0.050 s"), (np.zeros(0), "holds 0.000 s")],
 )
-def test_short_recordings_are_refused_before_any_job(config, root, samples, words):  # noqa: F811
+def test_short_recordings_are_told_before_any_job(config, root, samples, words):  # noqa: F811
     soundfile.write(root / "talks" / "en-3.wav", samples, RATE)
-    found = complaint(config, root)
-    assert f"{root / 'talks' / 'manifest.tsv'}, line 5: " in found
-    assert words in found
+    refused, told = complaint(config | {"on_failure": "stop"}, root), plan(config, root).unusable[0]
+    for found in (refused, told):
+        assert f"{root / 'talks' / 'manifest.tsv'}, line 5: " in found
+        assert words in found
 
 
 # Manifests

@@ -29,6 +29,7 @@ from s2txai.steps.smh import smh_shard
 from s2txai.steps.smx import smx_shard
 from s2txai.store import Store
 from s2txai.tables import write_table
+from tests.synthetic_results import write_failures
 from tests.tiny_whisper import tiny_whisper
 from tests.toy import Handle, WordModel, write_speech
 from tests.weights import ROOT
@@ -385,6 +386,7 @@ def test_the_page_shows_every_method(toy, tmp_path):
         paper_reference=ROOT / "config" / "paper_reference.csv",
     )  # fmt: skip
     recordings = {one.id: one for one in toy.utterances}
+    write_failures(toy.results)
     files = RunFiles(*KEY, toy.results, run.shards, recordings)
     write_report(
         [files], tmp_path / "index.html", tmp_path / "sweep.csv", tmp_path / "layers.csv",

@@ -386,9 +386,45 @@ def test_missing_audio(config, root):
     assert f"{root / 'talks' / 'manifest.tsv'}, line 5: no audio file" in found
 
 
-def test_audio_that_is_none_is_refused_before_any_job(config, root):
+def test_audio_that_is_none_is_told_before_any_job(config, root):
     (root / "talks" / "en-3.wav").write_text("not audio")
-    assert "en-3.wav cannot be read as audio" in complaint(config, root)
+    study = plan(config, root)
+    first, second = study.unusable
+    where = f"{root / 'talks' / 'manifest.tsv'}, line 5"
+    told = (
+        f"1 of 3 recordings cannot be used; {where}: {root / 'talks' / 'en-3.wav'} cannot be read"
+    )
+    assert first.startswith(f"talks/english/asr-en: {told}")
+    assert second.startswith(f"talks/many/asr-en: {told}")
+    assert "\n" not in first
+    (run, _) = study.runs.values()
+    assert list(run.unusable) == ["en-3"]
+    assert [one.id for one in run.utterances] == ["en-1", "en-2", "en-3"]
+
+
+def test_audio_that_is_none_is_refused_where_a_failure_is_to_stop(config, root):
+    (root / "talks" / "en-3.wav").write_text("not audio")
+    found = complaint(config | {"on_failure": "stop"}, root)
+    assert "manifest.tsv, line 5: " in found
+    assert "en-3.wav cannot be read as audio" in found
+
+
+def test_nothing_but_audio_that_is_none_is_refused(config, root):
+    for name in ("en-1.wav", "sub/en-2.wav", "en-3.wav"):
+        (root / "talks" / name).write_text("not audio")
+    found = complaint(config, root)
+    assert found.startswith("talks/english/asr-en: 3 of 3 recordings cannot be used; the first: ")
+
+
+def test_the_hash_of_audio_follows_what_cannot_be_read(config, root, monkeypatch):
+    readable = audio_hash(config, root)
+
+    def denied(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("s2txai.audio.file_sha256", denied)
+    write_wav(root / "talks" / "en-1.wav", 5)  # else it is remembered
+    assert audio_hash(config, root) != readable
 
 
 def test_an_utterance_longer_than_the_model_hears(config, root):

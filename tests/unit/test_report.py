@@ -34,7 +34,15 @@ from s2txai.report.tables import (
     sizes_table,
     timestamps_table,
 )
-from tests.synthetic_results import HOSTILE, IDS, KEY, MAPS, POOLINGS, write_run
+from tests.synthetic_results import (
+    HOSTILE,
+    IDS,
+    KEY,
+    MAPS,
+    POOLINGS,
+    write_failures,
+    write_run,
+)
 
 PAPER = Path(__file__).parents[2] / "config" / "paper_reference.csv"
 FACTS = Facts(
@@ -108,6 +116,26 @@ def test_hostile_transcript_is_text(page: Page) -> None:
     # The program of the page itself.
     assert page.having("script") == [{}]
     assert all("onerror" not in attributes for _, attributes in page.tags)
+
+
+def test_page_tells_what_failed(tmp_path: Path) -> None:
+    root = tmp_path / "librivox" / "whisper-tiny.en" / "asr-en"
+    audio = write_run(root)
+    write_failures(root, ("bad-1", "decode", "<b>silence</b>"), ("bad-2", "smx", "no number"))
+    files = RunFiles("librivox", "whisper-tiny.en", "asr-en", root, {"0000": list(IDS)}, audio)
+    write(tmp_path, files)
+    page = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
+    assert f"Incomplete: 2 of {len(IDS) + 2} utterances failed." in page.text
+    assert f"{len(IDS)} (2 failed)" in page.text
+    for told in ("bad-1", "<b>silence</b>", "bad-2.wav", "no number"):
+        assert told in page.text
+    assert "2 failed and are left out from that step on" in page.text
+    (row,) = pd.read_csv(tmp_path / "sweep.csv").to_dict("records")
+    assert (row["n_utterances"], row["n_failed_utterances"]) == (len(IDS), 2)
+
+
+def test_page_of_a_whole_run_tells_of_no_failure(page: Page) -> None:
+    assert "failed" not in page.text
 
 
 def test_page_needs_nothing_else(page: Page) -> None:

@@ -330,11 +330,23 @@ def test_forced_rows_are_not_warped(study, tmp_path):
     assert words["start"].iloc[0] == 0
 
 
+def test_tables_without_utterances_have_the_columns(study, tmp_path):
+    """As where all utterances that have alignments failed."""
+    first, (decoded, _), (aggregated, _) = (
+        study.utterances[0], study.read("decode"), study.read("aggregate"),
+    )  # fmt: skip
+    whole, none = (
+        timestamps([align(first, tmp_path)], [aggregated], [decoded]),
+        timestamps([], [], []),
+    )
+    for name in ("words", "utterances", "summary"):
+        assert getattr(none, name).empty
+        assert list(getattr(none, name)) == list(getattr(whole, name))
+
+
 def test_refusals(study, tmp_path):
     first, second = study.utterances
     (decoded, other), (aggregated, _) = study.read("decode"), study.read("aggregate")
-    with pytest.raises(UserError, match="No utterance of this run has an alignment"):
-        timestamps([], [], [])
     with pytest.raises(UserError, match=f"'{first.id}' has no alignment"):
         timestamps([first], [aggregated], [decoded])
     with pytest.raises(UserError, match="utterance differs"):

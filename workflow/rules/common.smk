@@ -21,7 +21,7 @@ except UserError as error:
     # Sentences, not a traceback into the parser.
     raise SystemExit(f"{error}")
 
-for sentence in STUDY.missing:
+for sentence in (*STUDY.missing, *STUDY.unusable):
     logger.warning(sentence)
 
 
@@ -146,4 +146,4 @@ def local_model_states(wildcards):
 
 
 def get_final_output():
-    return ["results/report/index.html", "results/comparisons.csv"]
+    return ["results/report/index.html", "results/comparisons.csv", "results/.complete"]

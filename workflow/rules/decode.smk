@@ -22,6 +22,7 @@ rule decode:
         ids=shard_ids,
         audio=lambda wildcards: run_of(wildcards).audio_sha256(wildcards.shard),
         beam=config["decode"]["beam"],
+        max_seconds=lambda wildcards: run_of(wildcards).max_seconds,
     message:
         "Decoding {wildcards.dataset} with {wildcards.model}, {wildcards.task}, shard {wildcards.shard}"
     script:

@@ -22,6 +22,7 @@ rule report:
         auc=tables("deletion/auc.csv"),
         sensitivity=tables("sensitivity/sensitivity.csv") if STUDY.designs else [],
         timestamps=timed_tables("summary.csv"),
+        failures=tables("failures.tsv"),
         decode=shard_directories("decode"),
         aggregate=shard_directories("aggregate"),
         smx=shard_directories("smx"),

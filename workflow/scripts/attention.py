@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from s2txai.artifacts import load_shard
+from s2txai.failures import pass_on
 from s2txai.log import logging_to
 from s2txai.steps.attention import attention_shard
 from s2txai.steps.shard import Workplace
@@ -18,6 +19,8 @@ with logging_to(Path(snakemake.log[0])):
         Path(snakemake.output[0]),
         compute=snakemake.config["compute"],
         threads=snakemake.threads,
+        on_failure=snakemake.config["on_failure"],
     )
-    decoded = load_shard(Path(snakemake.input.decode), snakemake.params.ids, "decode")
-    attention_shard(place, decoded)
+    directory = Path(snakemake.input.decode)
+    ids = pass_on(snakemake.params.ids, [directory], place.output)
+    attention_shard(place, load_shard(directory, ids, "decode"))

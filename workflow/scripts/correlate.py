@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from s2txai.log import logging_to
 from s2txai.plan import plan
 from s2txai.steps.correlate import correlate
-from s2txai.tables import iter_shards, write_table
+from s2txai.tables import iter_shards, remaining, write_table
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 with logging_to(Path(snakemake.log[0])):
     wildcards, params = snakemake.wildcards, snakemake.params
     study = plan(snakemake.config, Path(snakemake.scriptdir).resolve().parents[1])
-    run = study.runs[wildcards.dataset, wildcards.model, wildcards.task]
+    planned = study.runs[wildcards.dataset, wildcards.model, wildcards.task]
+    run = remaining(planned, snakemake.input.aggregate)
     aggregated = iter_shards(run, snakemake.input.aggregate, "aggregate")
     tables = correlate(aggregated, poolings=params.poolings, rows=params.rows, seed=params.seed)
     for name in (

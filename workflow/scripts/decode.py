@@ -21,5 +21,12 @@ with logging_to(Path(snakemake.log[0])):
         Path(snakemake.output[0]),
         compute=snakemake.config["compute"],
         threads=snakemake.threads,
+        on_failure=snakemake.config["on_failure"],
     )
-    decode_shard(place, run.shard(wildcards.shard), run.task, beam=params.beam)
+    decode_shard(
+        place,
+        run.shard(wildcards.shard),
+        run.task,
+        beam=params.beam,
+        max_seconds=params.max_seconds,
+    )

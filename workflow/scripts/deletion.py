@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from s2txai.artifacts import load_shard
 from s2txai.deletion import further_layers, map_names
+from s2txai.failures import pass_on
 from s2txai.log import logging_to
 from s2txai.saliency.gradient_statistics import GRADIENTS
 from s2txai.steps.deletion import Search, deletion_shard
@@ -21,22 +22,20 @@ with logging_to(Path(snakemake.log[0])):
         Path(snakemake.output[0]),
         compute=compute,
         threads=snakemake.threads,
+        on_failure=snakemake.config["on_failure"],
     )
-    artifacts = [
-        load_shard(Path(snakemake.input[step]), params.ids, step)
-        for step in ("decode", "smx", "aggregate")
-    ]
-    gradients = {
-        method: load_shard(Path(snakemake.input[method]), params.ids, method)
-        for method in GRADIENTS
-        if snakemake.input.get(method)
-    }
-    n_layers = len(artifacts[-1][0]["ca_layer"])
-    layers = further_layers(params.layers, n_layers)
+    methods = [method for method in GRADIENTS if snakemake.input.get(method)]
+    steps = ("decode", "smx", "aggregate", *methods)
+    directories = {step: Path(snakemake.input[step]) for step in steps}
+    ids = pass_on(params.ids, directories.values(), place.output)
+    made = {step: load_shard(directory, ids, step) for step, directory in directories.items()}
+    # None where every utterance of the shard failed.
+    n_layers = max((len(found["ca_layer"]) for found in made["aggregate"]), default=0)
+    gradients = {method: made.pop(method) for method in methods}
     deletion_shard(
         place,
-        *artifacts,
-        maps=map_names(params.poolings, list(gradients), layers),
+        *made.values(),
+        maps=map_names(params.poolings, methods, further_layers(params.layers, n_layers)),
         percents=range(0, 101, params.deletion["step"]),
         search=Search(
             params.deletion["beam"],

@@ -7,7 +7,7 @@ from s2txai.datasets import reference
 from s2txai.log import logging_to
 from s2txai.plan import plan
 from s2txai.steps.deletion_curves import LearnedScore, score_deletion
-from s2txai.tables import load_shards, write_table
+from s2txai.tables import load_shards, remaining, write_table
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 with logging_to(Path(snakemake.log[0])):
     wildcards, params = snakemake.wildcards, snakemake.params
     study = plan(snakemake.config, Path(snakemake.scriptdir).resolve().parents[1])
-    run = study.runs[wildcards.dataset, wildcards.model, wildcards.task]
+    planned = study.runs[wildcards.dataset, wildcards.model, wildcards.task]
+    run = remaining(planned, snakemake.input.deletion)
     learned = None
     if checkpoint := snakemake.input.get("comet"):
         sources = [utterance.transcript for utterance in run.utterances]

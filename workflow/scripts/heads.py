@@ -9,7 +9,7 @@ import pandas as pd
 from s2txai.log import logging_to
 from s2txai.plan import plan
 from s2txai.steps.heads import judge
-from s2txai.tables import load_shards, write_table
+from s2txai.tables import load_shards, remaining, write_table
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 with logging_to(Path(snakemake.log[0])):
     wildcards, files, params = snakemake.wildcards, snakemake.input, snakemake.params
     study = plan(snakemake.config, Path(snakemake.scriptdir).resolve().parents[1])
-    run = study.runs[wildcards.dataset, wildcards.model, wildcards.task]
+    planned = study.runs[wildcards.dataset, wildcards.model, wildcards.task]
+    # Of the later of the two steps, which names the failures of both.
+    run = remaining(planned, files.aggregate)
     found = judge(
         load_shards(run, files.aggregate, "aggregate"),
         load_shards(run, files.decode, "decode"),

@@ -8,6 +8,7 @@ from s2txai.log import logging_to
 from s2txai.plan import plan
 from s2txai.report.page import Facts, write_report
 from s2txai.report.runs import RunFiles
+from s2txai.tables import remaining
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -15,6 +16,12 @@ if TYPE_CHECKING:
 with logging_to(Path(snakemake.log[0])):
     root = Path(snakemake.scriptdir).resolve().parents[1]
     study = plan(snakemake.config, root)
+
+    def usable(run):
+        """Leave out what failed; the shards of `aggregate` name the failures of earlier steps."""
+        folder = Path("results", *run.key, "aggregate")
+        return remaining(run, [folder / shard for shard in run.shards])
+
     runs = [
         RunFiles(
             *run.key,
@@ -24,7 +31,7 @@ with logging_to(Path(snakemake.log[0])):
             has_designs=bool(study.designs),
             has_timestamps=bool(run.aligned()),
         )
-        for run in study.runs.values()
+        for run in map(usable, study.runs.values())
     ]
     facts = Facts(
         config=snakemake.config,

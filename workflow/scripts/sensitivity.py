@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from s2txai.log import logging_to
 from s2txai.plan import plan
 from s2txai.steps.sensitivity import MAIN, sensitivity
-from s2txai.tables import load_shards, write_table
+from s2txai.tables import load_shards, remaining, write_table
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 with logging_to(Path(snakemake.log[0])):
     wildcards, params, files = snakemake.wildcards, snakemake.params, snakemake.input
     study = plan(snakemake.config, Path(snakemake.scriptdir).resolve().parents[1])
-    run = study.runs[wildcards.dataset, wildcards.model, wildcards.task]
+    planned = study.runs[wildcards.dataset, wildcards.model, wildcards.task]
+    run = remaining(planned, [*files.aggregate, *files.designs])
     # The shards of one design after those of another.
     n = len(run.shards)
     shards = {name: files.designs[k * n : (k + 1) * n] for k, name in enumerate(params.designs)}

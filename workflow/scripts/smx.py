@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from s2txai.artifacts import load_shard
+from s2txai.failures import pass_on
 from s2txai.log import logging_to
 from s2txai.steps.shard import Workplace
 from s2txai.steps.smx import smx_shard
@@ -19,10 +20,13 @@ with logging_to(Path(snakemake.log[0])):
         Path(snakemake.output[0]),
         compute=compute,
         threads=snakemake.threads,
+        on_failure=snakemake.config["on_failure"],
     )
+    directory = Path(snakemake.input.decode)
+    ids = pass_on(params.ids, [directory], place.output)
     smx_shard(
         place,
-        load_shard(Path(snakemake.input.decode), params.ids, "decode"),
+        load_shard(directory, ids, "decode"),
         **params.masks,
         seed=params.seed,
         batch_size=compute["batch_size"],

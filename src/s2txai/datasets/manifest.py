@@ -14,7 +14,7 @@ from s2txai.datasets.alignment import EVIDENCE
 from s2txai.datasets.files import is_file
 from s2txai.datasets.tasks import LANGUAGE, Task
 from s2txai.datasets.text import read_lines
-from s2txai.errors import UserError
+from s2txai.errors import UserError, UtteranceError
 from s2txai.registry import did_you_mean
 
 # How texts are compared: accents and other marks on letters count, or are taken off.
@@ -71,6 +71,28 @@ class Utterance:
     def seconds(self) -> float:
         """Return how long the utterance lasts, as :func:`s2txai.audio.audio_duration`."""
         return audio_duration(self.path, offset=self.offset, duration=self.duration)
+
+    def check(self, max_seconds: float | None) -> None:
+        """Refuse an utterance that no model, or not this one, could hear.
+
+        What its file's header says is looked at, not the samples.
+
+        Parameters
+        ----------
+        max_seconds
+            Longest utterance that the model hears; None for any.
+
+        Raises
+        ------
+        UtteranceError
+            If the recording cannot be read, or the utterance is too short or too long.
+        """
+        duration = self.seconds()
+        if max_seconds is not None and duration > max_seconds:
+            raise UtteranceError(
+                f"Utterance '{self.id}' lasts {duration:.1f} s, but the model hears at most "
+                f"{max_seconds:g} s; cut {self.path} or leave it out of the run."
+            )
 
     def audio_sha256(self) -> str:
         """Return a hash of the utterance's audio, as :func:`s2txai.audio.audio_sha256`."""

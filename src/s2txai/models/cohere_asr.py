@@ -10,7 +10,7 @@ from transformers import (
 )
 
 from s2txai.datasets import Task
-from s2txai.errors import UserError
+from s2txai.errors import UserError, UtteranceError
 from s2txai.models.base import Features
 from s2txai.models.fast_conformer import FastConformerModel
 from s2txai.models.pieces import SPACE
@@ -56,12 +56,12 @@ class CohereAsrModel(FastConformerModel):
 
         Raises
         ------
-        UserError
+        UtteranceError
             If the audio is longer than what the model hears at once.
         """
         seconds, longest = len(audio) / self.facts.sampling_rate, self._extractor.max_audio_clip_s
         if seconds > longest:
-            raise UserError(
+            raise UtteranceError(
                 f"The audio lasts {seconds:.1f} s, but this model hears at most {longest:g} s at "
                 "once; cut it into shorter utterances."
             )

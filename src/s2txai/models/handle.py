@@ -7,9 +7,14 @@ from pathlib import Path
 import torch
 
 from s2txai.audio import file_sha256
+from s2txai.errors import UserError
 from s2txai.log import logger
 from s2txai.models import load_model, resolve_device, resolve_precision
 from s2txai.models.base import Model
+
+
+class LoadingError(Exception):
+    """A model that cannot be loaded, whatever it is to hear: no fault of an utterance."""
 
 
 class ModelHandle:
@@ -59,13 +64,24 @@ class ModelHandle:
 
     @cached_property
     def model(self) -> Model:
-        """The model, loaded once."""
+        """The model, loaded once.
+
+        Raises
+        ------
+        UserError, LoadingError
+            If it cannot be loaded.
+        """
         torch.set_num_threads(self._threads)
         logger.info("Loading %s on %s in %s", self._directory.name, self.device, self.precision)
-        return load_model(
-            self._family,
-            self._directory,
-            device=self.device,
-            precision=self.precision,
-            compile=self._compile,
-        )
+        try:
+            return load_model(
+                self._family,
+                self._directory,
+                device=self.device,
+                precision=self.precision,
+                compile=self._compile,
+            )
+        except UserError:
+            raise
+        except Exception as error:
+            raise LoadingError(f"{self._directory} cannot be loaded: {error}") from error

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
 from s2txai.datasets import Task
-from s2txai.errors import UserError
+from s2txai.errors import UserError, UtteranceError
 from s2txai.models.base import Facts, Features, Role
 from s2txai.models.ctranslate2 import read_variables
 from s2txai.models.transformers_base import TransformersModel, load_network
@@ -320,11 +320,11 @@ class WhisperModel(TransformersModel):
 
         Raises
         ------
-        UserError
+        UtteranceError
             If the audio is longer than the context (30 s).
         """
         if len(audio) > self._context * HOP:
-            raise UserError(
+            raise UtteranceError(
                 f"The audio lasts {len(audio) / SAMPLING_RATE:.1f} s, but Whisper hears at most "
                 f"{self._context * HOP / SAMPLING_RATE:.0f} s; cut it into shorter utterances."
             )

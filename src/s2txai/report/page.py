@@ -278,6 +278,12 @@ def _main_pooling(names: Sequence[str]) -> str:
 def _sweep_warnings(rows: pd.DataFrame) -> list[str]:
     n = len(rows)
     warnings = []
+    failed = rows.loc[rows["n_failed_utterances"] > 0, "n_failed_utterances"]
+    if len(failed):
+        warnings.append(
+            f"Incomplete: in {len(failed)} of {n} runs utterances failed, {failed.sum():,} in all. "
+            "From the step that failed on they are in no number; each run lists its own."
+        )
     few = int((rows["n_utterances"] < FEW_UTTERANCES).sum())
     if few:
         warnings.append(
@@ -317,6 +323,7 @@ def _section(run: Run, figures: Path, paper: tables.PaperFigures, n_figured: int
         "deletion": tables.deletion_table(run, paper),
         "timestamps": tables.timestamps_table(run),
         "sizes": tables.sizes_table(run),
+        "failures": tables.failures_table(run),
         "parameters": tables.parameters_table(run),
         "heads_figure": _heads_figure(run, figures),
         "deletion_figure": _deletion_figure(run, figures),
@@ -338,6 +345,7 @@ def _summary(run: Run, paper: tables.PaperFigures) -> dict[str, Any]:
     score = run.tables["scores"].iloc[0]
     return {
         "n_utterances": len(run.utterances),
+        "n_failed": run.n_failed,
         "n_tokens": sum(facts.n_rows for facts in run.utterances),
         "score_name": score_name(score["metric"]),
         "score": tables.number_text(score["score"], ".1f"),
@@ -372,6 +380,15 @@ def _rounded(value: float, form: str = ".2f") -> str:
 def _warnings(run: Run, rows: pd.DataFrame) -> list[str]:
     warnings = []
     n = len(run.utterances)
+    if run.n_failed:
+        n_all = len(
+            {facts.id for facts in run.utterances}.union(run.tables["failures"]["utterance"])
+        )
+        warnings.append(
+            f"Incomplete: {run.n_failed:,} of {n_all:,} utterances failed. From the step that "
+            "failed on they are in no number, and the others may not be like them; they are listed "
+            "below."
+        )
     if n < FEW_UTTERANCES:
         utterances = "1 utterance" if n == 1 else f"{n} utterances"
         warnings.append(

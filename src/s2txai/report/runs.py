@@ -29,6 +29,7 @@ TABLES = {
     "best_heads": "correlate/best_heads.csv",
     "curves": "deletion/curves.csv",
     "auc": "deletion/auc.csv",
+    "failures": "failures.tsv",
 }
 
 SENSITIVITY = {"sensitivity": "sensitivity/sensitivity.csv"}
@@ -141,6 +142,11 @@ class Run:
         return [str(name) for name in self.tables["summary"]["saliency"].unique()]
 
     @property
+    def n_failed(self) -> int:
+        """Utterances that a step could not do."""
+        return len(self.tables["failures"])
+
+    @property
     def n_layers(self) -> int:
         """Decoder layers (L)."""
         return len(self.padding)
@@ -224,6 +230,8 @@ def _read_table(path: Path) -> pd.DataFrame:
         # A hypothesis may be empty or read "NA"; neither is a missing value.
         texts = dict.fromkeys(("utterance", "reference", "hypothesis"), str)
         return pd.read_csv(path, dtype=texts, keep_default_na=False)
+    if path.suffix == ".tsv":
+        return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
     # An id may look like a number, or like a missing one ("NA").
     table = pd.read_csv(path, converters={"utterance": str})
     if "mode" in table:

@@ -1,6 +1,7 @@
 """All runs side by side, in the order of the configuration: one row a run."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -46,7 +47,8 @@ def _row(run: Run) -> dict[str, Any]:
         "dataset": run.files.dataset,
         "model": run.files.model,
         "task": run.files.task,
-        "n_utterances": score["n_utterances"],
+        "n_utterances": len(run.utterances),
+        "n_failed_utterances": run.n_failed,
         "metric": score["metric"],
         "score": score["score"],
     }
@@ -185,12 +187,20 @@ def _correlation_row(
     score = shown.number(row["score"], ".1f")
     return [
         words(f"{row['model']}, {row['task']}", link=key),
-        shown.number(row["n_utterances"], ",.0f"),
+        _utterances(shown, row),
         Cell(f"{short_score_name(row['metric'])} {score.text}"),
         *_in_full(shown, row, smx),
         *(shown.number(row[f"rho_{name}"]) for name in others),
         *_in_full(shown, row, "smh"),
     ]
+
+
+def _utterances(shown: Table, row: dict[str, Any]) -> Cell:
+    n_failed = row["n_failed_utterances"]
+    note = (
+        shown.letter(f"{n_failed:,} failed and are left out from that step on") if n_failed else ""
+    )
+    return replace(shown.number(row["n_utterances"], ",.0f"), note=note)
 
 
 def _in_full(shown: Table, row: dict[str, Any], saliency: str) -> list[Cell]:

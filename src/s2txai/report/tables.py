@@ -524,6 +524,25 @@ def score_table(run: Run) -> Table:
     return table
 
 
+def failures_table(run: Run) -> Table | None:
+    """Return the utterances that a step could not do; None where there are none."""
+    failures = run.tables["failures"]
+    if failures.empty:
+        return None
+    return Table(
+        caption="Utterances that a step could not do, and why. No later step has them, and they "
+        "are in none of its means.",
+        header=["utterance", "step", "what was wrong", "recording"],
+        groups=[
+            [
+                [words(row[name]) for name in ("utterance", "step", "message", "audio")]
+                for row in failures.to_dict("records")
+            ]
+        ],
+        source="failures.tsv",
+    )
+
+
 def sizes_table(run: Run) -> Table:
     """Return the size of each utterance, the masks behind its maps and their reliability."""
     masked = [step for step in SALIENCY_STEPS if step in run.utterances[0].masks]

@@ -9,6 +9,7 @@ from s2txai.artifacts import Artifact, check_same_source, save
 from s2txai.log import Progress
 from s2txai.provenance import describe, source_of
 from s2txai.saliency.estimators import maps_of
+from s2txai.steps.shard import Attempts, OnFailure, check_finite
 
 _PARTS = {
     "head": ["layer", "head", "token", "step"],
@@ -35,6 +36,7 @@ def aggregate_shard(
     poolings: Sequence[str],
     estimators: Mapping[str, str] = MEAN,
     gradients: Mapping[str, Sequence[Artifact]] = NO_GRADIENTS,
+    on_failure: OnFailure = "continue",
 ) -> None:
     """Write one file of maps for each utterance.
 
@@ -50,16 +52,22 @@ def aggregate_shard(
         A name of :data:`s2txai.saliency.estimators.ESTIMATORS` for ``smx`` and one for ``smh``.
     gradients
         Artefacts of gradient methods by their name, in the same order.
+    on_failure
+        What follows when an utterance cannot be done; see :class:`s2txai.steps.shard.Attempts`.
 
     Raises
     ------
     UserError
         If files of different hypotheses, models or audio lie together.
     """
-    with Progress("aggregate", len(decoded), "utterances") as progress:
+    with (
+        Attempts("aggregate", output, on_failure) as attempts,
+        Progress("aggregate", len(decoded), "utterances") as progress,
+    ):
         for n, artifacts in enumerate(zip(decoded, attention, smx, smh, strict=True)):
             of_utterance = {method: found[n] for method, found in gradients.items()}
-            _aggregate(output, *artifacts, of_utterance, poolings, estimators)
+            with attempts.of(decoded[n].meta["utterance"]):
+                _aggregate(output, *artifacts, of_utterance, poolings, estimators)
             progress.add(1)
 
 
@@ -116,5 +124,6 @@ def _aggregate(
     }
     utterance = decoded.meta["utterance"]
     meta = describe("aggregate", source_of(decoded), parameters, axes, units)
+    check_finite(saliency, "aggregate")
     meta["masks"] = {step: found.meta["masks"] for step, found in masked.items()}
     save(output / f"{utterance}.npz", arrays, meta)

@@ -9,19 +9,23 @@ from s2txai import attention
 from s2txai.artifacts import Artifact
 from s2txai.log import Progress
 from s2txai.provenance import source_of
-from s2txai.steps.shard import Workplace, features_of, hypothesis_of, keep, publish
+from s2txai.steps.shard import Attempts, Workplace, features_of, hypothesis_of, keep, publish
 
 
 def attention_shard(place: Workplace, decoded: Sequence[Artifact]) -> None:
     """Extract the attention of every utterance; see :func:`s2txai.attention.extract`."""
-    with Progress("attention", len(decoded), "utterances") as progress:
+    with (
+        Attempts("attention", place.output, place.on_failure) as attempts,
+        Progress("attention", len(decoded), "utterances") as progress,
+    ):
         for artifact in decoded:
-            entry = keep(
-                place, "attention", source_of(artifact), {},
-                axes=attention.AXES, units=attention.UNITS,
-                compute=partial(_extract, place, artifact),
-            )  # fmt: skip
-            publish(place, entry, artifact.meta["utterance"])
+            with attempts.of(artifact.meta["utterance"]):
+                entry = keep(
+                    place, "attention", source_of(artifact), {},
+                    axes=attention.AXES, units=attention.UNITS,
+                    compute=partial(_extract, place, artifact),
+                )  # fmt: skip
+                publish(place, entry, artifact.meta["utterance"])
             progress.add(1)
 
 

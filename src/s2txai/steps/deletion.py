@@ -18,7 +18,7 @@ from s2txai.saliency.estimators import maps_of
 from s2txai.saliency.gradient_statistics import cells_of
 from s2txai.saliency.statistics import N_FOLDS
 from s2txai.steps.aggregate import NO_GRADIENTS
-from s2txai.steps.shard import Workplace, features_of, forced_of, hypothesis_of, keep
+from s2txai.steps.shard import Attempts, Workplace, features_of, forced_of, hypothesis_of, keep
 from s2txai.store import fingerprint
 
 AXES = {
@@ -98,11 +98,15 @@ def deletion_shard(
         Artefacts of gradient methods by their name, in the same order.
     """
     total = len(decoded) * len(maps)
-    with Progress("deletion", total, "maps") as progress:
+    with (
+        Attempts("deletion", place.output, place.on_failure) as attempts,
+        Progress("deletion", total, "maps") as progress,
+    ):
         for n, artifacts in enumerate(zip(decoded, smx, aggregated, strict=True)):
             of_utterance = {method: found[n] for method, found in gradients.items()}
             check_same_source(*artifacts, *of_utterance.values())
-            _delete_utterance(place, *artifacts, of_utterance, maps, percents, search, progress)
+            with attempts.of(decoded[n].meta["utterance"]):
+                _delete_utterance(place, *artifacts, of_utterance, maps, percents, search, progress)
 
 
 def _delete_utterance(

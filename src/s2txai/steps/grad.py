@@ -27,11 +27,14 @@ from s2txai.saliency.segments import Segmentations, segmentations
 from s2txai.saliency.spes import Plan, masks_per_segmentation
 from s2txai.steps.masked import SECONDS_BETWEEN_CHECKPOINTS
 from s2txai.steps.shard import (
+    Attempts,
     Workplace,
+    check_finite,
     entry_path,
     features_of,
     hypothesis_of,
     keep,
+    measured_on_largest,
     publish,
     stated,
     stored_entry,
@@ -104,7 +107,8 @@ def grad_shard(
         "occluded_value": "bin mean",
         "score": "KL",
     }
-    for artifact in decoded:
+
+    def attribute(artifact: Artifact) -> None:
         segments = segmentations(
             artifact["features"], n_segments, time_only=bool(artifact["time_only"])
         )
@@ -117,6 +121,11 @@ def grad_shard(
             p=p,
         )
         _grow(place, artifact, parameters, segments, plan, batch_size)
+
+    with Attempts("grad", place.output, place.on_failure) as attempts:
+        for artifact in decoded:
+            with attempts.of(artifact.meta["utterance"]):
+                attribute(artifact)
 
 
 def _grow(
@@ -135,6 +144,7 @@ def _grow(
     def store(statistics: GradientStatistics) -> None:
         nonlocal saved
         meta = describe("grad", source, stated(place, parameters), AXES, UNITS)
+        check_finite(statistics.arrays(), "grad")
         save(entry, statistics.arrays(), meta | {"masks": _told(statistics, plan)})
         saved = time.monotonic()
 
@@ -204,14 +214,18 @@ def map_shard(
         Of the method; they change the numbers.
     """
     parameters = {**options, "occluded_value": "bin mean", "score": "log p"}
-    with Progress(method, len(decoded), "utterances") as progress:
+    with (
+        Attempts(method, place.output, place.on_failure) as attempts,
+        Progress(method, len(decoded), "utterances") as progress,
+    ):
         for artifact in decoded:
-            entry = keep(
-                place, method, source_of(artifact), parameters,
-                axes=MAP_AXES, units=MAP_UNITS,
-                compute=partial(_map, place, method, artifact, batch_size, options),
-            )  # fmt: skip
-            publish(place, entry, artifact.meta["utterance"])
+            with attempts.of(artifact.meta["utterance"]):
+                entry = keep(
+                    place, method, source_of(artifact), parameters,
+                    axes=MAP_AXES, units=MAP_UNITS,
+                    compute=partial(_map, place, method, artifact, batch_size, options),
+                )  # fmt: skip
+                publish(place, entry, artifact.meta["utterance"])
             progress.add(1)
 
 
@@ -247,15 +261,17 @@ def _batch_size(
     def settled() -> int:
         if asked != "auto":
             return int(asked)
-        model = place.model.model
-        largest = max(decoded, key=lambda one: len(one["features"]) * len(one["tokens"]))
-        features, padding_value = features_of(largest)
-
-        def work(n: int) -> object:
-            inputs = torch.from_numpy(np.stack([features] * n)).to(model.device).requires_grad_()
-            logits = model.differentiable_logits(inputs, padding_value, *hypothesis_of(largest))
-            return torch.autograd.grad(logits[:, 0].sum(), inputs)
-
-        return fitting_batch_size(model.device, work)
+        return measured_on_largest(partial(_fitting, place.model.model), decoded)
 
     return settled
+
+
+def _fitting(model: Model, decoded: Artifact) -> int:
+    features, padding_value = features_of(decoded)
+
+    def work(n: int) -> object:
+        inputs = torch.from_numpy(np.stack([features] * n)).to(model.device).requires_grad_()
+        logits = model.differentiable_logits(inputs, padding_value, *hypothesis_of(decoded))
+        return torch.autograd.grad(logits[:, 0].sum(), inputs)
+
+    return fitting_batch_size(model.device, work)

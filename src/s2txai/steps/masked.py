@@ -6,6 +6,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,16 @@ from s2txai.provenance import describe, source_of
 from s2txai.saliency.reliability import split_half
 from s2txai.saliency.spes import Plan, Score, accumulate
 from s2txai.saliency.statistics import UNITS, Statistics
-from s2txai.steps.shard import Workplace, entry_path, publish, stated, stored_entry
+from s2txai.steps.shard import (
+    Attempts,
+    Workplace,
+    check_finite,
+    entry_path,
+    measured_on_largest,
+    publish,
+    stated,
+    stored_entry,
+)
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
 
@@ -77,7 +87,8 @@ def grow_shard(
     place: Workplace,
     step: str,
     parameters: Mapping[str, Any],
-    jobs: Sequence[Job],
+    decoded: Sequence[Artifact],
+    job_of: Callable[[Artifact], Job],
     effort: Effort,
 ) -> None:
     """Bring the statistics of every utterance to their masks, and publish them.
@@ -92,14 +103,18 @@ def grow_shard(
         Where, and which of ``smx`` and ``smh``.
     parameters
         What changes the numbers, without the number of masks.
-    jobs
-        One an utterance.
+    decoded
+        ``decode`` artefacts, one an utterance.
+    job_of
+        Returns the masks of one of them.
     effort
         How.
     """
-    batch = _Batch(effort.batch_size, max(jobs, key=_size))
-    for job in jobs:
-        _grow(place, step, parameters, job, batch, effort)
+    batch = _Batch(effort.batch_size, decoded, job_of)
+    with Attempts(step, place.output, place.on_failure) as attempts:
+        for artifact in decoded:
+            with attempts.of(artifact.meta["utterance"]):
+                _grow(place, step, parameters, job_of(artifact), batch, effort)
 
 
 class _Batch:
@@ -108,26 +123,26 @@ class _Batch:
     The utterance that needs most memory decides.
     """
 
-    def __init__(self, asked: int | str, largest: Job) -> None:
-        self._largest = largest
+    def __init__(
+        self, asked: int | str, decoded: Sequence[Artifact], job_of: Callable[[Artifact], Job]
+    ) -> None:
+        self._decoded, self._job_of = decoded, job_of
         self.size = None if asked == "auto" else int(asked)
 
     def settle(self, model: Model) -> int:
         if self.size is None:
-            _, score = self._largest.prepare(model)
-            n_segments = self._largest.plan.sizes[0]
-
-            def work(n: int) -> object:
-                occluded = torch.ones((n, n_segments), dtype=torch.bool, device=model.device)
-                return score(occluded, 0)
-
-            self.size = fitting_batch_size(model.device, work)
+            self.size = measured_on_largest(partial(self._fitting, model), self._decoded)
         return self.size
 
+    def _fitting(self, model: Model, artifact: Artifact) -> int:
+        job = self._job_of(artifact)
+        _, score = job.prepare(model)
 
-def _size(job: Job) -> int:
-    """Return what the memory of an utterance grows with: frames times tokens."""
-    return len(job.decoded["features"]) * len(job.decoded["tokens"])
+        def work(n: int) -> object:
+            occluded = torch.ones((n, job.plan.sizes[0]), dtype=torch.bool, device=model.device)
+            return score(occluded, 0)
+
+        return fitting_batch_size(model.device, work)
 
 
 def _grow(
@@ -168,7 +183,7 @@ def _grow(
                 plan,
                 device=model.device,
                 batch_size=batch_size,
-                checkpoint=_Checkpoints(entry, described).save_if_due,
+                checkpoint=_Checkpoints(step, entry, described).save_if_due,
                 progress=progress.add,
             )
         return growing
@@ -185,6 +200,7 @@ def _grow(
     masks = _told(grown, job.plan, reliability, effort)
     n_new = _n_masks(grown) - n_before
     if stored is None or n_new or stored.meta.get("masks") != masks:
+        check_finite(grown.arrays(), step)
         save(entry, grown.arrays(), described(grown) | {"masks": masks})
     if masks["converged"] is False:
         logger.warning(
@@ -244,13 +260,16 @@ def _check_finite(statistics: Statistics, step: str, utterance: str, precision: 
 class _Checkpoints:
     """Writes statistics to the store, but not so often that writing takes time from the masks."""
 
-    def __init__(self, entry: Path, described: Callable[[Statistics], Mapping[str, Any]]) -> None:
-        self._entry, self._described = entry, described
+    def __init__(
+        self, step: str, entry: Path, described: Callable[[Statistics], Mapping[str, Any]]
+    ) -> None:
+        self._step, self._entry, self._described = step, entry, described
         self._saved = time.monotonic()
 
     def save_if_due(self, current: Callable[[], Statistics]) -> None:
         if time.monotonic() - self._saved >= SECONDS_BETWEEN_CHECKPOINTS:
             statistics = current()
+            check_finite(statistics.arrays(), self._step)
             save(self._entry, statistics.arrays(), self._described(statistics))
             self._saved = time.monotonic()
 

@@ -1,21 +1,33 @@
 """What the steps that run a model have in common."""
 
 import json
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
+import torch
 
 from s2txai.artifacts import Artifact, load, save
-from s2txai.errors import UserError
+from s2txai.errors import UserError, UtteranceError
+from s2txai.failures import Failure, record, record_path
 from s2txai.log import logger
+from s2txai.memory import is_out_of_memory
 from s2txai.models.handle import ModelHandle
 from s2txai.provenance import describe
 from s2txai.store import Store, fingerprint, link
 from s2txai.versions import ALGORITHM_VERSIONS
+
+# Whether the other utterances are done when one cannot be.
+OnFailure = Literal["continue", "stop"]
+
+# What numbers that do not fit raise, in Python, NumPy and torch. Not OSError, of a disk that is
+# full; nor what only a mistake in a program raises, such as NameError.
+_OF_NUMBERS = (RuntimeError, ValueError, LookupError, ArithmeticError, AssertionError)
+# After these a GPU does nothing more for this process.
+_OF_DEVICE = ("CUDA error", "cuDNN error", "CUBLAS_STATUS")
 
 
 @dataclass(frozen=True)
@@ -30,11 +42,14 @@ class Workplace:
         Finished work of earlier runs.
     output
         Directory that gets one ``<utterance>.npz`` for each utterance.
+    on_failure
+        What follows when an utterance cannot be done; see :class:`Attempts`.
     """
 
     model: ModelHandle
     store: Store
     output: Path
+    on_failure: OnFailure = "continue"
 
     @classmethod
     def open(
@@ -45,6 +60,7 @@ class Workplace:
         *,
         compute: Mapping[str, Any],
         threads: int,
+        on_failure: OnFailure,
         store: Path = Path("results/.cache"),
     ) -> Self:
         """Return the workplace of a job.
@@ -59,6 +75,8 @@ class Workplace:
             ``device``, ``precision`` and ``compile`` of the configuration.
         threads
             CPU threads.
+        on_failure
+            Of the configuration.
         store
             Folder of the utterance store.
         """
@@ -70,7 +88,73 @@ class Workplace:
             threads=threads,
             compile=compute["compile"],
         )
-        return cls(model, Store(store), Path(output))
+        return cls(model, Store(store), Path(output), on_failure)
+
+
+class Attempts:
+    """The utterances of a shard, of which one that cannot be done does not stop the others.
+
+    Its failure is recorded in place of its result (:mod:`s2txai.failures`). A failure of the job is
+    raised: a model that cannot be loaded, memory or disk that run out, files that do not belong
+    together, an interrupt. So is an unexpected error that every utterance of several meets, which
+    says more about the program or the model than about them.
+
+    Parameters
+    ----------
+    step
+        That is done.
+    output
+        Directory of the shard.
+    on_failure
+        ``stop`` raises the first failure instead of recording it.
+    """
+
+    def __init__(self, step: str, output: Path, on_failure: OnFailure = "continue") -> None:
+        self._step, self._output, self._on_failure = step, Path(output), on_failure
+        self._tried: set[str] = set()
+        self._failed: dict[str, Exception] = {}
+
+    @contextmanager
+    def of(self, utterance: str) -> Iterator[None]:
+        """Do some of the work on an utterance; an error that is its own is recorded."""
+        self._tried.add(utterance)
+        # Of another attempt, where the directory was not emptied in between.
+        record_path(self._output, utterance).unlink(missing_ok=True)
+        try:
+            yield
+        except Exception as error:
+            if self._on_failure == "stop" or not _is_of_utterance(error):
+                logger.error("%s: stopped at the utterance %s.", self._step, utterance)
+                raise
+            self._failed[utterance] = error
+            failure = Failure.of(utterance, self._step, error)
+            record(failure, self._output)
+            # Where an unexpected error comes from must be found out.
+            trace = None if isinstance(error, UtteranceError) else error
+            logger.warning(
+                "%s %s failed, on with the others: %s",
+                self._step, utterance, failure.message, exc_info=trace,
+            )  # fmt: skip
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None or len(self._tried) < 2 or self._tried != self._failed.keys():
+            return
+        unexpected = [one for one in self._failed.values() if not isinstance(one, UtteranceError)]
+        if len(unexpected) == len(self._failed):
+            logger.error("%s: not one of %d utterances could be done.", self._step, len(unexpected))
+            raise unexpected[0]
+
+
+def _is_of_utterance(error: Exception) -> bool:
+    """Return whether other utterances may be done in spite of an error."""
+    if isinstance(error, UtteranceError):
+        return True
+    if is_out_of_memory(error) or isinstance(error, torch.AcceleratorError):
+        return False
+    return isinstance(error, _OF_NUMBERS) and not any(told in str(error) for told in _OF_DEVICE)
 
 
 def entry_path(
@@ -143,14 +227,65 @@ def keep(
     """Compute a step's arrays for one utterance unless the store has them; return the entry.
 
     ``axes`` and ``units`` may describe more arrays than are computed: not every model has all.
+
+    Raises
+    ------
+    UtteranceError
+        If numbers are NaN or infinite.
     """
     entry = entry_path(place, step, source, parameters)
     if stored_entry(place, step, source, parameters) is None:
         arrays = compute()
+        check_finite(arrays, step)
         axes = {name: names for name, names in axes.items() if name in arrays}
         units = {name: unit for name, unit in units.items() if name in arrays}
         save(entry, arrays, describe(step, source, stated(place, parameters), axes, units))
     return entry
+
+
+def check_finite(arrays: Mapping[str, np.ndarray], step: str) -> None:
+    """Refuse numbers that no later step could use, before they are kept.
+
+    Raises
+    ------
+    UtteranceError
+        If an array holds NaN or infinity.
+    """
+    for name, values in arrays.items():
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise UtteranceError(
+                f"The model's numbers are not finite on this input ('{name}' of {step}): try "
+                "another 'compute.precision', or leave the utterance out."
+            )
+
+
+def measured_on_largest(measure: Callable[[Artifact], int], decoded: Sequence[Artifact]) -> int:
+    """Return what ``measure`` finds for the utterance that needs most memory.
+
+    For the next one where the model cannot do it; its error is told when it is its turn.
+
+    Parameters
+    ----------
+    measure
+        Runs the model on an utterance.
+    decoded
+        ``decode`` artefacts.
+
+    Raises
+    ------
+    Exception
+        That of the smallest utterance, if the model can do none.
+    """
+    # Memory grows with frames times tokens.
+    by_size = sorted(decoded, key=lambda one: len(one["features"]) * len(one["tokens"]))
+    smallest, *larger = by_size
+    for artifact in reversed(larger):
+        try:
+            return measure(artifact)
+        except Exception as error:
+            if not _is_of_utterance(error):
+                raise
+    return measure(smallest)
 
 
 def publish(place: Workplace, entry: Path, utterance: str) -> None:

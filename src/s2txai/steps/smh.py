@@ -59,8 +59,8 @@ def smh_shard(
         logarithms=ESTIMATORS[estimator].logarithms,
     )
     parameters = {"p": p, "seed": seed, "occluded_value": occluded_value, "score": "KL"}
-    jobs = []
-    for artifact in decoded:
+
+    def job_of(artifact: Artifact) -> Job:
         features, padding_value = features_of(artifact)
         steps = n_steps(len(features), int(artifact["subsampling"]))
         plan = Plan(
@@ -80,8 +80,9 @@ def smh_shard(
             occluded_value,
             effort.logarithms,
         )
-        jobs.append(Job(artifact, prepare, plan))
-    grow_shard(place, "smh", parameters, jobs, effort)
+        return Job(artifact, prepare, plan)
+
+    grow_shard(place, "smh", parameters, decoded, job_of, effort)
 
 
 def _prepare(

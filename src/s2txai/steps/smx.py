@@ -80,8 +80,8 @@ def smx_shard(
     }
     if token_p:
         parameters["token_p"] = token_p
-    jobs = []
-    for artifact in decoded:
+
+    def job_of(artifact: Artifact) -> Job:
         features, padding_value = features_of(artifact)
         segments = segmentations(features, n_segments, time_only=bool(artifact["time_only"]))
         plan = Plan(
@@ -102,8 +102,9 @@ def smx_shard(
             occluded_value,
             {"logarithms": effort.logarithms, "tokens": token_p > 0},
         )
-        jobs.append(Job(artifact, prepare, plan))
-    grow_shard(place, "smx", parameters, jobs, effort)
+        return Job(artifact, prepare, plan)
+
+    grow_shard(place, "smx", parameters, decoded, job_of, effort)
 
 
 def _prepare(

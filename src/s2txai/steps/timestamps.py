@@ -26,6 +26,7 @@ from s2txai.timestamps import (
 BEST_HEAD = "ca_best_head"
 _MAP = ["map", "layer", "head"]
 _COUNTS = ["n_words", "n_matched"]
+_TIMES = ["start", "end", "reference_start", "reference_end", "start_error", "end_error"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,18 @@ class Tables:
     summary: pd.DataFrame
 
 
+def _no_tables() -> Tables:
+    """Return tables without rows, for a run whose utterances with alignments all failed."""
+    nothing = np.array([])
+    measures = list(error_summary(nothing, nothing))
+    led, map_of = ["utterance", "evidence"], ["evidence", *_MAP]
+    return Tables(
+        pd.DataFrame(columns=[*led, *_MAP, "word_index", "word", *_TIMES, "signature"]),
+        pd.DataFrame(columns=[*led, *_MAP, *measures, *_COUNTS, "signature"]),
+        pd.DataFrame(columns=[*map_of, *measures, *_COUNTS, "n_utterances", "signature"]),
+    )
+
+
 def timestamps(
     utterances: Sequence[Utterance], aggregated: Sequence[Artifact], decoded: Sequence[Artifact]
 ) -> Tables:
@@ -62,14 +75,10 @@ def timestamps(
     Raises
     ------
     UserError
-        If there is no utterance, an alignment is missing or malformed, or files of different
-        hypotheses lie together.
+        If an alignment is missing or malformed, or files of different hypotheses lie together.
     """
     if not utterances:
-        raise UserError(
-            "No utterance of this run has an alignment: name some in the manifest's columns "
-            "'alignment' and 'alignment_evidence'; translations have none."
-        )
+        return _no_tables()
     found = [_of_utterance(*one) for one in zip(utterances, aggregated, decoded, strict=True)]
     words, by_utterance = (
         pd.concat(tables, ignore_index=True) for tables in zip(*found, strict=True)
