@@ -25,6 +25,7 @@ from s2txai.steps.correlate import correlate
 from s2txai.steps.decode import decode_shard, score_transcripts
 from s2txai.steps.deletion import Search, deletion_shard
 from s2txai.steps.deletion_curves import score_deletion
+from s2txai.steps.masked import CheckpointClock
 from s2txai.steps.shard import Workplace
 from s2txai.steps.smh import smh_shard
 from s2txai.steps.smx import smx_shard
@@ -378,6 +379,24 @@ def test_more_masks_run_only_what_is_missing(study, step, unit, fewer, more):
     fresh.decode()
     getattr(fresh, step)(n_masks=more, batch_size=16)
     assert fresh.files() == extended
+
+
+def test_slow_writing_comes_less_often(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("s2txai.steps.masked.time.monotonic", lambda: now[0])
+    clock = CheckpointClock()
+
+    def seconds_until_due():
+        started = now[0]
+        while not clock.due:
+            now[0] += 0.5
+        return now[0] - started
+
+    assert seconds_until_due() == 5
+    for cost, expected in ((0.01, 5), (0.1, 10), (0.2, 20), (60, 30), (0, 5)):
+        with clock.writing():
+            now[0] += cost
+        assert seconds_until_due() == pytest.approx(expected, abs=0.5)
 
 
 def test_outputs_that_are_no_numbers_never_reach_the_store(study, monkeypatch):

@@ -5,6 +5,7 @@ import math
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,11 @@ from s2txai.saliency.spes import Plan, Score, accumulate
 from s2txai.saliency.statistics import UNITS, Statistics
 from s2txai.steps.shard import Workplace, entry_path, publish, stated, stored_entry
 
-SECONDS_BETWEEN_CHECKPOINTS = 30.0
+# Sums are written this often or, where writing takes longer than a twentieth of a second, so much
+# less often, up to half a minute: writing then takes about 1 % of the time.
+SECONDS_BETWEEN_CHECKPOINTS = 5.0
+_QUICK = 0.05
+_MOST_SECONDS = 30.0
 
 # The pooling whose reliability decides and is stated; SMH has one cell a step, nothing to pool.
 POOLING = "avg2d"
@@ -82,8 +87,8 @@ def grow_shard(
 ) -> None:
     """Bring the statistics of every utterance to their masks, and publish them.
 
-    Sums are written to the store every half minute, so that a killed job loses no more than that,
-    and a larger number of masks continues where a smaller one stopped. Beside each result,
+    Sums are written to the store every 5 to 30 seconds, so that a killed job loses no more than
+    that, and a larger number of masks continues where a smaller one stopped. Beside each result,
     ``<utterance>.job.json`` says where and how fast its masks were computed.
 
     Parameters
@@ -241,18 +246,39 @@ def _check_finite(statistics: Statistics, step: str, utterance: str, precision: 
         )
 
 
+class CheckpointClock:
+    """Says when sums are due to be written to the store: often, but not at the cost of masks."""
+
+    def __init__(self) -> None:
+        self._written, self._cost = time.monotonic(), 0.0
+
+    @property
+    def due(self) -> bool:
+        """Whether enough time has passed."""
+        interval = SECONDS_BETWEEN_CHECKPOINTS * max(1.0, self._cost / _QUICK)
+        return time.monotonic() - self._written >= min(_MOST_SECONDS, interval)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Measure what writing takes."""
+        started = time.monotonic()
+        yield
+        self._written = time.monotonic()
+        self._cost = self._written - started
+
+
 class _Checkpoints:
-    """Writes statistics to the store, but not so often that writing takes time from the masks."""
+    """Writes statistics to the store when they are due."""
 
     def __init__(self, entry: Path, described: Callable[[Statistics], Mapping[str, Any]]) -> None:
         self._entry, self._described = entry, described
-        self._saved = time.monotonic()
+        self._clock = CheckpointClock()
 
     def save_if_due(self, current: Callable[[], Statistics]) -> None:
-        if time.monotonic() - self._saved >= SECONDS_BETWEEN_CHECKPOINTS:
+        if self._clock.due:
             statistics = current()
-            save(self._entry, statistics.arrays(), self._described(statistics))
-            self._saved = time.monotonic()
+            with self._clock.writing():
+                save(self._entry, statistics.arrays(), self._described(statistics))
 
 
 def _n_masks(statistics: Statistics | None) -> int:
