@@ -605,6 +605,18 @@ def test_running_out_of_memory_halves_the_batch(study, caplog):
         np.testing.assert_array_equal(found["occluded_sum"], wanted)
 
 
+@pytest.mark.parametrize("batch_size", [32, "auto"])
+def test_an_input_that_does_not_fit_by_itself_is_a_sentence(study, batch_size):
+    study.decode()
+
+    def no_memory(states, prompt, tokens):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    study.handle.model.decode = no_memory
+    with pytest.raises(UserError, match="not even hold a forward pass of one input"):
+        study.smx(batch_size=batch_size)
+
+
 @pytest.mark.parametrize(
     ("step", "change"),
     [

@@ -16,7 +16,7 @@ import torch
 from s2txai.artifacts import Artifact, replacing, save
 from s2txai.errors import UserError
 from s2txai.log import Progress, logger
-from s2txai.memory import fitting_batch_size
+from s2txai.memory import fitting_batch_size, smaller_batch
 from s2txai.models.base import Model
 from s2txai.provenance import describe, source_of
 from s2txai.saliency.reliability import split_half
@@ -119,7 +119,7 @@ class _Batch:
 
     def settle(self, model: Model) -> int:
         if self.size is None:
-            _, score = self._largest.prepare(model)
+            _, score = _prepared(self._largest, model)
             n_segments = self._largest.plan.sizes[0]
 
             def work(n: int) -> object:
@@ -128,6 +128,21 @@ class _Batch:
 
             self.size = fitting_batch_size(model.device, work)
         return self.size
+
+
+def _prepared(job: Job, model: Model) -> tuple[Statistics, Score]:
+    """Prepare an utterance, which takes a forward pass of its unperturbed input.
+
+    Raises
+    ------
+    UserError
+        If not even that fits into memory.
+    """
+    try:
+        return job.prepare(model)
+    except (RuntimeError, MemoryError) as error:
+        smaller_batch(1, error)  # raises: a single input cannot be halved
+        raise
 
 
 def _size(job: Job) -> int:
@@ -164,7 +179,7 @@ def _grow(
             return statistics
         model = place.model.model
         batch_size = batch.settle(model)
-        empty, score = job.prepare(model)
+        empty, score = _prepared(job, model)
         growing = statistics or empty
         with Progress(f"{step} {utterance}", n_missing, "masks") as progress:
             batch.size = accumulate(
