@@ -19,6 +19,7 @@ with logging_to(Path(snakemake.log[0])):
         Path(snakemake.output[0]),
         compute=compute,
         threads=snakemake.threads,
+        compile=compute["compile"],
     )
     smx_shard(
         place,

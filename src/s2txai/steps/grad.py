@@ -36,8 +36,8 @@ from s2txai.steps.shard import (
     stored_entry,
 )
 
-# In half precision gradients underflow unless the score is scaled; nothing is compiled backwards.
-COMPUTE = {"precision": "float32", "compile": False}
+# In half precision gradients underflow unless the score is scaled.
+COMPUTE = {"precision": "float32"}
 
 
 def gradient_shard(

@@ -45,6 +45,7 @@ class Workplace:
         *,
         compute: Mapping[str, Any],
         threads: int,
+        compile: bool = False,
         store: Path = Path("results/.cache"),
     ) -> Self:
         """Return the workplace of a job.
@@ -56,9 +57,11 @@ class Workplace:
         output
             Directory of the shard's results.
         compute
-            ``device``, ``precision`` and ``compile`` of the configuration.
+            ``device`` and ``precision`` of the configuration.
         threads
             CPU threads.
+        compile
+            Whether to compile the encoder, which pays only where it runs thousands of times.
         store
             Folder of the utterance store.
         """
@@ -68,7 +71,7 @@ class Workplace:
             device=compute["device"],
             precision=compute["precision"],
             threads=threads,
-            compile=compute["compile"],
+            compile=compile,
         )
         return cls(model, Store(store), Path(output))
 
