@@ -21,6 +21,7 @@ from s2txai.aggregate import HALVES, pool
 from s2txai.audio import read_audio
 from s2txai.correlate import correlation
 from s2txai.datasets import parse_task
+from s2txai.memory import to_device
 from s2txai.models import load_model
 from s2txai.models.base import n_steps
 from s2txai.saliency.estimators import ESTIMATORS
@@ -54,13 +55,17 @@ def score_masks(
     segments = segmentations(features.values, levels)
     score = input_score(model, features.values, features.padding_value, prompt, tokens, segments)
 
+    def masks(plan: Plan, k: int, start: int) -> torch.Tensor:
+        stop = min(start + BATCH, plan.n_masks[k])
+        return to_device(draw(plan, k, start, stop), model.device)
+
     def scored(name: str, n_masks: int) -> np.ndarray:
         plan = plan_of(segments, name, n_masks)
         return np.stack(
             [
                 np.concatenate(
                     [
-                        score(draw(plan, k, start, min(start + BATCH, n_masks)), k).cpu().numpy()
+                        score(masks(plan, k, start), k).cpu().numpy()
                         for start in range(0, n_masks, BATCH)
                     ]
                 )

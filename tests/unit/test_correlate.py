@@ -366,6 +366,28 @@ def test_ceiling_and_corrected_value(tables, saliency, metric, kind):
         assert pd.isna(row["r2_corrected"])
 
 
+def test_every_value_of_an_utterance_has_its_own_ceiling_beside_it(tables, artifacts):
+    for artifact in artifacts:
+        own = {"utterance": artifact.meta["utterance"], **MEAN}
+        halves = artifact["smx_avg2d_halves"]
+        half = np.mean([row_mean(pearsonr, a, b) for a, b in halves])
+        row = pick(tables.utterances, **own, saliency="smx_avg2d", **HEADLINE)
+        assert row["reliability"] == pytest.approx(2 * half / (1 + half))
+        assert row["ceiling"] == pytest.approx(np.sqrt(row["reliability"]))
+        assert row["value_corrected"] == pytest.approx(row["value"] / row["ceiling"])
+        assert row["ceiling_kind"] == "exact"
+        ranks = {"metric": "spearman", "normalise": "token"}
+        row = pick(tables.utterances, **own, saliency="smx_avg2d", **ranks)
+        half = np.mean([row_mean(spearmanr, a, b) for a, b in halves])
+        assert row["ceiling"] == pytest.approx(half)
+        assert pd.isna(row["value_corrected"])
+    # Of a single utterance the summary says the same.
+    one = correlate(artifacts[:1], poolings=POOLINGS, rows="all")
+    for name in ("reliability", "ceiling"):
+        np.testing.assert_array_equal(one.utterances[name], one.summary[name])
+    np.testing.assert_array_equal(one.utterances["value_corrected"], one.summary["rho_corrected"])
+
+
 def test_correction_undoes_the_noise_of_the_map():
     """An attention head that is the signal itself: corrected to 1 whatever the noise."""
     many = [aggregated(f"u{seed}", seed, n_rows=40, smx_noise=1.5) for seed in range(8)]

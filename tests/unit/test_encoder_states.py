@@ -5,7 +5,7 @@ import torch
 from s2txai.errors import UserError
 from s2txai.saliency.encoder_states import SEGMENTATION, state_score, step_segments
 from s2txai.saliency.scores import kl_divergence
-from s2txai.saliency.spes import Plan, accumulate
+from s2txai.saliency.spes import GRID, Plan, accumulate
 from s2txai.saliency.statistics import Statistics, heatmap
 from tests.toy import SUBSAMPLING, LinearModel
 
@@ -49,7 +49,8 @@ def test_one_step_a_row(p, occluded_value):
 
     found = run(LinearModel(weights), STEPS, 2048, p, occluded_value=occluded_value)
     assert found.shape == (STEPS, STEPS, 1)
-    np.testing.assert_allclose(found[own][:, 0], score, rtol=1e-10)
+    # Every mask that hides the step scores the same, rounded to the grid of the sums.
+    np.testing.assert_allclose(found[own][:, 0], score, rtol=1e-12, atol=0.51 / GRID)
     share = found[:, :, 0][~own] / np.repeat(score, STEPS - 1)
     np.testing.assert_allclose(share, p, atol=4 * np.sqrt((1 - p) / 2048))
     assert share.std() > 0

@@ -187,7 +187,7 @@ def test_more_masks_run_only_what_is_missing(study):
 
 
 def test_a_killed_step_continues_at_its_last_checkpoint(study, monkeypatch):
-    monkeypatch.setattr("s2txai.steps.grad.SECONDS_BETWEEN_CHECKPOINTS", 0)
+    monkeypatch.setattr("s2txai.steps.masked.SECONDS_BETWEEN_CHECKPOINTS", 0)
     model, passes = study.model.model, 0
     whole = model.differentiable_logits
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,6 +10,12 @@ from s2txai.saliency.statistics import AXES, N_FOLDS, UNITS, Statistics, heatmap
 
 # Two segmentations of 3 frames and 2 bins: by frame (ids 0-2), by bin (ids 3-4).
 SEGMENTS = np.array([[[0, 0], [1, 1], [2, 2]], [[3, 4], [3, 4], [3, 4]]], np.int32)
+
+
+MORE = {
+    "occluded_log_sum": (4, 5, 2), "log_sum": (4, 2, 2), "log_square_sum": (4, 2, 2),
+    "token_sum": (2, 2), "token_count": (2,),
+}  # fmt: skip
 
 
 def filled(seed, n_masks=40, n_rows=2, p=0.5):
@@ -56,6 +64,26 @@ def test_segmentations_are_pooled_not_averaged():
     statistics.occluded_sum[1, 3], statistics.occluded_count[1, 3] = 5.0, 1  # bin 0
     expected = [[[8 / 4, 1], [5, 0], [5, 0]]]
     np.testing.assert_allclose(heatmap(statistics), expected)
+
+
+def test_an_archive_of_numpy_is_enough(tmp_path):
+    """With what the optional arrays hold and without, and in single precision."""
+    statistics, _ = filled(1)
+    plain = {
+        k: v.astype(np.float32) if v.dtype == float else v for k, v in statistics.arrays().items()
+    }
+    more = {name: np.zeros(shape) for name, shape in MORE.items()}
+    for arrays in (plain, plain | more):
+        np.savez(tmp_path / "u1.npz", meta=np.array("{}"), **arrays)
+        with np.load(tmp_path / "u1.npz", allow_pickle=False) as archive:
+            read = Statistics.from_mapping(archive)
+        assert read.has_logarithms == (arrays is not plain)
+        expected = (
+            plain["occluded_sum"].astype(float).sum(axis=0)
+            / statistics.occluded_count.sum(0)[:, None]
+        )
+        found = heatmap(replace(read, segments=SEGMENTS[:1]))
+        np.testing.assert_allclose(found[:, :, 0], expected[:3].T, rtol=1e-12)
 
 
 def test_no_masks_give_zeros():

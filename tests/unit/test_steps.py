@@ -25,6 +25,7 @@ from s2txai.steps.correlate import correlate
 from s2txai.steps.decode import decode_shard, score_transcripts
 from s2txai.steps.deletion import Search, deletion_shard
 from s2txai.steps.deletion_curves import score_deletion
+from s2txai.steps.masked import CheckpointClock
 from s2txai.steps.shard import Workplace
 from s2txai.steps.smh import smh_shard
 from s2txai.steps.smx import smx_shard
@@ -380,6 +381,24 @@ def test_more_masks_run_only_what_is_missing(study, step, unit, fewer, more):
     assert fresh.files() == extended
 
 
+def test_slow_writing_comes_less_often(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("s2txai.steps.masked.time.monotonic", lambda: now[0])
+    clock = CheckpointClock()
+
+    def seconds_until_due():
+        started = now[0]
+        while not clock.due:
+            now[0] += 0.5
+        return now[0] - started
+
+    assert seconds_until_due() == 5
+    for cost, expected in ((0.01, 5), (0.1, 10), (0.2, 20), (60, 30), (0, 5)):
+        with clock.writing():
+            now[0] += cost
+        assert seconds_until_due() == pytest.approx(expected, abs=0.5)
+
+
 def test_outputs_that_are_no_numbers_never_reach_the_store(study, monkeypatch):
     """As of a network that overflows in float16 under some mask."""
     monkeypatch.setattr("s2txai.steps.masked.SECONDS_BETWEEN_CHECKPOINTS", 0)
@@ -584,6 +603,18 @@ def test_running_out_of_memory_halves_the_batch(study, caplog):
     assert caplog.text.count("Out of memory") == 2  # the next utterance begins with what fitted
     for found, wanted in zip(cramped.read("smh"), expected, strict=True):
         np.testing.assert_array_equal(found["occluded_sum"], wanted)
+
+
+@pytest.mark.parametrize("batch_size", [32, "auto"])
+def test_an_input_that_does_not_fit_by_itself_is_a_sentence(study, batch_size):
+    study.decode()
+
+    def no_memory(states, prompt, tokens):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    study.handle.model.decode = no_memory
+    with pytest.raises(UserError, match="not even hold a forward pass of one input"):
+        study.smx(batch_size=batch_size)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ with logging_to(Path(snakemake.log[0])):
         compute=compute,
         threads=snakemake.threads,
         on_failure=snakemake.config["on_failure"],
+        compile=compute["compile"],
     )
     directory = Path(snakemake.input.decode)
     ids = pass_on(params.ids, [directory], place.output)

@@ -28,9 +28,9 @@ __all__ = [
 LEAST_SCORE = 1e-8
 """Stands for a score of 0 where logarithms are summed, in nats: below it float32 sees nothing."""
 
-GRID = 2.0**36
+GRID = 2.0**38
 """Scores and their logarithms are rounded to multiples of 1 / GRID, in nats, before they are added:
-then sums over segments are exact, and the same bits for any batches and any order."""
+then sums over segments are exact, and have the same bits for any batches."""
 
 # From bool [N, S_k], True = occluded, and k to scores [N, I]; where preceding tokens are occluded,
 # bool [N, I] follows.
@@ -245,7 +245,7 @@ class _Sums:
 
 
 def _on_grid(values: torch.Tensor) -> torch.Tensor:
-    """Round to multiples of 2^-36, of which float64 adds up 131,072 nats without an error."""
+    """Round to multiples of 2^-38, of which float64 adds up 32,768 nats without an error."""
     return (values * GRID).round_().div_(GRID)
 
 

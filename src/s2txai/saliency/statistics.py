@@ -200,7 +200,7 @@ def heatmap(
         0 at cells that no mask occluded.
     """
     chosen = list(folds)
-    segment_sum = statistics.occluded_sum[chosen].sum(axis=0).T  # (I, S)
+    segment_sum = statistics.occluded_sum[chosen].sum(axis=0, dtype=np.float64).T  # (I, S)
     segment_count = statistics.occluded_count[chosen].sum(axis=0)  # (S)
     _, T, F = statistics.segments.shape
     total = np.zeros((len(segment_sum), T, F))

@@ -113,10 +113,11 @@ def correlate(
         saliencies = [*(f"smx_{name}" for name in poolings), "smh", *methods]
         found.append(_Utterance.of(artifact, saliencies, rows))
     known = [one.artifact for one in found]
-    utterances = _sign(pd.concat([one.values for one in found], ignore_index=True), known)
+    values = pd.concat([one.values for one in found], ignore_index=True)
     halves = pd.concat([one.halves for one in found], ignore_index=True)
     by_row = pd.concat([one.rows for one in found], ignore_index=True)
     del found
+    utterances = _sign(_beside_ceilings(values, halves), known)
     reliability = _sign(_reliability(halves), known)
     summary = _summary(utterances, reliability)
     resampled = _resample(utterances, halves, summary, len(known), seed)
@@ -363,7 +364,9 @@ def _halves_of_utterance(artifact: Artifact, saliencies: Sequence[str], rows: st
         for metric, normalise in VARIANTS:
             half = half_correlation(halves, metric=metric, normalise=normalise)
             found.append((saliency, metric, normalise, rows, half, n_masks))
-    return pd.DataFrame(found, columns=[*MEASURE, "half_correlation", "n_masks"])
+    table = pd.DataFrame(found, columns=[*MEASURE, "half_correlation", "n_masks"])
+    table.insert(0, "utterance", artifact.meta["utterance"])
+    return table
 
 
 def _kind(saliency: str, metric: str) -> str:
@@ -385,6 +388,12 @@ def _reliability(halves: pd.DataFrame) -> pd.DataFrame:
         )
         .reset_index()
     )
+    return _with_reliability(table)
+
+
+def _with_reliability(halves: pd.DataFrame) -> pd.DataFrame:
+    """Add what the correlation of half-maps says about the whole ones: kind and reliability."""
+    table = halves.copy()
     table["kind"] = [_kind(s, m) for s, m in zip(table["saliency"], table["metric"], strict=True)]
     # For rank correlations the metric between half-maps is itself the ceiling we can state.
     table["reliability"] = [
@@ -392,6 +401,28 @@ def _reliability(halves: pd.DataFrame) -> pd.DataFrame:
         for kind, half in zip(table["kind"], table["half_correlation"], strict=True)
     ]
     return table
+
+
+def _with_ceiling(table: pd.DataFrame) -> pd.DataFrame:
+    empirical = table["kind"] == "empirical"
+    ceilings = table["half_correlation"].where(empirical, table["reliability"].map(ceiling))
+    return table.assign(ceiling=ceilings).rename(columns={"kind": "ceiling_kind"})
+
+
+def _corrected(table: pd.DataFrame, rho: str) -> pd.Series:
+    """Return the correlations ``rho`` over their ceilings, where that is valid."""
+    usable = table["ceiling_kind"].isin(["exact", "deterministic"]) & (table["ceiling"] > 0)
+    return (table[rho] / table["ceiling"]).where(usable)
+
+
+def _beside_ceilings(utterances: pd.DataFrame, halves: pd.DataFrame) -> pd.DataFrame:
+    """Return the values of utterances, each with the ceiling of its own utterance beside it."""
+    key, told = ["utterance", *MEASURE], ["reliability", "ceiling", "ceiling_kind"]
+    ceilings = _with_ceiling(_with_reliability(halves))
+    table = utterances.merge(ceilings[key + told], on=key, how="left")
+    table["value_corrected"] = _corrected(table, "value")
+    beside = ["value", "reliability", "ceiling", "value_corrected", "ceiling_kind"]
+    return table[["utterance", *ATTENTION, *MEASURE, *beside, "n_rows", "n_constant_rows"]]
 
 
 def _summary(utterances: pd.DataFrame, reliability: pd.DataFrame) -> pd.DataFrame:
@@ -407,13 +438,10 @@ def _summary(utterances: pd.DataFrame, reliability: pd.DataFrame) -> pd.DataFram
         )
         .reset_index()
     )
-    table = means.merge(
-        reliability[[*MEASURE, "half_correlation", "reliability", "kind"]], on=MEASURE
-    ).rename(columns={"kind": "ceiling_kind"})
-    empirical = table["ceiling_kind"] == "empirical"
-    table["ceiling"] = table["half_correlation"].where(empirical, table["reliability"].map(ceiling))
-    usable = table["ceiling_kind"].isin(["exact", "deterministic"]) & (table["ceiling"] > 0)
-    table["rho_corrected"] = (table["rho"] / table["ceiling"]).where(usable)
+    table = _with_ceiling(
+        means.merge(reliability[[*MEASURE, "half_correlation", "reliability", "kind"]], on=MEASURE)
+    )
+    table["rho_corrected"] = _corrected(table, "rho")
     table["r2_corrected"] = table["rho_corrected"] ** 2
     return table[
         [

@@ -1,6 +1,5 @@
 """Step 3, grad: saliency on the input by gradients, one artefact for each method."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any
@@ -25,7 +24,7 @@ from s2txai.saliency.gradient_statistics import AXES, MAP_AXES, MAP_UNITS, UNITS
 from s2txai.saliency.reliability import half_correlation, spearman_brown
 from s2txai.saliency.segments import Segmentations, segmentations
 from s2txai.saliency.spes import Plan, masks_per_segmentation
-from s2txai.steps.masked import SECONDS_BETWEEN_CHECKPOINTS
+from s2txai.steps.masked import CheckpointClock
 from s2txai.steps.shard import (
     Attempts,
     Workplace,
@@ -40,8 +39,8 @@ from s2txai.steps.shard import (
     stored_entry,
 )
 
-# In half precision gradients underflow unless the score is scaled; nothing is compiled backwards.
-COMPUTE = {"precision": "float32", "compile": False}
+# In half precision gradients underflow unless the score is scaled.
+COMPUTE = {"precision": "float32"}
 
 
 def gradient_shard(
@@ -139,17 +138,16 @@ def _grow(
     """Bring the statistics of an utterance to the masks of the plan, and publish them."""
     source = source_of(decoded)
     entry = entry_path(place, "grad", source, parameters)
-    saved = time.monotonic()
+    clock = CheckpointClock()
 
     def store(statistics: GradientStatistics) -> None:
-        nonlocal saved
         meta = describe("grad", source, stated(place, parameters), AXES, UNITS)
         check_finite(statistics.arrays(), "grad")
-        save(entry, statistics.arrays(), meta | {"masks": _told(statistics, plan)})
-        saved = time.monotonic()
+        with clock.writing():
+            save(entry, statistics.arrays(), meta | {"masks": _told(statistics, plan)})
 
     def store_if_due(statistics: GradientStatistics) -> None:
-        if time.monotonic() - saved >= SECONDS_BETWEEN_CHECKPOINTS:
+        if clock.due:
             store(statistics)
 
     stored = stored_entry(place, "grad", source, parameters)

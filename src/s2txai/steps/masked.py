@@ -5,18 +5,17 @@ import math
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from s2txai.artifacts import Artifact, replacing, save
-from s2txai.errors import UserError
 from s2txai.log import Progress, logger
-from s2txai.memory import fitting_batch_size
+from s2txai.memory import fitting_batch_size, smaller_batch
 from s2txai.models.base import Model
 from s2txai.provenance import describe, source_of
 from s2txai.saliency.reliability import split_half
@@ -33,7 +32,11 @@ from s2txai.steps.shard import (
     stored_entry,
 )
 
-SECONDS_BETWEEN_CHECKPOINTS = 30.0
+# Sums are written this often or, where writing takes longer than a twentieth of a second, so much
+# less often, up to half a minute: writing then takes about 1 % of the time.
+SECONDS_BETWEEN_CHECKPOINTS = 5.0
+_QUICK = 0.05
+_MOST_SECONDS = 30.0
 
 # The pooling whose reliability decides and is stated; SMH has one cell a step, nothing to pool.
 POOLING = "avg2d"
@@ -93,8 +96,8 @@ def grow_shard(
 ) -> None:
     """Bring the statistics of every utterance to their masks, and publish them.
 
-    Sums are written to the store every half minute, so that a killed job loses no more than that,
-    and a larger number of masks continues where a smaller one stopped. Beside each result,
+    Sums are written to the store every 5 to 30 seconds, so that a killed job loses no more than
+    that, and a larger number of masks continues where a smaller one stopped. Beside each result,
     ``<utterance>.job.json`` says where and how fast its masks were computed.
 
     Parameters
@@ -136,13 +139,28 @@ class _Batch:
 
     def _fitting(self, model: Model, artifact: Artifact) -> int:
         job = self._job_of(artifact)
-        _, score = job.prepare(model)
+        _, score = _prepared(job, model)
 
         def work(n: int) -> object:
             occluded = torch.ones((n, job.plan.sizes[0]), dtype=torch.bool, device=model.device)
             return score(occluded, 0)
 
         return fitting_batch_size(model.device, work)
+
+
+def _prepared(job: Job, model: Model) -> tuple[Statistics, Score]:
+    """Prepare an utterance, which takes a forward pass of its unperturbed input.
+
+    Raises
+    ------
+    UserError
+        If not even that fits into memory.
+    """
+    try:
+        return job.prepare(model)
+    except (RuntimeError, MemoryError) as error:
+        smaller_batch(1, error)  # raises: a single input cannot be halved
+        raise
 
 
 def _grow(
@@ -164,7 +182,6 @@ def _grow(
     started, n_before = time.monotonic(), _n_masks(statistics)
 
     def described(statistics: Statistics) -> dict[str, Any]:
-        _check_finite(statistics, step, utterance, place.model.precision)
         return describe(step, source, stated(place, parameters), statistics.axes, UNITS)
 
     def extended(statistics: Statistics | None, plan: Plan) -> Statistics:
@@ -174,7 +191,7 @@ def _grow(
             return statistics
         model = place.model.model
         batch_size = batch.settle(model)
-        empty, score = job.prepare(model)
+        empty, score = _prepared(job, model)
         growing = statistics or empty
         with Progress(f"{step} {utterance}", n_missing, "masks") as progress:
             batch.size = accumulate(
@@ -248,30 +265,42 @@ def _write_job(path: Path, place: Workplace, batch: _Batch, n_new: int, started:
         partial.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 
-def _check_finite(statistics: Statistics, step: str, utterance: str, precision: str) -> None:
-    """Refuse sums that one overflow in the network has spoilt, before they reach the store."""
-    if not np.isfinite(statistics.score_sum).all():
-        raise UserError(
-            f"{step} {utterance}: under some masks the model's outputs are not finite numbers in "
-            f"{precision}; set 'compute.precision' to bfloat16 or float32."
-        )
+class CheckpointClock:
+    """Says when sums are due to be written to the store: often, but not at the cost of masks."""
+
+    def __init__(self) -> None:
+        self._written, self._cost = time.monotonic(), 0.0
+
+    @property
+    def due(self) -> bool:
+        """Whether enough time has passed."""
+        interval = SECONDS_BETWEEN_CHECKPOINTS * max(1.0, self._cost / _QUICK)
+        return time.monotonic() - self._written >= min(_MOST_SECONDS, interval)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Measure what writing takes."""
+        started = time.monotonic()
+        yield
+        self._written = time.monotonic()
+        self._cost = self._written - started
 
 
 class _Checkpoints:
-    """Writes statistics to the store, but not so often that writing takes time from the masks."""
+    """Writes statistics to the store when they are due."""
 
     def __init__(
         self, step: str, entry: Path, described: Callable[[Statistics], Mapping[str, Any]]
     ) -> None:
         self._step, self._entry, self._described = step, entry, described
-        self._saved = time.monotonic()
+        self._clock = CheckpointClock()
 
     def save_if_due(self, current: Callable[[], Statistics]) -> None:
-        if time.monotonic() - self._saved >= SECONDS_BETWEEN_CHECKPOINTS:
+        if self._clock.due:
             statistics = current()
             check_finite(statistics.arrays(), self._step)
-            save(self._entry, statistics.arrays(), self._described(statistics))
-            self._saved = time.monotonic()
+            with self._clock.writing():
+                save(self._entry, statistics.arrays(), self._described(statistics))
 
 
 def _n_masks(statistics: Statistics | None) -> int:

@@ -61,6 +61,7 @@ class Workplace:
         compute: Mapping[str, Any],
         threads: int,
         on_failure: OnFailure,
+        compile: bool = False,
         store: Path = Path("results/.cache"),
     ) -> Self:
         """Return the workplace of a job.
@@ -72,11 +73,13 @@ class Workplace:
         output
             Directory of the shard's results.
         compute
-            ``device``, ``precision`` and ``compile`` of the configuration.
+            ``device`` and ``precision`` of the configuration.
         threads
             CPU threads.
         on_failure
             Of the configuration.
+        compile
+            Whether to compile the encoder, which pays only where it runs thousands of times.
         store
             Folder of the utterance store.
         """
@@ -86,7 +89,7 @@ class Workplace:
             device=compute["device"],
             precision=compute["precision"],
             threads=threads,
-            compile=compute["compile"],
+            compile=compile,
         )
         return cls(model, Store(store), Path(output), on_failure)
 
@@ -254,8 +257,8 @@ def check_finite(arrays: Mapping[str, np.ndarray], step: str) -> None:
     for name, values in arrays.items():
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             raise UtteranceError(
-                f"The model's numbers are not finite on this input ('{name}' of {step}): try "
-                "another 'compute.precision', or leave the utterance out."
+                f"The model's numbers are not finite on this input ('{name}' of {step}): set "
+                "'compute.precision' to bfloat16 or float32, or leave the utterance out."
             )
 
 
