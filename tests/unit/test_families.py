@@ -88,6 +88,10 @@ def results(family, tmp_path_factory):
     return made
 
 
+def test_no_family_is_left_out():
+    assert set(TINY) == set(FAMILIES)
+
+
 def test_hypotheses_have_words(results):
     for artifact in results("decode"):
         assert "text" in artifact["roles"]

@@ -28,7 +28,7 @@ Other sources, the Hugging Face hub among them: [adding.md](adding.md#a-model-of
 Code that comes with a checkpoint is not run, unless its entry has
 `options: {trust_remote_code: true}`, which needs a source on the hub at a fixed revision.
 
-| family | models | tasks | input | files | tested with |
+| family | models | tasks | input | your own checkpoint: a folder with | tested with |
 |---|---|---|---|---|---|
 """
 
