@@ -194,6 +194,27 @@ def test_missing_weights_are_told(family, tmp_path):
         load_model(family, tmp_path, device="cpu")
 
 
+@pytest.mark.parametrize("family", TRANSFORMERS, indirect=True)
+def test_lengths_and_numbers_of_the_checkpoint_do_not_disturb_the_search(family, tmp_path, capfd):
+    """Published checkpoints have such entries, which would be told of in every batch."""
+    model = tiny(family, tmp_path)
+    features = model.features(noise(0.5))
+    states = model.encode(torch.from_numpy(features.values)[None], features.padding_value)
+    prompt = model.prompt(TASK)
+    expected = model.generate(states, prompt, beam=3, max_new_tokens=4)
+    file = tmp_path / "generation_config.json"
+    entries = {"max_length": 448, "num_beams": 4, "num_return_sequences": 2}
+    entries |= {"return_dict_in_generate": True}
+    file.write_text(json.dumps(json.loads(file.read_text()) | entries))
+    model = load_model(family, tmp_path, device="cpu", precision="float32")
+    capfd.readouterr()
+    found = model.generate(states.expand(2, -1, -1), prompt, beam=3, max_new_tokens=4)
+    assert found == expected * 2
+    told = capfd.readouterr().err
+    assert "max_length" not in told
+    assert "attention mask" not in told
+
+
 def tiny(family, folder):
     TINY[family](folder)
     return load_model(family, folder, device="cpu", precision="float32")
