@@ -87,7 +87,7 @@ FAMILIES.register("whisper")(
         tasks="recognition; translation into English by the multilingual ones",
         input="log-mel spectrogram, at most 30 s",
         checkpoint="what `save_pretrained` of transformers writes, or CTranslate2's `model.bin` "
-        "with `config.json`; and `tokenizer.json`",
+        "with `config.json`; and `tokenizer.json`, or `vocab.json` with `merges.txt`",
         tested="tiny.en on real speech; random weights",
         notes="The 30 s that it was trained with are kept; attention behind the speech is "
         "`padding_mass`.",

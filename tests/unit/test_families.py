@@ -220,6 +220,24 @@ def tiny(family, folder):
     return load_model(family, folder, device="cpu", precision="float32")
 
 
+def test_whisper_reads_the_tokenizer_as_it_was_saved_before(tmp_path):
+    """Many fine-tuned models have a vocabulary and merges in place of one file."""
+    model = tiny("whisper", tmp_path)
+    names = model._tokenizer.get_vocab()
+    tags = {name: number for name, number in names.items() if name.startswith("<|")}
+    spoken = {f"Ġ{name.strip()}": names[name] for name in names.keys() - tags.keys()}
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match=r"no tokenizer\.json, and no vocab\.json with merges\.txt"):
+        load_model("whisper", tmp_path, device="cpu")
+    (tmp_path / "vocab.json").write_text(json.dumps(spoken))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    (tmp_path / "added_tokens.json").write_text(json.dumps(tags))
+    again = load_model("whisper", tmp_path, device="cpu", precision="float32")
+    tokens = range(len(names))
+    assert again.token_table(tokens) == model.token_table(tokens)
+    assert again.prompt(TASK) == model.prompt(TASK)
+
+
 def test_speech_to_text_translates_by_tag(tmp_path):
     save_speech_to_text(tmp_path, languages=True)
     model = load_model("speech-to-text", tmp_path, device="cpu")
