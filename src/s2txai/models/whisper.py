@@ -76,7 +76,8 @@ def _tokenizer(directory: Path) -> Tokenizer:
             raise UserError(f"{file} is no tokenizer ({error}); copy it again.") from error
     # So older versions of transformers saved it, and many fine-tuned models have it.
     if (directory / "vocab.json").exists() and (directory / "merges.txt").exists():
-        return load_part(WhisperTokenizer, directory).backend_tokenizer
+        tokenizer: Tokenizer = load_part(WhisperTokenizer, directory).backend_tokenizer
+        return tokenizer
     raise UserError(
         f"{directory} has no tokenizer.json, and no vocab.json with merges.txt; save the tokenizer "
         "beside the weights (WhisperTokenizer.save_pretrained)."
