@@ -87,7 +87,7 @@ FAMILIES.register("whisper")(
         tasks="recognition; translation into English by the multilingual ones",
         input="log-mel spectrogram, at most 30 s",
         checkpoint="what `save_pretrained` of transformers writes, or CTranslate2's `model.bin` "
-        "with `config.json`; and `tokenizer.json`",
+        "with `config.json`; and `tokenizer.json`, or `vocab.json` with `merges.txt`",
         tested="tiny.en on real speech; random weights",
         notes="The 30 s that it was trained with are kept; attention behind the speech is "
         "`padding_mass`.",
@@ -104,6 +104,11 @@ FAMILIES.register("conformer")(
         checkpoint="one fairseq checkpoint `*.pt`, one `*.yaml` with the settings of the data, the "
         "dictionary and the sentencepiece model that it names",
         tested="values of a published implementation; random weights",
+        notes="Beam search never says five tokens twice and scores by the mean log-probability; "
+        "with `options: {ctc_weight: 0.2}` the prefix scores of the joint CTC head, where a "
+        "checkpoint has one, are added with this weight. Positions count by the length of each "
+        "utterance, whatever training did, so that no result depends on its batch. Checkpoints "
+        "that merge encoder steps (`ctc_compress_strategy`) are refused: their steps tell no time.",
         # These are pickles, too, but are read without running what they hold.
         weights=("*.pt",),
         settings="*.yaml",

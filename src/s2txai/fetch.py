@@ -220,10 +220,12 @@ def _link(folder: Path, model: Path, entry: Mapping[str, Any]) -> None:
     files = FAMILIES[entry["family"]]
     names = [file.name for file in model_files(folder, entry)]
     if not files.has_weights(names):
+        how = "convert the model"
+        if (folder / "pytorch_model.bin").exists():  # a pickle, which could run code
+            how = "load its pytorch_model.bin with transformers and save it with 'save_pretrained'"
         raise UserError(
             f"{folder} holds no weights ({' or '.join(files.weights)}) of the family "
-            f"'{entry['family']}'; convert the model, or correct its family or source in the table "
-            "of models."
+            f"'{entry['family']}'; {how}, or correct its family or source in the table of models."
         )
     if not files.has_settings(names):
         raise UserError(

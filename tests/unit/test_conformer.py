@@ -104,6 +104,19 @@ def test_what_lies_behind_an_utterance_is_ignored():
     torch.testing.assert_close(other[valid], states[valid], atol=0, rtol=0)
 
 
+@pytest.mark.parametrize("length", [0, 62])
+def test_lengths_are_those_of_the_features(length):
+    with pytest.raises(ValueError, match="do not fit 61 frames"):
+        tiny_network().encode(inputs()[0], torch.tensor([61, length, 50]))
+
+
+def test_joint_search_needs_the_language():
+    network = tiny_network()
+    states, valid = network.encode(*inputs()[:2])
+    with pytest.raises(UserError, match="needs the token of the language"):
+        search(network, states, valid, Settings(beam=2, last_step=3, ctc_weight=0.3))
+
+
 @pytest.mark.parametrize("weight", [0.0, 0.3])
 @torch.inference_mode()
 def test_searches_side_by_side_are_those_of_single_utterances(weight):

@@ -319,6 +319,15 @@ def test_covost_that_is_not_split_finds_its_sentences_in_common_voice(tmp_path):
     assert "names no utterance" in complaint(entry | {"split": "dev"}, tmp_path)
 
 
+@pytest.mark.parametrize("named", [".mp3", ""])
+def test_clips_of_covost_may_have_been_converted(tmp_path, named):
+    entry = put_covost(tmp_path)
+    change(tmp_path / "corpus" / "covost_v2.en_it.test.tsv", ".flac", named)
+    utterances = read_dataset(entry, tmp_path)
+    assert [one.id for one in utterances] == CLIPS
+    assert {one.path.suffix for one in utterances} == {".flac"}
+
+
 def test_joined_covost_needs_no_other_table(tmp_path):
     entry = put_covost(tmp_path)
     expected = read_dataset(entry, tmp_path)

@@ -90,6 +90,10 @@ def results(family, tmp_path_factory):
     return made
 
 
+def test_no_family_is_left_out():
+    assert set(TINY) == set(FAMILIES)
+
+
 def test_hypotheses_have_words(results):
     for artifact in results("decode"):
         assert "text" in artifact["roles"]
@@ -192,9 +196,48 @@ def test_missing_weights_are_told(family, tmp_path):
         load_model(family, tmp_path, device="cpu")
 
 
+@pytest.mark.parametrize("family", TRANSFORMERS, indirect=True)
+def test_lengths_and_numbers_of_the_checkpoint_do_not_disturb_the_search(family, tmp_path, capfd):
+    """Published checkpoints have such entries, which would be told of in every batch."""
+    model = tiny(family, tmp_path)
+    features = model.features(noise(0.5))
+    states = model.encode(torch.from_numpy(features.values)[None], features.padding_value)
+    prompt = model.prompt(TASK)
+    expected = model.generate(states, prompt, beam=3, max_new_tokens=4)
+    file = tmp_path / "generation_config.json"
+    entries = {"max_length": 448, "num_beams": 4, "num_return_sequences": 2}
+    entries |= {"return_dict_in_generate": True}
+    file.write_text(json.dumps(json.loads(file.read_text()) | entries))
+    model = load_model(family, tmp_path, device="cpu", precision="float32")
+    capfd.readouterr()
+    found = model.generate(states.expand(2, -1, -1), prompt, beam=3, max_new_tokens=4)
+    assert found == expected * 2
+    told = capfd.readouterr().err
+    assert "max_length" not in told
+    assert "attention mask" not in told
+
+
 def tiny(family, folder):
     TINY[family](folder)
     return load_model(family, folder, device="cpu", precision="float32")
+
+
+def test_whisper_reads_the_tokenizer_as_it_was_saved_before(tmp_path):
+    """Many fine-tuned models have a vocabulary and merges in place of one file."""
+    model = tiny("whisper", tmp_path)
+    names = model._tokenizer.get_vocab()
+    tags = {name: number for name, number in names.items() if name.startswith("<|")}
+    spoken = {f"Ġ{name.strip()}": names[name] for name in names.keys() - tags.keys()}
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match=r"no tokenizer\.json, and no vocab\.json with merges\.txt"):
+        load_model("whisper", tmp_path, device="cpu")
+    (tmp_path / "vocab.json").write_text(json.dumps(spoken))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    (tmp_path / "added_tokens.json").write_text(json.dumps(tags))
+    again = load_model("whisper", tmp_path, device="cpu", precision="float32")
+    tokens = range(len(names))
+    assert again.token_table(tokens) == model.token_table(tokens)
+    assert again.prompt(TASK) == model.prompt(TASK)
 
 
 def test_speech_to_text_translates_by_tag(tmp_path):

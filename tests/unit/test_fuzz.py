@@ -20,6 +20,8 @@ import torch
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from s2txai.artifacts import load, save
 from s2txai.audio import read_audio
@@ -283,9 +285,17 @@ def whisper_folder(folder, names, config="{}"):
     """Write a Whisper of CTranslate2 whose variables are all the same."""
     variables = [variable(name, np.zeros((2, 2, 2), "float32")) for name in names]
     (folder / "model.bin").write_bytes(ctranslate2_model(variables, {}))
-    (folder / "tokenizer.json").touch()
+    Tokenizer(WordLevel({"a": 0}, unk_token="a")).save(str(folder / "tokenizer.json"))
     (folder / "config.json").write_text(config)
     return folder
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"model": 1}', '{"version": "1.0"}'])
+def test_tokenizers_that_are_none(tmp_path, content):
+    folder = whisper_folder(tmp_path, [])
+    (folder / "tokenizer.json").write_text(content)
+    with pytest.raises(UserError, match=r"tokenizer\.json is no tokenizer \("):
+        load_model("whisper", folder, device="cpu")
 
 
 LAYER = "encoder/conv1/weight encoder/layer_{}/a decoder/layer_0/a decoder/embeddings/weight"

@@ -28,7 +28,7 @@ Other sources, the Hugging Face hub among them: [adding.md](adding.md#a-model-of
 Code that comes with a checkpoint is not run, unless its entry has
 `options: {trust_remote_code: true}`, which needs a source on the hub at a fixed revision.
 
-| family | models | tasks | input | files | tested with |
+| family | models | tasks | input | your own checkpoint: a folder with | tested with |
 |---|---|---|---|---|---|
 """
 
@@ -36,7 +36,9 @@ _BETWEEN = """
 Families of transformers were tested with its version {version}. Random weights, in small networks,
 show that rows, steps, masks and gradients are what they seem (`tests/unit/test_model_contract.py`),
 and that all steps run (`tests/unit/test_families.py`); not that a trained checkpoint is read as its
-authors meant, which its transcripts tell: look at `decode/transcripts.csv` first.
+authors meant, which its transcripts tell: look at `decode/transcripts.csv` first. Their beam search
+is the library's `generate` with the beam of the run; penalties and suppressed tokens that the
+checkpoint's `generation_config.json` names hold, its beam and its lengths do not.
 
 ## What else to know
 

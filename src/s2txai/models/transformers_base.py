@@ -4,6 +4,7 @@ A family adds what is its own: how audio becomes input, how a task becomes a pro
 """
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,14 @@ from s2txai.fetch import read_options
 from s2txai.memory import to_device
 from s2txai.models.base import CrossAttention, Facts, Model, Role, TokenTable, pad_steps
 from s2txai.models.occlusion import KeysAndValues, occluded_attention, split_heads, value_norms
+
+# It warns of padding among prompts, of which there is none: all rows of a batch have the same one.
+logging.getLogger("transformers.generation.utils").addFilter(
+    lambda record: "attention mask is not set" not in record.getMessage()
+)
+
+# `generate` takes from the checkpoint what it is not told: these would clash with what it is.
+_TOLD_HERE = ("max_length", "max_new_tokens", "num_return_sequences", "return_dict_in_generate")
 
 
 class Vocabulary(Protocol):
@@ -415,6 +424,8 @@ def load_network(network_class: Any, directory: Path) -> Any:
             f"({', '.join(sorted(told['missing_keys'])[:3])}); check the model's entry in "
             "config/models.yaml."
         )
+    for name in _TOLD_HERE:
+        setattr(network.generation_config, name, None)
     return network.eval().requires_grad_(False)
 
 

@@ -12,13 +12,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from tokenizers import Tokenizer
-from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
+from transformers import (
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
+    WhisperTokenizer,
+)
 
 from s2txai.datasets import Task
 from s2txai.errors import UserError, UtteranceError
 from s2txai.models.base import Facts, Features, Role
 from s2txai.models.ctranslate2 import read_variables
-from s2txai.models.transformers_base import TransformersModel, load_network
+from s2txai.models.transformers_base import TransformersModel, load_network, load_part
 
 SAMPLING_RATE = 16_000  # Hz
 HOP = 160  # samples between two frames
@@ -36,8 +41,8 @@ def load_whisper(
     Parameters
     ----------
     directory
-        Holds ``tokenizer.json`` and either ``model.bin`` with ``config.json`` (CTranslate2) or
-        what ``save_pretrained`` writes.
+        Holds either ``model.bin`` with ``config.json`` (CTranslate2) or what ``save_pretrained``
+        writes; and ``tokenizer.json``, or ``vocab.json`` with ``merges.txt``.
     device, precision
         Where and in which type to compute.
 
@@ -46,12 +51,7 @@ def load_whisper(
     UserError
         If a file is missing or a weight is missing, left over or of the wrong shape.
     """
-    tokenizer_file = directory / "tokenizer.json"
-    if not tokenizer_file.exists():
-        raise UserError(
-            f"{directory} has no tokenizer.json; save the tokenizer beside the weights "
-            "(WhisperTokenizerFast.save_pretrained)."
-        )
+    tokenizer = _tokenizer(directory)
     if (directory / "model.bin").exists():
         network, suppress, begin_suppress = _from_ctranslate2(directory)
     else:
@@ -60,10 +60,27 @@ def load_whisper(
         begin_suppress = network.generation_config.begin_suppress_tokens or []
     return WhisperModel(
         network.to(device).eval().requires_grad_(False),
-        Tokenizer.from_file(str(tokenizer_file)),
+        tokenizer,
         suppress_tokens=suppress,
         begin_suppress_tokens=begin_suppress,
         precision=precision,
+    )
+
+
+def _tokenizer(directory: Path) -> Tokenizer:
+    file = directory / "tokenizer.json"
+    if file.exists():
+        try:
+            return Tokenizer.from_file(str(file))
+        except Exception as error:  # the library raises nothing narrower
+            raise UserError(f"{file} is no tokenizer ({error}); copy it again.") from error
+    # So older versions of transformers saved it, and many fine-tuned models have it.
+    if (directory / "vocab.json").exists() and (directory / "merges.txt").exists():
+        tokenizer: Tokenizer = load_part(WhisperTokenizer, directory).backend_tokenizer
+        return tokenizer
+    raise UserError(
+        f"{directory} has no tokenizer.json, and no vocab.json with merges.txt; save the tokenizer "
+        "beside the weights (WhisperTokenizer.save_pretrained)."
     )
 
 

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from s2txai.datasets.formats.common import subfolder, with_file_names
+from s2txai.datasets.files import is_file
+from s2txai.datasets.formats.common import recording, subfolder, with_file_names
 from s2txai.datasets.manifest import Utterance
 from s2txai.datasets.text import read_lines
 from s2txai.errors import UserError
@@ -32,10 +33,9 @@ def read_covost(entry: Mapping[str, Any], root: Path) -> list[Utterance]:
     for line, row in rows:
         where = f"{table}, line {line}"
         path = clips / row["path"]
-        if not path.is_file():
-            raise UserError(
-                f"{where}: no recording {path}; unpack the clips of Common Voice there."
-            )
+        if not is_file(path):
+            # The table names MP3, or no suffix; the clips may have been converted.
+            path = recording(clips, path.stem, where)
         translation = {target: row["translation"]} if row["translation"] else {}
         utterances.append(
             Utterance(path.stem, path, source, row["sentence"], translation, where=where)

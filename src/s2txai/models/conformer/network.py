@@ -201,6 +201,11 @@ class Conformer(nn.Module):
         -------
         tuple
             States [N, T', D] and bool [N, T'], True where a step covers speech.
+
+        Raises
+        ------
+        ValueError
+            If a length is below 1 or above T.
         """
         output = self.encode_fully(features, lengths)
         return output.states, step_mask(output.lengths, output.states.shape[1])
@@ -209,6 +214,8 @@ class Conformer(nn.Module):
         self, features: torch.Tensor, lengths: torch.Tensor, *, keep_attention: bool = False
     ) -> EncoderOutput:
         """Return the states and what comes with them; arguments as for :meth:`encode`."""
+        if int(lengths.min()) < 1 or int(lengths.max()) > features.shape[1]:
+            raise ValueError(f"lengths {lengths.tolist()} do not fit {features.shape[1]} frames")
         padded = bool((lengths != features.shape[1]).any())
         output: EncoderOutput = self.encoder(
             features, lengths if padded else None, keep_attention=keep_attention
@@ -263,10 +270,15 @@ class Conformer(nn.Module):
         Raises
         ------
         UserError
-            If the model has no such head.
+            If the model has no such head, or there is no token of the language.
         """
         if self.auxiliary_decoder is None:
             raise UserError("This model has no joint CTC head: decode without 'ctc_weight'.")
+        if tokens.shape[1] < 2:
+            raise UserError(
+                "The joint CTC head needs the token of the language: force it, or decode without "
+                "'ctc_weight'."
+            )
         language = self.decoder.embed_tokens(tokens[:, 1])  # (N, D)
         logits: torch.Tensor = self.auxiliary_decoder(states, language)
         return logits * valid[:, :, None]
