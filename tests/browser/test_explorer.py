@@ -15,7 +15,16 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from s2txai.report import page as report
 from s2txai.report.page import Facts, RunFiles, write_report
-from tests.synthetic_results import HOSTILE, IDS, KEY, H, L, write_run
+from tests.synthetic_results import (
+    HOSTILE,
+    IDS,
+    KEY,
+    H,
+    L,
+    add_gradient,
+    write_run,
+    write_timestamps,
+)  # fmt: skip
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [
@@ -41,6 +50,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("report")
     root = folder.joinpath("results", *KEY)
     audio = write_run(root)
+    add_gradient(root)
+    write_timestamps(root)
     facts = Facts(
         config={},
         versions={},
@@ -50,7 +61,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
         paper_reference=PAPER,
     )
     names = ("index.html", "sweep.csv", "layers.csv", "figures", "explorer")
-    run = RunFiles(*KEY, root, {"0000": list(IDS)}, audio)
+    run = RunFiles(*KEY, root, {"0000": list(IDS)}, audio, has_timestamps=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report, "N_UNFILTERED", 1)  # figures of more than ten take too long
         write_report([run], *(folder / name for name in names), facts)
@@ -115,7 +126,7 @@ def test_clicking_a_token_changes_both_pictures(opened: webdriver.Chrome) -> Non
 
 
 def test_every_map_layer_and_head_has_its_picture(opened: webdriver.Chrome) -> None:
-    maps = ("CA", "SMX avg2d", "SMX max2d", "SMH", "SMX, full resolution", "none")
+    maps = ("CA", "SMX avg2d", "SMX max2d", "SMH", "GRAD", "SMX, full resolution", "none")
     seen = set()
     for name in maps:
         choose(opened, "Overlay", name)
@@ -126,6 +137,15 @@ def test_every_map_layer_and_head_has_its_picture(opened: webdriver.Chrome) -> N
         choose(opened, "Head of CA", head)
         seen.add(pixels(opened, "map"))
     assert len(seen) == len(maps) + 4
+
+
+def test_legend_tells_how_each_map_agrees_with_attention(opened: webdriver.Chrome) -> None:
+    tokens(opened)[4].click()
+    legend = [one.text for one in opened.find_elements(By.CSS_SELECTOR, ".legend li")]
+    assert [text.split(" (")[0] for text in legend] == ["CA", "SMX avg2d", "SMH", "GRAD"]
+    # GRAD is what was planted, the others have noise.
+    rho = [float(re.findall(r"with CA (\S+)\)", text)[0]) for text in legend[1:]]
+    assert rho[2] > max(rho[:2]) > 0.5
 
 
 def cells(browser: webdriver.Chrome) -> dict[tuple[str, str], WebElement]:

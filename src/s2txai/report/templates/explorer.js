@@ -319,7 +319,8 @@
   function legendItem(entry, attention) {
     const [colour, dashes] = entry.style;
     const swatch = element("span", { className: "swatch" });
-    swatch.style.borderTop = `3px ${dashes.length ? "dashed" : "solid"} var(${colour})`;
+    const line = !dashes.length ? "solid" : dashes[0] > 3 ? "dashed" : "dotted";
+    swatch.style.borderTop = `3px ${line} var(${colour})`;
     const rho = entry.row.columns.length === attention.columns.length && entry.name !== "ca"
       ? correlation(entry.row.columns, attention.columns) : NaN;
     const text = Number.isNaN(rho) ? entry.label : `${entry.label} (ρ with CA ${rho.toFixed(2).replace("-", "−")})`;
