@@ -75,7 +75,8 @@ def insert(
 ) -> np.ndarray:
     """Return a copy of ``features`` where only the most salient cells keep their value.
 
-    Parameters are those of :func:`delete`.
+    Parameters and result [T, F] are those of :func:`delete`: the first floor(T F percent / 100)
+    cells keep their value, the others get the baseline.
     """
     return np.where(_most_salient(saliency, percent, seed), features, baseline).astype(
         features.dtype
@@ -103,7 +104,21 @@ def _most_salient(saliency: np.ndarray, percent: float, seed: int) -> np.ndarray
 
 
 def area_under_curve(percent: npt.ArrayLike, score: npt.ArrayLike) -> float:
-    """Return the raw trapezoid of a score over percentages; divide by 100 for the tables."""
+    """Return the raw trapezoid of a score over percentages; divide by 100 for the tables.
+
+    Parameters
+    ----------
+    percent
+        [P], of the cells, 0-100, rising.
+    score
+        [P], in any unit.
+
+    Returns
+    -------
+    float
+        In that unit times percent, as the code published with the paper has it: at most 10,000 for
+        a score of at most 100.
+    """
     return float(np.trapezoid(np.asarray(score, float), np.asarray(percent, float)))
 
 

@@ -20,5 +20,5 @@ ALGORITHM_VERSIONS = {
     "heads": 2,
     "comparisons": 1,
     "score": 2,
-    "report": 5,
+    "report": 6,
 }
