@@ -52,11 +52,13 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     audio = write_run(root)
     add_gradient(root)
     write_timestamps(root)
+    weights = {"name": "a-package-of-weights", "version": "0.1.0", "sha256": "ab" * 32}
+    model = dict.fromkeys(("family", "description", "licence"), "")
     facts = Facts(
         config={},
         versions={},
         git_commit="",
-        models={KEY[1]: dict.fromkeys(("family", "description", "licence"), "") | {"source": {}}},
+        models={KEY[1]: model | {"source": {"python_packages": [weights]}}},
         datasets={KEY[0]: {"description": "", "licence": ""}},
         paper_reference=PAPER,
     )
