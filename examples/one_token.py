@@ -23,7 +23,10 @@ utterance = arguments[1] if len(arguments) > 1 else "sns-0880"
 word = arguments[2] if len(arguments) > 2 else "young"
 
 # %% Artefacts: arrays by name, and what they are
-(shard,) = (path.parent.name for path in run.glob(f"decode/*/{utterance}.npz"))
+shards = [path.parent.name for path in run.glob(f"decode/*/{utterance}.npz")]
+if not shards:
+    sys.exit(f"{run} holds nothing of {utterance}: run `make reproduce`, or name another run.")
+shard = shards[0]
 decoded = load(run / "decode" / shard / f"{utterance}.npz", "decode")
 aggregated = load(run / "aggregate" / shard / f"{utterance}.npz", "aggregate")
 print(str(decoded["text"]))
@@ -31,6 +34,8 @@ print("ca_head has the axes", aggregated.meta["axes"]["ca_head"], aggregated["ca
 
 # %% One token: what it attends to (CA), and what it uses (SMX, SMH), at encoder steps
 pieces = [piece.strip() for piece in decoded["pieces"].tolist()]
+if word not in pieces:
+    sys.exit(f"'{word}' is no token of {utterance}; name one of {', '.join(pieces)}.")
 row = pieces.index(word)
 step = float(decoded["frame_shift"]) * int(decoded["subsampling"])  # s
 seconds = np.arange(aggregated["smh"].shape[1]) * step

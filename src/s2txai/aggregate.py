@@ -47,17 +47,17 @@ HALVES = (((0, 1), (2, 3)), ((0, 2), (1, 3)), ((0, 3), (1, 2)))
 
 
 def avg2d(cells: np.ndarray) -> np.ndarray:
-    """Mean over bins and frames."""
+    """Mean over bins and frames: cells [I, r, F] of one step to [I]."""
     return np.asarray(cells.mean(axis=(1, 2)))
 
 
 def max_freq_avg_time(cells: np.ndarray) -> np.ndarray:
-    """Maximum over bins, then mean over frames."""
+    """Maximum over bins, then mean over frames: cells [I, r, F] of one step to [I]."""
     return np.asarray(cells.max(axis=2).mean(axis=1))
 
 
 def max2d(cells: np.ndarray) -> np.ndarray:
-    """Maximum over bins and frames, the paper's best."""
+    """Maximum over bins and frames: cells [I, r, F] of one step to [I]; the paper's best."""
     return np.asarray(cells.max(axis=(1, 2)))
 
 

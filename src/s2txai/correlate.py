@@ -91,12 +91,12 @@ def _standardise(rows: np.ndarray, axis: int) -> np.ndarray:
 
 
 def ranks(rows: np.ndarray) -> np.ndarray:
-    """Return the ranks of the steps within each row, ties averaged."""
+    """Return the ranks, from 1, of the steps within each row [..., I, T'], ties averaged."""
     return np.asarray(rankdata(rows, axis=-1))
 
 
 def unit_length(rows: np.ndarray) -> np.ndarray:
-    """Divide each row by its Euclidean norm; a row of zeros stays."""
+    """Divide each row [..., I, T'] by its Euclidean norm; a row of zeros stays."""
     norm = np.linalg.norm(rows, axis=-1, keepdims=True)
     return np.asarray(np.divide(rows, norm, out=np.zeros_like(rows), where=norm > 0))
 
@@ -107,7 +107,7 @@ def n_top(n_steps: int) -> int:
 
 
 def top_steps(rows: np.ndarray) -> np.ndarray:
-    """Mark the k largest steps of each row; of equal ones the earlier.
+    """Mark the k largest steps of each row [..., I, T']; of equal ones the earlier.
 
     Marks are 1 / sqrt(k), so that the product of two rows is the share of steps in common.
     """
@@ -119,19 +119,19 @@ def top_steps(rows: np.ndarray) -> np.ndarray:
 
 
 def pearson(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the Pearson correlation of two flattened maps; NaN where one does not vary."""
+    """Return Pearson's correlation of two maps [I, T'], flattened; NaN where one does not vary."""
     a, b = a - a.mean(), b - b.mean()
     norm = np.sqrt((a * a).sum() * (b * b).sum())
     return float((a * b).sum() / norm) if norm > 0 else float("nan")
 
 
 def mean_product(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the mean over rows of their inner products."""
+    """Return the mean over the rows of two maps [I, T'] of their inner products."""
     return float((a * b).sum(axis=-1).mean())
 
 
 def mean_kendall(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the mean over rows of Kendall's tau-b."""
+    """Return the mean over the rows of two maps [I, T'] of Kendall's tau-b."""
     # The exact p-value, which is not used, would take longer than tau.
     found = [
         kendalltau(x, y, variant="b", method="asymptotic").statistic

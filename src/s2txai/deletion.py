@@ -86,7 +86,8 @@ def insert(
 ) -> Cells:
     """Return a copy of ``features`` where only the most salient cells keep their value.
 
-    Parameters, value and errors are those of :func:`delete`.
+    Parameters, value and errors are those of :func:`delete`: the first floor(T F percent / 100)
+    cells keep their value, the others get the baseline.
     """
     return _replaced(features, ~_most_salient(features, saliency, percent, seed), baseline)
 
@@ -134,7 +135,21 @@ def _replaced(features: Cells, cells: np.ndarray, baseline: npt.ArrayLike | torc
 
 
 def area_under_curve(percent: npt.ArrayLike, score: npt.ArrayLike) -> float:
-    """Return the raw trapezoid of a score over percentages; divide by 100 for the tables."""
+    """Return the raw trapezoid of a score over percentages; divide by 100 for the tables.
+
+    Parameters
+    ----------
+    percent
+        [P], of the cells, 0-100, rising.
+    score
+        [P], in any unit.
+
+    Returns
+    -------
+    float
+        In that unit times percent, as the code published with the paper has it: at most 10,000 for
+        a score of at most 100.
+    """
     return float(np.trapezoid(np.asarray(score, float), np.asarray(percent, float)))
 
 

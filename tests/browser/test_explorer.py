@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,16 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from s2txai.report import page as report
 from s2txai.report.page import Facts, RunFiles, write_report
-from tests.synthetic_results import HOSTILE, IDS, KEY, write_run
+from tests.synthetic_results import (
+    HOSTILE,
+    IDS,
+    KEY,
+    H,
+    L,
+    add_gradient,
+    write_run,
+    write_timestamps,
+)  # fmt: skip
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [
@@ -41,16 +50,20 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("report")
     root = folder.joinpath("results", *KEY)
     audio = write_run(root)
+    add_gradient(root)
+    write_timestamps(root)
+    weights = {"name": "a-package-of-weights", "version": "0.1.0", "sha256": "ab" * 32}
+    model = dict.fromkeys(("family", "description", "licence"), "")
     facts = Facts(
         config={},
         versions={},
         git_commit="",
-        models={KEY[1]: dict.fromkeys(("family", "description", "licence"), "") | {"source": {}}},
+        models={KEY[1]: model | {"source": {"python_packages": [weights]}}},
         datasets={KEY[0]: {"description": "", "licence": ""}},
         paper_reference=PAPER,
     )
     names = ("index.html", "sweep.csv", "layers.csv", "figures", "explorer")
-    run = RunFiles(*KEY, root, {"0000": list(IDS)}, audio)
+    run = RunFiles(*KEY, root, {"0000": list(IDS)}, audio, has_timestamps=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report, "N_UNFILTERED", 1)  # figures of more than ten take too long
         write_report([run], *(folder / name for name in names), facts)
@@ -115,7 +128,7 @@ def test_clicking_a_token_changes_both_pictures(opened: webdriver.Chrome) -> Non
 
 
 def test_every_map_layer_and_head_has_its_picture(opened: webdriver.Chrome) -> None:
-    maps = ("CA", "SMX avg2d", "SMX max2d", "SMH", "SMX, full resolution", "none")
+    maps = ("CA", "SMX avg2d", "SMX max2d", "SMH", "GRAD", "SMX, full resolution", "none")
     seen = set()
     for name in maps:
         choose(opened, "Overlay", name)
@@ -126,6 +139,54 @@ def test_every_map_layer_and_head_has_its_picture(opened: webdriver.Chrome) -> N
         choose(opened, "Head of CA", head)
         seen.add(pixels(opened, "map"))
     assert len(seen) == len(maps) + 4
+
+
+def test_legend_tells_how_each_map_agrees_with_attention(opened: webdriver.Chrome) -> None:
+    tokens(opened)[4].click()
+    legend = [one.text for one in opened.find_elements(By.CSS_SELECTOR, ".legend li")]
+    assert [text.split(" (")[0] for text in legend] == ["CA", "SMX avg2d", "SMH", "GRAD"]
+    # GRAD is what was planted, the others have noise.
+    rho = [float(re.findall(r"with CA (\S+)\)", text)[0]) for text in legend[1:]]
+    assert rho[2] > max(rho[:2]) > 0.5
+
+
+def cells(browser: webdriver.Chrome) -> dict[tuple[str, str], WebElement]:
+    """Return the map of layers by heads."""
+    found = browser.find_elements(By.CSS_SELECTOR, ".heads td[data-head]")
+    return {(one.get_attribute("data-layer"), one.get_attribute("data-head")): one for one in found}
+
+
+def test_heads_of_a_token_are_compared_and_chosen(opened: webdriver.Chrome) -> None:
+    tokens(opened)[4].click()
+    found = cells(opened)
+    layers, heads = [*map(str, range(L)), "mean"], [*map(str, range(H)), "mean"]
+    assert list(found) == [(layer, head) for layer in layers for head in heads]
+    agreement = {place: float(cell.text.replace("−", "-")) for place, cell in found.items()}
+    # Attention of the first layer is noise; that of the last follows the saliency.
+    assert all(abs(agreement["0", head]) < 0.35 for head in heads)
+    assert all(agreement[str(L - 1), head] > 0.7 for head in heads)
+    found["3", "4"].click()
+    chosen = [place for place, cell in cells(opened).items() if "chosen" in classes(cell)]
+    assert chosen == [("3", "4")]
+    assert "(CA, layer 3, head 4)" in status(opened)
+    clicked = pixels(opened, "map")
+    choose(opened, "Layer of CA", "0")
+    assert pixels(opened, "map") != clicked
+    choose(opened, "Layer of CA", "3")
+    assert pixels(opened, "map") == clicked
+
+
+def classes(element: WebElement) -> list[str]:
+    return str(element.get_attribute("class")).split()
+
+
+def test_heads_are_compared_with_the_chosen_saliency(opened: webdriver.Chrome) -> None:
+    caption = ".heads caption"
+    assert " with SMH for " in opened.find_element(By.CSS_SELECTOR, caption).text
+    before = {place: cell.text for place, cell in cells(opened).items()}
+    choose(opened, "Overlay", "SMX max2d")
+    assert " with SMX max2d for " in opened.find_element(By.CSS_SELECTOR, caption).text
+    assert {place: cell.text for place, cell in cells(opened).items()} != before
 
 
 def test_the_region_of_a_token_lies_where_it_was_planted(opened: webdriver.Chrome) -> None:
@@ -203,6 +264,12 @@ def test_lost_data_are_a_sentence(browser: webdriver.Chrome, page: str) -> None:
     WebDriverWait(browser, 20).until(lambda it: "lost.js cannot be read" in panel.text)
 
 
+TEXTS = (
+    ".token", ".token[aria-selected=true]", ".status", ".controls span", ".play",
+    ".heads th", ".heads td.chosen",
+)  # fmt: skip
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_texts_have_contrast(opened: webdriver.Chrome, scheme: str) -> None:
     light = pixels(opened, "map")
@@ -211,7 +278,7 @@ def test_texts_have_contrast(opened: webdriver.Chrome, scheme: str) -> None:
     try:
         if scheme == "dark":
             WebDriverWait(opened, 5).until(lambda it: pixels(it, "map") != light)
-        for name in (".token", ".token[aria-selected=true]", ".status", ".controls span", ".play"):
+        for name in TEXTS:
             assert contrast(opened, name) >= 4.5, name
     finally:
         opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
@@ -224,7 +291,13 @@ def contrast(browser: webdriver.Chrome, selector: str) -> float:
         let it = document.querySelector(arguments[0]);
         const ink = getComputedStyle(it).color;
         while (getComputedStyle(it).backgroundColor === "rgba(0, 0, 0, 0)") it = it.parentElement;
-        return [ink, getComputedStyle(it).backgroundColor];
+        const canvas = document.createElement("canvas");
+        const context = canvas.getContext("2d", { willReadFrequently: true });
+        return [ink, getComputedStyle(it).backgroundColor].map((colour) => {
+          context.fillStyle = colour;  // mixed colours are told as shares of red, green and blue
+          context.fillRect(0, 0, 1, 1);
+          return [...context.getImageData(0, 0, 1, 1).data].slice(0, 3);
+        });
         """,
         selector,
     )
@@ -232,12 +305,66 @@ def contrast(browser: webdriver.Chrome, selector: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-def luminance(colour: str) -> float:
-    shares = [int(value) / 255 for value in re.findall(r"\d+", colour)[:3]]
+def luminance(colour: Sequence[int]) -> float:
+    shares = [value / 255 for value in colour]
     linear = [
         share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares
     ]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_the_focus_can_be_seen(opened: webdriver.Chrome) -> None:
+    tokens(opened)[0].click()
+    opened.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
+    outline = "getComputedStyle(document.activeElement).outlineStyle"
+    for key, name in (
+        (Keys.TAB, "select"),
+        (Keys.TAB, "select"),
+        (Keys.TAB, "select"),
+        (Keys.TAB, "button"),
+    ):
+        assert opened.execute_script(f"return {outline}") == "solid"
+        opened.switch_to.active_element.send_keys(key)
+        assert opened.switch_to.active_element.tag_name == name
+
+
+def test_the_policy_lets_nothing_out(browser: webdriver.Chrome, page: str) -> None:
+    """No address is asked for anything, and no script runs that the page did not bring."""
+    browser.get(page)
+    blocked = browser.execute_async_script(
+        """
+        const done = arguments[0], found = [];
+        document.addEventListener("securitypolicyviolation",
+          (event) => found.push(event.effectiveDirective));
+        document.body.insertAdjacentHTML("beforeend",
+          "<img src=https://example.invalid/a.png onerror=window.ran=1>");
+        fetch("https://example.invalid/").catch(() => {});
+        setTimeout(() => done([found.sort(), window.ran === undefined]), 500);
+        """
+    )
+    assert blocked == [["connect-src", "img-src", "script-src-attr"], True]
+    browser.get_log("browser")  # what was blocked is told there
+
+
+def test_tables_and_figures_fit_a_narrow_window(opened: webdriver.Chrome) -> None:
+    """What is wider scrolls by itself; the page does not."""
+    size = {"width": 400, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        assert opened.execute_script("return document.documentElement.scrollWidth") <= 400
+        scrolled = opened.execute_script(
+            """
+            const wide = (box) => box.querySelector(".data")
+              && box.scrollWidth > box.clientWidth + 50;
+            const box = [...document.querySelectorAll(".scroll")].find(wide);
+            box.scrollLeft = 50;
+            const name = box.querySelector("tbody th:not(.title)");
+            return name.getBoundingClientRect().left - box.getBoundingClientRect().left;
+            """
+        )
+        assert scrolled == 0  # names of rows stay
+    finally:
+        opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_narrow_window_does_not_overflow(opened: webdriver.Chrome) -> None:

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import soundfile
 
-from s2txai.artifacts import load, save
 from s2txai.report.explorer import (
     REGISTER,
     coarse,
@@ -25,7 +24,19 @@ from s2txai.report.explorer import (
 )
 from s2txai.report.runs import RunFiles, read_run
 from s2txai.saliency.statistics import Statistics, heatmap
-from tests.synthetic_results import HOSTILE, IDS, KEY, N_ROWS, STEPS, F, H, L, T, write_run
+from tests.synthetic_results import (
+    HOSTILE,
+    IDS,
+    KEY,
+    N_ROWS,
+    STEPS,
+    F,
+    H,
+    L,
+    T,
+    add_gradient,
+    write_run,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -112,12 +123,7 @@ def test_input_tokens_and_axis(files: RunFiles, record: dict) -> None:
 def test_gradient_is_there_where_it_was_computed(files: RunFiles, tmp_path: Path) -> None:
     root = tmp_path / "run"
     shutil.copytree(files.tables, root)
-    path = root / "aggregate" / "0000" / f"{IDS[0]}.npz"
-    found = load(path)
-    arrays = found.arrays | {"grad": found["smh"] + 1, "grad_halves": found["smh_halves"]}
-    axes = found.meta["axes"] | {"grad": ["token", "step"]}
-    axes["grad_halves"] = axes["smh_halves"]
-    save(path, arrays, found.meta | {"axes": axes})
+    add_gradient(root)
     maps = utterance_record(replace(files, tables=root), IDS[0], "")["maps"]
     assert [(one["name"], one["label"]) for one in maps][3:] == [
         ("grad", "GRAD"), ("smx_full", "SMX, full resolution"),

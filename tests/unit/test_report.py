@@ -42,6 +42,7 @@ from tests.synthetic_results import (
     POOLINGS,
     write_failures,
     write_run,
+    write_timestamps,
 )
 
 PAPER = Path(__file__).parents[2] / "config" / "paper_reference.csv"
@@ -230,37 +231,35 @@ def test_word_timestamps(files: RunFiles, page: Page, tmp_path: Path) -> None:
     assert "Word timestamps" not in page.text
     root = tmp_path / "run"
     shutil.copytree(files.tables, root)
-    rows = [
-        ("hand", "ca_mean", None, None, 0.0751, -0.0734, 0.825, 12),
-        ("hand", "ca_layer", 3, None, 0.05, 0.02, 0.9, 12),
-        ("hand", "ca_head", 3, 5, 0.01, 0.01, 1.0, 12),
-        ("machine", "smh", None, None, np.nan, np.nan, np.nan, 0),
-        ("machine", "ca_best_head", None, None, 0.1, 0.0, 0.7, 9),
-    ]
-    columns = (
-        "evidence", "map", "layer", "head", "start_mae", "start_bias", "start_within_100",
-        "n_matched",
-    )  # fmt: skip
-    table = pd.DataFrame(rows, columns=columns).assign(
-        n_words=14, n_utterances=3, signature="median:7"
-    )
-    (root / "timestamps").mkdir()
-    table.to_csv(root / "timestamps" / "summary.csv", index=False)
+    write_timestamps(root)
     timed = replace(files, tables=root, has_timestamps=True)
     write(tmp_path, timed)
     shown = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
     assert "Word timestamps" in shown.text
+    alt = next(
+        one["alt"] for tag, one in shown.tags if tag == "img" and "word starts" in one["alt"]
+    )
+    assert "by hand: least 5 ms at layer 0, head 0" in alt
+    assert "machine (forced alignment): least" not in alt  # no word, no head
+    assert (tmp_path / "figures" / timed.key / "timestamps.pdf").is_file()
     found = timestamps_table(read_run(timed))
     assert found is not None
     assert [title.split()[2] for title in found.titles] == ["hand", "a"]
     by_hand, by_machine = ([[cell.text for cell in row] for row in group] for group in found.groups)
-    assert by_hand[0] == ["CA, mean of all heads", "75", "−73", "82", "12 of 14", "3"]
-    assert by_hand[1][:3] == ["CA, layer 3 (last)", "50", "+20"]
+    assert by_hand[0] == [
+        "CA, mean of all heads",
+        *("5", "−5", "10", "30", "50", "70"),
+        *("10", "+5", "15", "35", "55", "75"),
+        *("12 of 14", "3"),
+    ]
+    assert by_hand[4][:3] == ["CA, layer 3 (last)", "185", "−185"]
     # Single heads are many; the best is chosen on other utterances, here on none.
-    assert by_hand[2][1:] == ["–"] * 5
-    assert by_machine[0][:5] == ["SMH", "–", "–", "–", "0 of 14"]
-    assert by_machine[1][1] == "100"
+    assert len(by_hand) == 1 + 4 + 1 + 1
+    assert by_hand[6][1:] == ["–"] * 14
+    assert by_machine[5] == ["SMH", *["–"] * 12, "0 of 14", "3"]
+    assert by_machine[6][1] == "5"
     assert len(found.notes) == 2
+    assert sum(n for _, n in found.over) == len(found.header) == 15
 
 
 def test_what_was_run_is_stated(page: Page) -> None:

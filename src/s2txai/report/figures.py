@@ -1,7 +1,7 @@
 """Figures of the report, each as PNG and PDF with bytes that depend on the data alone."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,9 @@ LAYER_COLOUR, LAYER_MARKERS, LAYER_LINE = "#56B4E9", "o^vDp<>Ph*", ":"
 MAP_COLOURS = "viridis"
 SPECTROGRAM_COLOURS = "Greys"
 CORRELATION_COLOURS = "RdBu_r"
+ERROR_COLOURS = "Blues_r"  # dark: small
+
+LARGEST_ERROR = 400.0  # ms in colour; beyond it no head times words
 
 # Standard deviations of a row shown in colour; what lies beyond takes the end's colour.
 ROW_RANGE = (-1.0, 4.0)
@@ -118,25 +121,67 @@ def head_correlations(
     mean
         rho of the mean over all heads by saliency map.
     """
-    L, H = next(iter(heads.values())).shape
-    n_columns = min(2, len(heads))
-    n_rows = -(-len(heads) // n_columns)
     finite = np.concatenate([np.ravel(values) for values in [*heads.values(), *layers.values()]])
     largest = max(0.1, float(np.nanmax(np.abs(finite), initial=0.0)))
+    titles = {
+        name: f"{map_name(name)}   (mean over all heads: {_plain(mean[name])})" for name in heads
+    }
+    return _head_panels(
+        {titles[name]: (heads[name], layers[name]) for name in heads},
+        "correlation ρ (no unit)",
+        _plain,
+        cmap=CORRELATION_COLOURS,
+        vmin=-largest,
+        vmax=largest,
+    )
+
+
+def head_errors(heads: Mapping[str, np.ndarray], layers: Mapping[str, np.ndarray]) -> Figure:
+    """Draw how far the words that every head and every layer's mean times start from the truth.
+
+    Parameters
+    ----------
+    heads
+        Mean absolute error in ms by title of the panel, [L, H]; NaN where undefined.
+    layers
+        That of the mean over a layer's heads, [L].
+    """
+    return _head_panels(
+        {title: (heads[title], layers[title]) for title in heads},
+        "mean absolute error (ms)",
+        lambda value: "–" if np.isnan(value) else f"{value:.0f}",
+        cmap=ERROR_COLOURS,
+        vmin=0,
+        vmax=LARGEST_ERROR,
+        extend="max",
+    )
+
+
+def _head_panels(
+    panels_by_title: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    unit: str,
+    text: Callable[[float], str],
+    *,
+    cmap: str,
+    vmin: float,
+    vmax: float,
+    extend: str = "neither",
+) -> Figure:
+    """Draw a panel a title: heads [L, H] and, apart, the means of the layers [L]."""
+    L, H = next(iter(panels_by_title.values()))[0].shape
+    n_columns = min(2, len(panels_by_title))
+    n_rows = -(-len(panels_by_title) // n_columns)
     with matplotlib.rc_context(STYLE):
         figure = new_figure(n_rows * (0.75 + 0.3 * L) + 0.3)
         panels = figure.subplots(n_rows, n_columns, squeeze=False, sharex=True, sharey=True)
-        used = panels.ravel()[: len(heads)]
-        for panel in panels.ravel()[len(heads) :]:
+        used = panels.ravel()[: len(panels_by_title)]
+        for panel in panels.ravel()[len(panels_by_title) :]:
             panel.remove()
-        for panel, (name, values) in zip(used, heads.items(), strict=True):
+        for panel, (title, (heads, layers)) in zip(used, panels_by_title.items(), strict=True):
             # The layer means stand apart, behind an empty column.
-            gap = np.full((L, 1), np.nan)
-            grid = np.concatenate([values, gap, layers[name][:, None]], axis=1)
-            image = panel.imshow(
-                grid, cmap=CORRELATION_COLOURS, vmin=-largest, vmax=largest, aspect="auto"
-            )
-            panel.set_title(f"{map_name(name)}   (mean over all heads: {_plain(mean[name])})")
+            grid = np.concatenate([heads, np.full((L, 1), np.nan), layers[:, None]], axis=1)
+            image = panel.imshow(grid, cmap=cmap, vmin=vmin, vmax=vmax, aspect="auto")
+            panel.set_title(title)
             panel.set_yticks(range(L), [str(layer) for layer in range(L)])
             every = -(-H // MANY_HEADS)
             ticks = [*range(0, H, every), H + 1]
@@ -144,23 +189,27 @@ def head_correlations(
             panel.tick_params(length=0, labelbottom=True, labelleft=True)
             panel.spines[:].set_visible(False)
             if H <= MANY_HEADS:
-                _write_cells(panel, grid, largest, empty_column=H)
+                _write_cells(panel, image, grid, text, empty_column=H)
         for panel in panels[:, 0]:
             panel.set_ylabel("decoder layer")
         for panel in panels[-1]:
             panel.set_xlabel("head")
-        bar = figure.colorbar(image, ax=list(used), shrink=0.8, aspect=30)
-        bar.set_label("correlation ρ (no unit)")
+        bar = figure.colorbar(image, ax=list(used), shrink=0.8, aspect=30, extend=extend)
+        bar.set_label(unit)
         bar.outline.set_visible(False)
     return figure
 
 
-def _write_cells(panel: Axes, grid: np.ndarray, largest: float, empty_column: int) -> None:
+def _write_cells(
+    panel: Axes, image: AxesImage, grid: np.ndarray, text: Callable[[float], str], empty_column: int
+) -> None:
     for (layer, column), value in np.ndenumerate(grid):
         if column == empty_column:
             continue
-        colour = "white" if abs(value) > 0.6 * largest else "black"
-        panel.text(column, layer, _plain(value), ha="center", va="center", fontsize=7, color=colour)
+        red, green, blue, alpha = image.cmap(image.norm(value))
+        dark = alpha > 0 and 0.30 * red + 0.59 * green + 0.11 * blue < 0.5
+        colour = "white" if dark else "black"
+        panel.text(column, layer, text(value), ha="center", va="center", fontsize=7, color=colour)
 
 
 def curve_style(name: str) -> tuple[str, str, str]:

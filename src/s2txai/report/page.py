@@ -322,6 +322,7 @@ def _section(run: Run, figures: Path, paper: tables.PaperFigures, n_figured: int
         "best_heads": tables.best_heads_table(run),
         "deletion": tables.deletion_table(run, paper),
         "timestamps": tables.timestamps_table(run),
+        "timestamps_figure": _timestamps_figure(run, figures),
         "sizes": tables.sizes_table(run),
         "failures": tables.failures_table(run),
         "parameters": tables.parameters_table(run),
@@ -475,6 +476,33 @@ def _heads_figure(run: Run, figures: Path) -> Picture:
         "Correlation ρ of every single head with each saliency map; rows are decoder layers, the "
         "column set apart is the mean over the layer's heads. Red: the head looks where the model "
         "is sensitive; white: no relation; blue: it looks elsewhere. –: not defined.",
+    )
+
+
+def _timestamps_figure(run: Run, figures: Path) -> Picture | None:
+    """Return the error of every head by evidence; None where no words were timed."""
+    if "timestamps" not in run.tables:
+        return None
+    L, H = run.padding.shape
+    heads, layers, best = {}, {}, []
+    for evidence, rows in run.tables["timestamps"].groupby("evidence", sort=False):
+        rows = rows.sort_values(["layer", "head"])
+        errors = {name: 1000 * part["start_mae"].to_numpy() for name, part in rows.groupby("map")}
+        title = tables.EVIDENCE[str(evidence)]
+        heads[title], layers[title] = errors["ca_head"].reshape(L, H), errors["ca_layer"]
+        if not np.isnan(heads[title]).all():
+            layer, head = np.unravel_index(int(np.nanargmin(heads[title])), (L, H))
+            least = tables.number_text(float(heads[title][layer, head]), ".0f")
+            best.append(f"{title}: least {least} ms at layer {layer}, head {head}")
+    return _picture(
+        draw.head_errors(heads, layers),
+        figures,
+        f"{run.files.key}/timestamps",
+        f"Error of word starts by {L} layers and {H} heads. {'; '.join(best)}.",
+        "Mean absolute error of word starts by every single head; rows are decoder layers, the "
+        "column set apart is the mean over the layer's heads. Dark: the head tells when words "
+        "begin. The smallest of so many errors is partly luck: what a head chosen on other "
+        "utterances reaches is the last row of each part of the table below.",
     )
 
 

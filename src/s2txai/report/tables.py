@@ -13,6 +13,7 @@ from s2txai.errors import UserError
 from s2txai.report.names import attention_name, map_name, score_name
 from s2txai.report.runs import SALIENCY_STEPS, Run, headline
 from s2txai.saliency.gradient_statistics import GRADIENTS
+from s2txai.timestamps import TOLERANCES
 
 NOT_LINEAR = "no correction for this map: noise does not average out under a maximum"
 NO_NOISE = "by definition: the map is made without random masks"
@@ -21,7 +22,7 @@ NO_WORD = "no word of the hypotheses is one of the alignments"
 UNDEFINED = "no row of the maps varies, so there is nothing to correlate"
 ONE_UTTERANCE = "needs two utterances"
 
-_EVIDENCE = {
+EVIDENCE = {
     "hand": "Boundaries by hand",
     "reference": "Boundaries of a reference, possibly a corrected machine's",
     "machine": "Boundaries by a machine (forced alignment)",
@@ -463,21 +464,32 @@ def deletion_table(run: Run, paper: PaperFigures) -> Table:
 
 
 def timestamps_table(run: Run) -> Table | None:
-    """Return the errors of word starts by evidence and map; None where no words were timed."""
+    """Return the errors of word boundaries by evidence and map; None where no words were timed."""
     if "timestamps" not in run.tables:
         return None
     found = run.tables["timestamps"]
     found = found[found["map"] != "ca_head"]
+    within = [f"{n} ms" for n in TOLERANCES]
+    columns = ["error", "bias", *within]
     table = Table(
-        caption="Word starts read off each map by dynamic time warping, against the boundaries of "
-        "the manifest's alignments: mean absolute error, mean error (negative: early) and share of "
-        "words within 100 ms, over the words that the model got right.",
-        header=["map", "error (ms)", "bias (ms)", "within 100 ms (%)", "words", "utterances"],
+        caption="Boundaries of words read off each map by dynamic time warping, against those of "
+        "the manifest's alignments, over the words that the model got right: mean absolute error "
+        "and mean error (bias; negative: early) in ms, and share of words that are off by no more "
+        "than so many ms.",
+        header=["map", *columns, *columns, "words", "utterances"],
+        over=[
+            ("", 1),
+            ("starts (ms)", 2),
+            ("starts within (% of words)", len(within)),
+            ("ends (ms)", 2),
+            ("ends within (% of words)", len(within)),
+            ("", 2),
+        ],
         source="timestamps/summary.csv",
         signature=merged_signatures(found["signature"]),
     )
     for evidence, rows in found.groupby("evidence", sort=False):
-        table.titles.append(_EVIDENCE[str(evidence)])
+        table.titles.append(EVIDENCE[str(evidence)])
         group = [_timestamps_row(table, row, run) for row in rows.to_dict("records")]
         if "ca_best_head" not in set(rows["map"]):
             why = table.letter("too few utterances: the head is chosen on the others")
@@ -491,14 +503,15 @@ def _timestamps_row(table: Table, row: dict[str, Any], run: Run) -> list[Cell]:
     name = map_name(row["map"])
     if row["map"] == "ca_layer":
         name = f"CA, {attention_name('ca_layer', _layer(row['layer']), run.n_layers)}"
-    return [
-        words(name),
-        table.number(1000 * row["start_mae"], ".0f", NO_WORD),
-        table.number(1000 * row["start_bias"], "+.0f", NO_WORD),
-        table.number(100 * row["start_within_100"], ".0f", NO_WORD),
-        Cell(f"{row['n_matched']} of {row['n_words']}"),
-        Cell(str(row["n_utterances"])),
-    ]
+    errors = []
+    for side in ("start", "end"):
+        errors += [
+            table.number(1000 * row[f"{side}_mae"], ".0f", NO_WORD),
+            table.number(1000 * row[f"{side}_bias"], "+.0f", NO_WORD),
+            *(table.number(100 * row[f"{side}_within_{n}"], ".0f", NO_WORD) for n in TOLERANCES),
+        ]
+    counts = [Cell(f"{row['n_matched']} of {row['n_words']}"), Cell(str(row["n_utterances"]))]
+    return [words(name), *errors, *counts]
 
 
 def score_table(run: Run) -> Table:

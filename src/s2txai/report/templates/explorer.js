@@ -291,7 +291,7 @@
     return {
       ...controlsOf(view), audio, status, tokens: tokenList(view), above: picture("map"), below: picture("lines"),
       region: element("div", { className: "region" }), head_: element("div", { className: "playhead" }),
-      legend: element("ul", { className: "legend" }),
+      legend: element("ul", { className: "legend" }), heads: element("table", { className: "heads" }),
     };
   }
 
@@ -302,6 +302,9 @@
 
   function layOut(panel, view, parts) {
     const cut = view.offset > 0 ? `, from ${seconds(view.offset)} s of its recording on` : "";
+    const heads = element("div", { className: "scroll", tabIndex: 0 }, parts.heads);
+    heads.setAttribute("role", "group");
+    heads.setAttribute("aria-label", "Table: layers by heads");
     const drawn = element("div", { className: "drawn" }, parts.above, parts.below, parts.region, parts.head_);
     panel.replaceChildren(
       element("h4", { textContent: view.id, tabIndex: -1 }),
@@ -310,13 +313,14 @@
       parts.tokens,
       element("div", { className: "controls" }, labelled("Overlay", parts.map), labelled("Layer of CA", parts.layer),
         labelled("Head of CA", parts.head), parts.play),
-      drawn, parts.status, parts.legend);
+      drawn, parts.status, parts.legend, heads);
   }
 
   function legendItem(entry, attention) {
     const [colour, dashes] = entry.style;
     const swatch = element("span", { className: "swatch" });
-    swatch.style.borderTop = `3px ${dashes.length ? "dashed" : "solid"} var(${colour})`;
+    const line = !dashes.length ? "solid" : dashes[0] > 3 ? "dashed" : "dotted";
+    swatch.style.borderTop = `3px ${line} var(${colour})`;
     const rho = entry.row.columns.length === attention.columns.length && entry.name !== "ca"
       ? correlation(entry.row.columns, attention.columns) : NaN;
     const text = Number.isNaN(rho) ? entry.label : `${entry.label} (ρ with CA ${rho.toFixed(2).replace("-", "−")})`;
@@ -332,6 +336,39 @@
       return entry.name === chosen ? LINES.other : null;
     };
     return rows.map((entry) => ({ ...entry, style: styleOf(entry) })).filter((entry) => entry.style);
+  }
+
+  // The saliency that heads are compared with: the one chosen, else that of the encoder's output.
+  function comparedWith(rows, chosen) {
+    const steps = rows[0].row.columns.length;
+    const usable = rows.slice(1).filter((entry) => entry.row.columns.length === steps);
+    return [chosen, "smh"].map((name) => usable.find((entry) => entry.name === name)).find(Boolean) || usable[0];
+  }
+
+  function headCell(view, state, entry, layer, head) {
+    const rho = correlation(attentionOf(view.attention, layer, head, state.token), entry.row.columns);
+    const cell = element("td", { textContent: Number.isNaN(rho) ? "–" : rho.toFixed(2).replace("-", "−") });
+    // At most half of the hue, so that the number on it can be read.
+    const hue = rho < 0 ? "--line-smx" : "--line-ca";
+    cell.style.background = `color-mix(in srgb, var(${hue}) ${Math.round(50 * Math.abs(rho || 0))}%, var(--page))`;
+    cell.classList.toggle("chosen", layer === state.layer && head === state.head);
+    Object.assign(cell.dataset, { layer, head });
+    return cell;
+  }
+
+  // Layers by heads for one token: which head looks where the model is sensitive?
+  function headTable(view, state, entry) {
+    const [L, H] = view.attention.shape;
+    const heads = [...Array(H).keys(), "mean"].map(String);
+    const title = (scope, text) => element("th", { scope, textContent: text });
+    const line = (layer, text) => element("tr", {}, title("row", text), ...heads.map((head) => headCell(view, state, entry, layer, head)));
+    const caption = `ρ of each head with ${entry.label} for “${view.tokens[state.token].label}”: rows are decoder layers, columns heads; a click chooses`;
+    const layers = [...Array(L).keys()].map((layer) => line(String(layer), String(layer)));
+    return [
+      element("caption", { textContent: caption }),
+      element("thead", {}, element("tr", {}, element("td"), ...heads.map((head) => title("col", head)))),
+      element("tbody", {}, ...layers, line("mean", "all")),
+    ];
   }
 
   function nameOfChoice(state, label) {
@@ -352,6 +389,7 @@
       drawMap(parts.above, view, chosen && chosen.row);
       drawLines(parts.below, view, lines);
       parts.legend.replaceChildren(...lines.map((line) => legendItem(line, rows[0].row)));
+      parts.heads.replaceChildren(...headTable(view, state, comparedWith(rows, state.map)));
       state.region = regionOf((chosen || rows[0]).row);
       describe(chosen);
       movePlayhead();
@@ -421,6 +459,12 @@
     for (const name of ["map", "layer", "head"]) {
       parts[name].addEventListener("change", () => { state[name] = parts[name].value; draw(); });
     }
+    parts.heads.addEventListener("click", (event) => {
+      const cell = event.target.closest("td[data-head]");
+      if (!cell) return;
+      for (const name of ["layer", "head"]) state[name] = parts[name].value = cell.dataset[name];
+      draw();
+    });
     parts.play.addEventListener("click", playRegion);
     parts.audio.addEventListener("play", follow);
     parts.audio.addEventListener("seeked", movePlayhead);
