@@ -1,10 +1,9 @@
 import shutil
-from pathlib import Path
 
 import pytest
 
 from tests.slurm.cluster import Study, run, said
-from tests.slurm.local_slurm import LocalSlurm, why_not
+from tests.slurm.local_slurm import LocalSlurm, running_program, why_not
 from tests.weights import model_directory
 from tests.workflow.project import Project
 
@@ -22,7 +21,7 @@ def slurm():
         pids = started.daemons()
         assert len(pids) == 4
         yield started
-    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+    assert not [pid for pid in pids if running_program(pid)]
     assert not started.root.exists()
 
 

@@ -141,12 +141,12 @@ class LocalSlurm:
         shutil.rmtree(self.root, ignore_errors=True)
 
     def daemons(self) -> list[int]:
-        """Return the running daemons' numbers, in the order in which they are to be stopped."""
+        """Return the running daemons' numbers, in the order in which they are stopped."""
         # The controller last but one, munged last: each is asked by those before it.
         order = ("slurmd.*.pid", "slurmctld.pid", "munged.pid")
         paths = [path for name in order for path in sorted((self.root / "run").glob(name))]
         # The number that a killed run left may be another process's by now.
-        return [pid for path in paths if _program(pid := int(path.read_text())) in DAEMONS]
+        return [pid for path in paths if running_program(pid := int(path.read_text())) in DAEMONS]
 
     def logs(self) -> str:
         """Return the ends of the daemons' logs, for the message of a failed test."""
@@ -205,7 +205,7 @@ class LocalSlurm:
 
     def _cancel_all(self) -> None:
         controller = self.root / "run" / "slurmctld.pid"
-        if not controller.exists() or _program(int(controller.read_text())) != "slurmctld":
+        if not controller.exists() or running_program(int(controller.read_text())) != "slurmctld":
             return
         self._ask("scancel", "--user=root")
         deadline = time.monotonic() + 60
@@ -270,9 +270,11 @@ def _text(path: Path) -> str:
         return ""
 
 
-def _program(pid: int) -> str:
-    """Return the name of a process, empty where there is none."""
-    return _text(Path(f"/proc/{pid}/comm")).strip()
+def running_program(pid: int) -> str:
+    """Return the name of a process; empty where there is none, or one that has ended."""
+    # "1834 (slurmd) S ...", or Z for what nobody has waited for yet.
+    before, _, after = _text(Path(f"/proc/{pid}/stat")).rpartition(")")
+    return "" if after.startswith(" Z") else before.partition("(")[2]
 
 
 def _free_ports(n: int) -> list[int]:
@@ -287,7 +289,8 @@ def _end(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
         for _ in range(100):
-            os.kill(pid, 0)
+            if not running_program(pid):
+                return
             time.sleep(0.1)
         os.kill(pid, signal.SIGKILL)
 

@@ -72,7 +72,7 @@ def test_daemons_of_a_killed_run_are_stopped_and_no_others(machine, tmp_path):
         (root / "run" / "slurmd.node2.pid").write_text(f"{other.pid}\n")
         (root / "run" / "munged.pid").write_text("4194999\n")
         (machine / "slurm.conf").symlink_to(root / "slurm.conf")
-        while local_slurm._program(daemon.pid) != "slurmd":
+        while local_slurm.running_program(daemon.pid) != "slurmd":
             time.sleep(0.01)
         local_slurm.stop_leftovers(tmp_path)
         assert daemon.wait(timeout=60) == -signal.SIGTERM
