@@ -60,9 +60,19 @@ def in_order(value):
     return json.loads(json.dumps(value, sort_keys=True))
 
 
-def memory(mb):
-    """Resource function: so much at first, and more where a killed job is tried again."""
-    return lambda wildcards, attempt: attempt * mb
+def memory(mb, an_utterance=0):
+    """Resource function: so much at first, and more where a killed job is tried again.
+
+    `an_utterance` is what each utterance of the run needs beside `mb`, where a job holds all of them.
+    """
+    if not an_utterance:
+        return lambda wildcards, attempt: attempt * mb
+    return lambda wildcards, attempt: attempt * (mb + an_utterance * len(all_ids(wildcards)))
+
+
+def minutes(at_least, an_utterance):
+    """Resource function: time of a job that goes through all utterances of a run."""
+    return lambda wildcards: at_least + round(an_utterance * len(all_ids(wildcards)))
 
 
 def run_of(wildcards):
