@@ -1,8 +1,10 @@
 """Reading all artefacts of a run, and writing its tables."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import pandas as pd
 
@@ -10,6 +12,13 @@ from s2txai.artifacts import Artifact, iter_shard
 from s2txai.errors import UserError
 from s2txai.failures import Failure, failures, first_of_each
 from s2txai.plan import Run
+
+ROWS_AT_ONCE = 500_000
+
+# For pandas: an id may look like a number, or like a missing one ("NA"); only an empty cell is.
+AS_WRITTEN: Mapping[str, Any] = MappingProxyType(
+    {"dtype": {"utterance": str}, "keep_default_na": False, "na_values": [""]}
+)
 
 
 def without_failed(run: Run, directories: Iterable[str | Path]) -> Run:
@@ -112,6 +121,23 @@ def iter_shards(run: Run, directories: Sequence[str | Path], step: str) -> Itera
     """
     for ids, directory in zip(run.shards.values(), directories, strict=True):
         yield from iter_shard(Path(directory), ids, step)
+
+
+def read_headlines(path: str | Path) -> pd.DataFrame:
+    """Return the headline of every utterance from ``correlate/utterances.csv``: no single heads.
+
+    Read in blocks: with all heads and metrics a large data set has millions of rows.
+    """
+    blocks = pd.read_csv(path, **AS_WRITTEN, chunksize=ROWS_AT_ONCE)
+    kept = [
+        block[
+            (block["metric"] == "pearson")
+            & (block["normalise"] == "token")
+            & block["attention"].isin(["ca_mean", "ca_layer"])
+        ]
+        for block in blocks
+    ]
+    return pd.concat(kept, ignore_index=True)
 
 
 def write_table(table: pd.DataFrame, run: Run, path: Path) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from s2txai import tables
 from s2txai.steps.comparisons import COLUMNS, comparisons
 from tests.unit.test_correlate import pick
 
@@ -110,3 +111,16 @@ def test_one_run_of_one_layer_has_nothing_to_compare():
     found = compared({("d", "m", "asr-en"): table([0.5, 0.1])})
     assert found.empty
     assert list(found.columns) == COLUMNS
+
+
+def test_headlines_are_read_in_blocks(tmp_path, monkeypatch):
+    """Ids stay texts, whole numbers may be absent from a block, heads and other metrics go."""
+    written = table([0.4, 0.5, 0.6], names=["007", "NA", "u3"])
+    head = written[written["attention"] == "ca_layer"].assign(attention="ca_head")
+    written = pd.concat([written, head], ignore_index=True)
+    written.to_csv(tmp_path / "utterances.csv", index=False)
+    monkeypatch.setattr(tables, "ROWS_AT_ONCE", 5)
+    found = tables.read_headlines(tmp_path / "utterances.csv")
+    expected = written[(written["metric"] == "pearson") & (written["attention"] != "ca_head")]
+    pd.testing.assert_frame_equal(found, expected.reset_index(drop=True), check_dtype=False)
+    assert set(found["utterance"]) == {"007", "NA", "u3"}

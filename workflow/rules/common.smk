@@ -60,13 +60,18 @@ def in_order(value):
     return json.loads(json.dumps(value, sort_keys=True))
 
 
-def by_attempt(amount):
+def by_attempt(amount, an_utterance=0):
     """Resource function: so much at first, and more where a killed job is tried again.
 
-    Not for the minutes of a job that runs a model: it goes on from the store, and partitions with GPUs
-    may refuse more minutes than they allow.
+    `an_utterance` is what each utterance of the run needs beside `amount`, where a job goes through all
+    of them. Not for the minutes of a job that runs a model: it goes on from the store, and partitions
+    with GPUs may refuse more minutes than they allow.
     """
-    return lambda wildcards, attempt: attempt * amount
+    if not an_utterance:
+        return lambda wildcards, attempt: attempt * amount
+    return lambda wildcards, attempt: attempt * round(
+        amount + an_utterance * len(all_ids(wildcards))
+    )
 
 
 def run_of(wildcards):

@@ -60,8 +60,9 @@ rule correlate:
     benchmark:
         "results/benchmarks/{dataset}/{model}/{task}/correlate.tsv"
     resources:
-        mem_mb=by_attempt(4000),
-        runtime=by_attempt(30),
+        # What 192 heads take, the largest model of the study.
+        mem_mb=by_attempt(4000, an_utterance=20),
+        runtime=by_attempt(30, an_utterance=0.3),
     params:
         version=ALGORITHM_VERSIONS["correlate"],
         ids=all_ids,

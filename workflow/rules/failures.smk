@@ -27,7 +27,7 @@ rule failures:
     benchmark:
         "results/benchmarks/{dataset}/{model}/{task}/failures.tsv"
     resources:
-        mem_mb=memory(1000),
+        mem_mb=by_attempt(1000),
         runtime=10,
     params:
         ids=all_ids,

@@ -21,8 +21,8 @@ rule heads:
     benchmark:
         "results/benchmarks/{dataset}/{model}/{task}/heads.tsv"
     resources:
-        mem_mb=by_attempt(4000),
-        runtime=by_attempt(60),
+        mem_mb=by_attempt(4000, an_utterance=20),
+        runtime=by_attempt(60, an_utterance=0.3),
     params:
         version=ALGORITHM_VERSIONS["heads"],
         ids=all_ids,

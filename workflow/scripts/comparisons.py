@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from s2txai.log import logging_to
 from s2txai.steps.comparisons import comparisons
+from s2txai.tables import read_headlines
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
 with logging_to(Path(snakemake.log[0])):
     keys = [tuple(run.split("/")) for run in snakemake.params.runs]
     tables = {
-        key: pd.read_csv(path, converters={"utterance": str})
+        key: read_headlines(path)
         for key, path in zip(keys, snakemake.input.utterances, strict=True)
     }
     params = snakemake.params

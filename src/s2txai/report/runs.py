@@ -14,6 +14,7 @@ from s2txai.datasets import Utterance
 from s2txai.errors import UserError
 from s2txai.saliency.gradient_statistics import GRADIENTS
 from s2txai.steps.deletion_curves import PROBABILITIES
+from s2txai.tables import AS_WRITTEN, read_headlines
 
 LOW_RELIABILITY = 0.5
 
@@ -232,8 +233,8 @@ def _read_table(path: Path) -> pd.DataFrame:
         return pd.read_csv(path, dtype=texts, keep_default_na=False)
     if path.suffix == ".tsv":
         return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
-    # An id may look like a number, or like a missing one ("NA").
-    table = pd.read_csv(path, converters={"utterance": str})
+    is_long = path.name == "utterances.csv"
+    table = read_headlines(path) if is_long else pd.read_csv(path, **AS_WRITTEN)
     if "mode" in table:
         # Of the deletion the page shows the scores of what was decoded.
         shown = (table["mode"] == "deletion") & ~table["metric"].isin(list(PROBABILITIES))
