@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from s2txai.audio import audio_duration, audio_sha256, read_audio
+from s2txai.audio import audio_duration, audio_sha256, check_sound, read_audio
 from s2txai.datasets.alignment import EVIDENCE
 from s2txai.datasets.files import is_file
 from s2txai.datasets.tasks import LANGUAGE, Task
@@ -71,6 +71,10 @@ class Utterance:
     def seconds(self) -> float:
         """Return how long the utterance lasts, as :func:`s2txai.audio.audio_duration`."""
         return audio_duration(self.path, offset=self.offset, duration=self.duration)
+
+    def check_sound(self) -> None:
+        """Refuse silence, as :func:`s2txai.audio.check_sound`."""
+        check_sound(self.path, offset=self.offset, duration=self.duration)
 
     def audio_sha256(self) -> str:
         """Return a hash of the utterance's audio, as :func:`s2txai.audio.audio_sha256`."""
