@@ -18,6 +18,8 @@ SHORTEST = 0.1  # s; less holds no speech, and some features need a few frames
 # s; ends of segments are rounded, and conversion may drop the last samples of a recording.
 LARGEST_EXCESS = 0.1
 _LOWEST_RATE = 4000  # Hz; less carries no speech, and would last for hours
+_FLOATING = ("FLOAT", "DOUBLE")  # formats whose samples may be NaN
+_BLOCK = 4096  # samples
 # What libsndfile logs of a WAV, AIFF or AU file that breaks off: bytes stated and found.
 _BROKEN_OFF = re.compile(r"^\s*(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)", re.M)
 _UNKNOWN_LENGTH = 2**31 - 2**16  # bytes; as much or more is stated where audio came from a pipe
@@ -89,17 +91,13 @@ def read_audio(
         )  # (samples, C)
     # Memory is what runs out if the header states more samples than there are.
     except (soundfile.SoundFileError, OSError, MemoryError) as error:
-        raise UtteranceError(
-            f"{path} cannot be read as audio ({error}); convert it to WAV or FLAC."
-        ) from error
+        raise _unreadable(path, error) from error
     _check_whole(name, len(channels), n_samples, rate)
     samples: npt.NDArray[np.float32] = channels.mean(axis=1)  # (samples,)
     if not np.isfinite(samples).all():
-        raise UtteranceError(
-            f"{name} holds samples that are NaN or infinite; record or convert again."
-        )
+        raise _not_finite(name)
     if not samples.any():
-        raise UtteranceError(f"{name} holds nothing but silence; leave the utterance out.")
+        raise _silent(name)
     if rate == sampling_rate:
         return samples
     if rate * sampling_rate // math.gcd(rate, sampling_rate) ** 2 > _LARGEST_FILTER:
@@ -108,6 +106,58 @@ def read_audio(
             f"it to {sampling_rate}."
         )
     return _resample(samples, rate, sampling_rate)
+
+
+def check_sound(path: Path, *, offset: float = 0.0, duration: float | None = None) -> None:
+    """Refuse silence and NaN at little cost: most files are read up to their first sound.
+
+    Parameters are those of :func:`audio_duration`.
+
+    Raises
+    ------
+    UtteranceError
+        If the file cannot be read up to there, or holds nothing but silence, NaN or infinity.
+    """
+    _check_sound(path, offset, duration, *_state(path))
+
+
+# Asked for by every run that uses the recording.
+@cache
+def _check_sound(
+    path: Path, offset: float, duration: float | None, _size: int, _mtime_ns: int
+) -> None:
+    first, n_samples = _part(path, _header(path), offset, duration)
+    name = _named(path, offset, duration)
+    heard = False
+    try:
+        with soundfile.SoundFile(path) as file:
+            file.seek(first)
+            # Whole numbers are never NaN.
+            whole = file.subtype in _FLOATING
+            for block in file.blocks(_BLOCK, frames=n_samples, dtype="float32"):
+                if not np.isfinite(block).all():
+                    raise _not_finite(name)
+                heard = heard or bool(block.any())
+                if heard and not whole:
+                    return
+    except (soundfile.SoundFileError, OSError) as error:
+        raise _unreadable(path, error) from error
+    if not heard:
+        raise _silent(name)
+
+
+def _unreadable(path: Path, error: Exception) -> UtteranceError:
+    return UtteranceError(f"{path} cannot be read as audio ({error}); convert it to WAV or FLAC.")
+
+
+def _not_finite(name: str) -> UtteranceError:
+    return UtteranceError(
+        f"{name} holds samples that are NaN or infinite; record or convert again."
+    )
+
+
+def _silent(name: str) -> UtteranceError:
+    return UtteranceError(f"{name} holds nothing but silence; leave the utterance out.")
 
 
 @dataclass(frozen=True)
@@ -130,9 +180,7 @@ def _read_header(path: Path, _size: int, _mtime_ns: int) -> _Header:
     try:
         info = soundfile.info(path)
     except (soundfile.SoundFileError, OSError) as error:
-        raise UtteranceError(
-            f"{path} cannot be read as audio ({error}); convert it to WAV or FLAC."
-        ) from error
+        raise _unreadable(path, error) from error
     if info.samplerate < _LOWEST_RATE:
         raise UtteranceError(
             f"{path} has {info.samplerate} samples a second, too few for speech; convert the "

@@ -19,6 +19,7 @@ import torch
 from s2txai.aggregate import LAYER
 from s2txai.decoding import token_log_probs
 from s2txai.errors import UserError
+from s2txai.log import logger
 from s2txai.memory import smaller_batch
 from s2txai.models.base import Model
 from s2txai.saliency.baselines import bin_mean
@@ -233,8 +234,13 @@ def further_layers(layers: Sequence[int], n_layers: int) -> list[int]:
 
     ``layers`` count from 0, or from -1 for the last.
     """
-    known = {layer % n_layers for layer in layers if -n_layers <= layer < n_layers}
-    return sorted(known - {n_layers - 1})
+    known = [layer for layer in layers if -n_layers <= layer < n_layers]
+    for layer in set(layers) - set(known):
+        logger.warning(
+            "Layer %d of the configuration is left out: the decoder has layers 0 to %d.",
+            layer, n_layers - 1,
+        )  # fmt: skip
+    return sorted({layer % n_layers for layer in known} - {n_layers - 1})
 
 
 def scaled_maps(

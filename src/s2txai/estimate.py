@@ -15,7 +15,7 @@ import torch
 
 from s2txai.aggregate import HALVES
 from s2txai.deletion import ENDS, map_names
-from s2txai.log import duration
+from s2txai.log import Progress, duration
 from s2txai.models.base import Features, Model, n_steps
 from s2txai.models.handle import ModelHandle
 from s2txai.plan import Run, Study
@@ -258,24 +258,34 @@ def print_estimate(study: Study, config: Mapping[str, Any], models: Path, thread
     lines = [f"{'run':44} {'utterances':>10} {'jobs':>6} {'masks':>11} {'time':>22} {'disk':>9}"]
     found: list[Estimate] = []
     designs = study.designs.values()
-    for run in study.runs.values():
-        handle = ModelHandle(
-            study.models[run.model]["family"],
-            models / run.model,
+    handles = {
+        name: ModelHandle(
+            entry["family"],
+            models / name,
             device=config["compute"]["device"],
             precision=config["compute"]["precision"],
             threads=threads,
         )
-        shape = study.models[run.model].get("shape")
-        if (models / run.model).is_dir():
-            one = estimate(run, config, measure(handle.model, run, config), designs)
-        elif shape:
-            cost = assume(shape, run, config)
-            one = replace(estimate(run, config, cost, designs), on_gpu=True)
-        else:
-            one = estimate(run, config, None, designs)
-        found.append(one)
-        lines.append(_line("/".join(run.key), len(run.utterances), one.jobs, one.masks, [one]))
+        for name, entry in study.models.items()
+    }
+    # Of equally long speech a model is timed once: another task has another prompt at most.
+    measured: dict[tuple[str, float], Cost] = {}
+    with Progress("timing models", len(study.runs), "runs") as progress:
+        for run in study.runs.values():
+            shape = study.models[run.model].get("shape")
+            if (models / run.model).is_dir():
+                key = run.model, mean(one.seconds() for one in run.utterances)
+                if key not in measured:
+                    measured[key] = measure(handles[run.model].model, run, config)
+                one = estimate(run, config, measured[key], designs)
+            elif shape:
+                cost = assume(shape, run, config)
+                one = replace(estimate(run, config, cost, designs), on_gpu=True)
+            else:
+                one = estimate(run, config, None, designs)
+            found.append(one)
+            lines.append(_line("/".join(run.key), len(run.utterances), one.jobs, one.masks, [one]))
+            progress.add(1)
     n_utterances = sum(len(one.run.utterances) for one in found)
     n_jobs = (
         sum(one.jobs for one in found) + len(study.models) + 3

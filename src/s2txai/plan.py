@@ -28,7 +28,7 @@ from s2txai.datasets import (
 from s2txai.errors import UserError, UtteranceError
 from s2txai.families import FAMILIES
 from s2txai.fetch import missing_folder, trusts_code
-from s2txai.registry import did_you_mean
+from s2txai.registry import Registry, did_you_mean
 from s2txai.saliency.gradient_statistics import GRADIENTS
 from s2txai.saliency.statistics import N_FOLDS
 from s2txai.store import fingerprint
@@ -197,12 +197,10 @@ def plan(config: Mapping[str, Any], root: Path) -> Study:
     """
     schemas = root / "workflow" / "schemas"
     _check(config, schemas / "config.schema.yaml", "config")
-    for method in config["gradient"]["methods"]:
-        GRADIENTS[method]  # refused like a pooling
+    _check_names(config["gradient"]["methods"], GRADIENTS, "gradient.methods")
+    _check_names(config["aggregate"]["poolings"], POOLINGS, "aggregate.poolings")
     _check_masks(config)
     designs = _designs(config)
-    for pooling in config["aggregate"]["poolings"]:
-        POOLINGS[pooling]  # an unknown one is refused with the list of known ones
     inline_models, inline_datasets = config.get("models", {}), config.get("datasets", {})
     if inline_models:
         _check(inline_models, schemas / "models.schema.yaml", "config: models")
@@ -276,6 +274,14 @@ def _check(content: Mapping[str, Any], schema: Path, where: str) -> None:
     problems = config_errors(content, read_yaml(schema), where)
     if problems:
         raise UserError("\n".join(problems))
+
+
+def _check_names(names: Sequence[str], known: Registry[Any], key: str) -> None:
+    try:
+        for name in names:
+            known[name]  # an unknown one is refused with the list of known ones
+    except UserError as error:
+        raise UserError(f"config: '{key}': {error}") from error
 
 
 def _check_masks(config: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from s2txai.audio import audio_duration, audio_sha256, file_sha256, read_audio
+from s2txai.audio import audio_duration, audio_sha256, check_sound, file_sha256, read_audio
 from s2txai.errors import UserError
 
 RATE = 16_000
@@ -69,6 +69,27 @@ def test_silence_is_refused(tmp_path):
     soundfile.write(path, np.zeros(16_000, np.float32), 16_000)
     with pytest.raises(UserError, match="nothing but silence"):
         read_audio(path, 16_000)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac"])
+def test_sound_is_found_behind_silence(tmp_path, suffix):
+    path = tmp_path / f"late.{suffix}"
+    late = np.append(np.zeros(RATE), 0.5)
+    soundfile.write(path, late, RATE)
+    check_sound(path)
+    check_sound(path, offset=0.9)
+    with pytest.raises(UserError, match=r"from 0 to 0\.9 s holds nothing but silence"):
+        check_sound(path, duration=0.9)
+    soundfile.write(path, 0 * late, RATE)
+    with pytest.raises(UserError, match="nothing but silence"):
+        check_sound(path)
+
+
+def test_nan_is_found_behind_sound(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.append(sine(RATE), np.nan), RATE, subtype="FLOAT")
+    with pytest.raises(UserError, match="NaN or infinite"):
+        check_sound(path)
 
 
 # Parts of a file

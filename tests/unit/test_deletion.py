@@ -237,9 +237,12 @@ def test_maps_by_name():
     np.testing.assert_array_equal(cell_order(found["energy"], 0), cell_order(heard, 0))
 
 
-def test_layers_beside_the_last_are_maps_of_their_own():
-    assert further_layers([-1, 2, 0, -3, 7, -9], n_layers=4) == [0, 1, 2]
+def test_layers_beside_the_last_are_maps_of_their_own(caplog):
+    assert further_layers([-1, 2, 0, -3], n_layers=4) == [0, 1, 2]
     assert further_layers([0, -1], n_layers=1) == []
+    assert not caplog.records
+    assert further_layers([1, 4], n_layers=4) == [1]
+    assert "Layer 4 of the configuration is left out" in caplog.text
     names = map_names(["avg2d"], layers=[0, 2])
     assert names[:5] == ("ca_mean", "ca_last", "ca_layer_0", "ca_layer_2", "smx_avg2d")
     layers = np.random.default_rng(0).random((4, 3, 4))

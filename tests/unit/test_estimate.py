@@ -119,6 +119,21 @@ def test_the_command_times_a_real_model():
     assert "CPU threads" in shown or "GPU" in shown
 
 
+def test_a_model_is_timed_once_for_the_same_speech(config, tmp_path, monkeypatch):
+    prompts = {"dataset": "prompts", "models": ["whisper-base"], "tasks": ["asr-it", "st-it-en"],
+               "utterances": ["tt-weasels.it"]}  # fmt: skip
+    config["runs"] = [prompts, {**config["runs"][0], "models": ["whisper-base"]}]
+    (tmp_path / "whisper-base").mkdir()
+    timed = []
+    monkeypatch.setattr("s2txai.models.handle.ModelHandle.model", None)
+    monkeypatch.setattr(
+        "s2txai.estimate.measure", lambda model, run, config: timed.append(run.key) or COST
+    )
+    text = print_estimate(plan(config, ROOT), config, tmp_path, threads=1)
+    assert [task for _, _, task in timed] == ["asr-it", "asr-en"]
+    assert text.count("whisper-base/") == 3
+
+
 def test_a_model_that_is_not_here_costs_what_its_size_says(config, tmp_path):
     (run,) = plan(config, ROOT).runs.values()
     shape = {"encoder_parameters": 300_000_000, "decoder_parameters": 0, "layers": 6, "heads": 16}

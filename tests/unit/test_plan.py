@@ -296,11 +296,26 @@ def test_too_few_masks_for_the_levels(config, root):
     plan(config, root)
 
 
+def test_an_unknown_pooling(config, root):
+    config["aggregate"]["poolings"] = ["avg2"]
+    assert complaint(config, root) == (
+        "config: 'aggregate.poolings': Unknown pooling 'avg2'; did you mean 'avg2d'? "
+        "Choose one of: avg2d, max2d, max_freq_avg_time."
+    )
+
+
+def test_silence_is_found_before_anything_runs(config, root):
+    soundfile.write(root / "talks" / "en-3.wav", np.zeros(1600), 16000)
+    told = complaint(config, root)
+    assert "manifest.tsv, line 5: " in told
+    assert "en-3.wav holds nothing but silence; leave the utterance out." in told
+
+
 def test_an_unknown_gradient_method(config, root):
     config["gradient"]["methods"] = ["grad", "integrated_gradient"]
     assert complaint(config, root) == (
-        "Unknown gradient method 'integrated_gradient'; did you mean 'integrated_gradients'? "
-        "Choose one of: grad, input_x_gradient, integrated_gradients."
+        "config: 'gradient.methods': Unknown gradient method 'integrated_gradient'; did you mean "
+        "'integrated_gradients'? Choose one of: grad, input_x_gradient, integrated_gradients."
     )
 
 

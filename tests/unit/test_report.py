@@ -24,7 +24,7 @@ from s2txai.report.page import _explorer as list_of_explorer
 from s2txai.report.profiles import profiles
 from s2txai.report.runs import Run, read_run
 from s2txai.report.sensitivity import by_design, sensitivity_table
-from s2txai.report.sweep import sweep
+from s2txai.report.sweep import sentences, sweep
 from s2txai.report.tables import (
     PaperFigures,
     correlation_table,
@@ -393,6 +393,15 @@ def test_sweep_has_a_row_a_run_in_their_order(two: Path) -> None:
     # As the synthetic areas are set, 7 from map to map.
     assert list(table["auc_random"] - table["auc_ca_mean"]) == [35, 35]
     assert (table.filter(like="signature_").map(len) > 5).all(axis=None)
+
+
+def test_log_says_how_reliable_the_numbers_are(two: Path) -> None:
+    table = pd.read_csv(two / "sweep.csv")
+    noisy, good = sentences(table, "smx_avg2d")
+    assert noisy.startswith("prompts/whisper-tiny.en/st-it-en: BLEU 112.5; rho with SMX avg2d ")
+    assert f"(reliability {table['reliability_smx_avg2d'][0]:.2f}, low: add masks)" in noisy
+    assert f"SMH {table['rho_smh'][1]:.2f}, corrected {table['rho_corrected_smh'][1]:.2f}" in good
+    assert f"(reliability {table['reliability_smh'][1]:.2f})" in good
 
 
 @pytest.mark.parametrize("table", ["sweep", "layers"])

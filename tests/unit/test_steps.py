@@ -177,6 +177,16 @@ def test_transcripts(finished):
     assert "text_normalisation:whisper" in row["signature"]
 
 
+def test_a_hypothesis_no_better_than_none_is_told_of(finished, caplog):
+    study = finished.study
+    first, second = study.utterances
+    utterances = [replace(first, transcript="something else was said"), second]
+    score_transcripts(utterances, study.read("decode"), TASK, text_normalisation="whisper")
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert f"'{first.id}'" in told
+    assert str(first.path) in told
+
+
 def test_attention(finished):
     for artifact, text in zip(finished.study.read("attention"), TEXTS.values(), strict=True):
         n_words = len(text.split())

@@ -66,6 +66,14 @@ def test_a_wrong_config_is_one_sentence_without_a_traceback(project):
     assert "Traceback" not in shown.stdout + shown.stderr
 
 
+def test_a_key_given_twice_is_refused(project):
+    (project.folder / "wrong.yaml").write_text("seed: 1\nseed: 2\n")
+    shown = project.snakemake("--dry-run", configfile="wrong.yaml")
+    assert shown.returncode != 0
+    assert "wrong.yaml, line 2: key 'seed' is already given in line 1" in shown.stderr
+    assert "Traceback" not in shown.stderr
+
+
 def test_it_can_be_started_elsewhere(project, tmp_path):
     """Configuration and models are the project's; results lie where it was started."""
     elsewhere = tmp_path / "elsewhere"

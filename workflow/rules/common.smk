@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+from s2txai.config import read_yaml
 from s2txai.errors import UserError
 from s2txai.fetch import model_files
 from s2txai.plan import plan
@@ -16,6 +17,8 @@ MODELS = os.path.relpath(ROOT / "resources" / "models")
 RUN = "results/{dataset}/{model}/{task}"
 
 try:
+    for path in workflow.configfiles:
+        read_yaml(Path(path))  # refuses a key given twice, of which Snakemake keeps the last
     STUDY = plan(config, ROOT)
 except UserError as error:
     # Sentences, not a traceback into the parser.

@@ -10,6 +10,8 @@ rule decode:
         "results/logs/{dataset}/{model}/{task}/decode/{shard}.log",
     benchmark:
         "results/benchmarks/{dataset}/{model}/{task}/decode/{shard}.tsv"
+    # What is wrong with a recording should show before hours of masks.
+    priority: 1
     threads: 8
     resources:
         gpu=1,
@@ -51,6 +53,7 @@ rule transcripts:
         "results/logs/{dataset}/{model}/{task}/transcripts.log",
     benchmark:
         "results/benchmarks/{dataset}/{model}/{task}/transcripts.tsv"
+    priority: 1
     resources:
         mem_mb=by_attempt(2000),
         runtime=by_attempt(10),

@@ -12,6 +12,8 @@ rule fetch_model:
         directory(MODELS + "/{model}"),
     log:
         "results/logs/fetch_model/{model}.log",
+    # A failed download should show before hours of masks.
+    priority: 1
     params:
         entry=lambda wildcards: in_order(what_to_fetch(STUDY.models[wildcards.model])),
         states=local_model_states,

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from s2txai.audio import audio_duration, audio_sha256, read_audio
+from s2txai.audio import audio_duration, audio_sha256, check_sound, read_audio
 from s2txai.datasets.alignment import EVIDENCE
 from s2txai.datasets.files import is_file
 from s2txai.datasets.tasks import LANGUAGE, Task
@@ -75,7 +75,7 @@ class Utterance:
     def check(self, max_seconds: float | None) -> None:
         """Refuse an utterance that no model, or not this one, could hear.
 
-        What its file's header says is looked at, not the samples.
+        Its file's header is read, and its samples up to the first sound.
 
         Parameters
         ----------
@@ -85,7 +85,8 @@ class Utterance:
         Raises
         ------
         UtteranceError
-            If the recording cannot be read, or the utterance is too short or too long.
+            If the recording cannot be read, the utterance is too short or too long, or it holds
+            nothing but silence, NaN or infinity.
         """
         duration = self.seconds()
         if max_seconds is not None and duration > max_seconds:
@@ -93,6 +94,7 @@ class Utterance:
                 f"Utterance '{self.id}' lasts {duration:.1f} s, but the model hears at most "
                 f"{max_seconds:g} s; cut {self.path} or leave it out of the run."
             )
+        check_sound(self.path, offset=self.offset, duration=self.duration)
 
     def audio_sha256(self) -> str:
         """Return a hash of the utterance's audio, as :func:`s2txai.audio.audio_sha256`."""

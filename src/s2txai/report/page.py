@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 from s2txai.artifacts import replacing
 from s2txai.datasets import parse_task
+from s2txai.log import logger
 from s2txai.report import figures as draw
 from s2txai.report import tables
 from s2txai.report.comparison import comparison
@@ -29,6 +30,7 @@ from s2txai.report.runs import LOW_RELIABILITY, Run, RunFiles, UtteranceFacts, r
 from s2txai.report.sensitivity import by_design, sensitivity_figure, sensitivity_table
 from s2txai.report.sweep import (
     saliencies,
+    sentences,
     sweep,
     sweep_correlation_table,
     sweep_effects_table,
@@ -130,6 +132,8 @@ def write_report(
     n_figured = max(1, min(N_FIGURED, N_FIGURED_IN_ALL // len(found)))
     sections = [_section(run, figures, paper, n_figured) for run in found]
     rows = sweep(found)
+    for line in sentences(rows, _main_pooling(saliencies(rows))):
+        logger.info("%s", line)
     layer_rows = by_layer(found)
     for run in found:
         write_explorer(run, explorer)

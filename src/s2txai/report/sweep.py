@@ -99,6 +99,28 @@ def _all_heads(table: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["attention"] == "ca_mean"]
 
 
+def sentences(table: pd.DataFrame, smx: str) -> list[str]:
+    """Return a line a run for the log: score, correlations, and how reliable the maps are.
+
+    Parameters as for :func:`sweep_correlation_table`.
+    """
+    return [
+        f"{row['dataset']}/{row['model']}/{row['task']}: "
+        f"{short_score_name(row['metric'])} {row['score']:.1f}; "
+        f"rho {'; '.join(_in_words(row, name) for name in (smx, 'smh'))}"
+        for row in table.to_dict("records")
+    ]
+
+
+def _in_words(row: dict[str, Any], saliency: str) -> str:
+    reliability = row[f"reliability_{saliency}"]
+    low = "" if reliability >= LOW_RELIABILITY else ", low: add masks"
+    return (
+        f"with {map_name(saliency)} {row[f'rho_{saliency}']:.2f}, corrected "
+        f"{row[f'rho_corrected_{saliency}']:.2f} (reliability {reliability:.2f}{low})"
+    )
+
+
 def names_after(prefix: str, table: pd.DataFrame) -> list[str]:
     """Return what follows ``prefix`` in the names of columns, in their order."""
     return [name.removeprefix(prefix) for name in table.columns if name.startswith(prefix)]

@@ -10,7 +10,7 @@ import pandas as pd
 from s2txai import decoding
 from s2txai.artifacts import Artifact
 from s2txai.datasets import Diacritics, Task, Utterance, reference
-from s2txai.log import Progress
+from s2txai.log import Progress, logger
 from s2txai.scoring import corpus_score, score_names, score_signature
 from s2txai.steps.shard import Attempts, Workplace, keep, publish
 
@@ -109,6 +109,7 @@ def score_transcripts(
             ],
         }
     )
+    _warn_of_no_speech(transcripts, utterances, task)
     scores = pd.DataFrame(
         [
             {
@@ -123,3 +124,17 @@ def score_transcripts(
         ]
     )
     return transcripts, scores
+
+
+def _warn_of_no_speech(
+    transcripts: pd.DataFrame, utterances: Sequence[Utterance], task: Task
+) -> None:
+    """Tell of hypotheses that are as bad as none: the recording may not be what it should."""
+    for row, utterance in zip(transcripts.to_dict("records"), utterances, strict=True):
+        wrong = task.kind == "asr" and row["wer"] >= 100
+        if wrong or not row["hypothesis"].strip():
+            logger.warning(
+                "The hypothesis of '%s' is as wrong as an empty one: %r; listen whether %s holds "
+                "speech in '%s' that fits the reference, and leave the utterance out if not.",
+                utterance.id, row["hypothesis"][:60], str(utterance.path), task.source,
+            )  # fmt: skip
