@@ -5,9 +5,11 @@ A file is a compressed ``.npz`` that ``numpy.load`` opens in a notebook. Beside 
 parameters, and the axes and units of every array.
 """
 
+import errno
 import io
 import json
 import math
+import os
 import uuid
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,6 +29,9 @@ FORMAT_VERSION = 1
 # equal numbers shrink by more, but are small.
 _LARGEST_FACTOR = 100
 _SMALL = 1 << 28  # bytes
+
+# Of the disk, of the user's share of it, of what one file may have.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # Not the names of the model and the dataset: a file may serve several names with the same bytes.
 REQUIRED_META = (
@@ -223,12 +228,24 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a fresh name beside ``path``; what is there at the end takes the place of ``path``.
 
     Readers see the old file or the new one, never half of one.
+
+    Raises
+    ------
+    UserError
+        If there is no room for it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
         yield partial
         partial.replace(path)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise UserError(
+            f"There is no room for {path} ({os.strerror(error.errno)}): free some, or take another "
+            "--directory, and run the workflow again; what is finished is kept."
+        ) from error
     finally:
         # Also left over when both names are links to one file: POSIX renaming then does nothing.
         partial.unlink(missing_ok=True)

@@ -68,8 +68,10 @@ def failures(directory: Path, ids: Iterable[str]) -> list[Failure]:
 
 def _read(path: Path) -> Failure:
     try:
-        return Failure(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        return Failure(**{name: str(value) for name, value in told.items()})
+    # JSON of another shape, or too deep.
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             f"{path} cannot be read ({error}); delete its directory and run the workflow again."
         ) from error

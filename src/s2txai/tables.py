@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from s2txai.artifacts import Artifact, load_shard
+from s2txai.artifacts import Artifact, load_shard, replacing
 from s2txai.errors import UserError
 from s2txai.failures import Failure, failures, first_of_each
 from s2txai.plan import Run
@@ -125,8 +125,8 @@ def write_table(table: pd.DataFrame, run: Run, path: Path) -> None:
         zip(("dataset", "model", "task"), run.key, strict=True)
     ):
         led.insert(position, name, value)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".parquet":
-        led.to_parquet(path, index=False)
-    else:
-        led.to_csv(path, index=False, sep="\t" if path.suffix == ".tsv" else ",")
+    with replacing(path) as partial:
+        if path.suffix == ".parquet":
+            led.to_parquet(partial, index=False)
+        else:
+            led.to_csv(partial, index=False, sep="\t" if path.suffix == ".tsv" else ",")

@@ -255,9 +255,6 @@ def test_stop_raises_the_first(tmp_path, caplog):
 
 NOT_OF_AN_UTTERANCE = {
     "disk full": OSError(errno.ENOSPC, "No space left on device"),
-    "memory": torch.OutOfMemoryError("CUDA out of memory."),
-    "memory of the host": RuntimeError("DefaultCPUAllocator: can't allocate memory"),
-    "memory of Python": MemoryError(),
     "GPU": RuntimeError("CUDA error: device-side assert triggered"),
     "interrupt": KeyboardInterrupt(),
     "config": UserError("This family cannot do it: change the configuration."),
@@ -276,6 +273,27 @@ def test_a_failure_of_the_job_fails_the_job(tmp_path, kind):
     assert study.told("decode") == []
     # What was done before is kept.
     assert (study.folder("decode") / f"{GOOD}.npz").exists()
+
+
+OUT_OF_MEMORY = {
+    "GPU": torch.OutOfMemoryError("CUDA out of memory."),
+    "host": RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    "Python": MemoryError(),
+}
+
+
+@pytest.mark.parametrize("kind", OUT_OF_MEMORY)
+@pytest.mark.parametrize(("where", "step"), [("encode", "decode"), ("attention", "attention")])
+def test_memory_that_does_not_hold_one_input_fails_the_job(tmp_path, caplog, where, step, kind):
+    """More memory may do it: the job is tried again, not the utterance given up."""
+    study = study_of(tmp_path, Fails(where, OUT_OF_MEMORY[kind]))
+    if step != "decode":
+        study.decode()
+    with pytest.raises(UserError, match="not even hold a forward pass of one input: give the job"):
+        getattr(study, step)()
+    assert f"{step}: stopped at the utterance four" in caplog.text
+    assert study.told(step) == []
+    assert (study.folder(step) / f"{GOOD}.npz").exists()
 
 
 def test_an_unexpected_error_on_every_utterance_fails_the_job(tmp_path, caplog):
@@ -457,8 +475,8 @@ def test_what_a_library_says_is_one_line_of_bounded_length():
     assert len(told.message) <= 500
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[]", '{"utterance": "a"}', "\0"])
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"utterance": "a"}', "\0", "[" * 100_000])
 def test_a_damaged_record_is_refused(tmp_path, content):
     (tmp_path / "a.failure.json").write_text(content)
-    with pytest.raises(UserError, match="a.failure.json cannot be read"):
+    with pytest.raises(UserError, match=r"a\.failure\.json cannot be read"):
         failures(tmp_path, ["a"])
