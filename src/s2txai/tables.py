@@ -76,7 +76,7 @@ def check_failures(paths: Sequence[Path]) -> None:
     Raises
     ------
     UserError
-        If one of them has a row; says how many there are, which is the first, and what to do.
+        If one of them has a row; says how many there are, where they are listed, and the first.
     """
     found = {path: pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False) for path in paths}
     failed = {path: table for path, table in found.items() if len(table)}
@@ -84,12 +84,10 @@ def check_failures(paths: Sequence[Path]) -> None:
         return
     n = sum(map(len, failed.values()))
     first = next(iter(failed.values())).iloc[0]
-    steps = " ".join(dict.fromkeys(step for table in failed.values() for step in table["step"]))
     raise UserError(
-        f"{n:,} utterances failed and are left out of the report, the first of them "
-        f"'{first['utterance']}' in {first['step']}: {first['message']} All are listed in "
-        f"{', '.join(map(str, failed))}: mend or leave out their recordings, or have them tried "
-        f"again with --forcerun {steps}."
+        f"Not every utterance could be done: {n:,} failed, listed in the report and in "
+        f"{', '.join(map(str, failed))}; docs/workflow.md says how to go on. The first is "
+        f"'{first['utterance']}' in {first['step']}: {first['message']}"
     )
 
 

@@ -12,7 +12,7 @@ import torch
 
 from s2txai.artifacts import load_shard
 from s2txai.errors import UserError, UtteranceError
-from s2txai.failures import Failure, failures, pass_on, record
+from s2txai.failures import Failure, failures, failures_where_met, pass_on, record
 from s2txai.models.base import CrossAttention
 from s2txai.models.handle import LoadingError, ModelHandle
 from s2txai.plan import Run
@@ -207,7 +207,7 @@ def test_the_list_of_failures_and_the_check(tmp_path):
     ]  # fmt: skip
     assert pd.read_csv(paths[1], sep="\t").empty
     check_failures(paths[1:])
-    with pytest.raises(UserError, match=r"1 utterances? .*'four' in smx: ValueError") as raised:
+    with pytest.raises(UserError, match=r"1 failed, .*'four' in smx: ValueError") as raised:
         check_failures(paths)
     assert str(paths[0]) in str(raised.value)
     assert str(paths[1]) not in str(raised.value)
@@ -467,6 +467,17 @@ def test_a_record_is_read_back_and_passed_on(tmp_path):
     assert left == ["b"]
     assert failures(tmp_path / "out", ["a", "b"]) == [told]
     assert json.loads((tmp_path / "out" / "a.failure.json").read_text())["step"] == "smx"
+
+
+def test_a_failure_counts_where_it_was_met(tmp_path):
+    """Passed on, it may be out of date: the step was run again, the later one not yet."""
+    record(Failure("a", "decode", "silence"), tmp_path / "smx" / "0000")
+    record(Failure("b", "smx", "no number"), tmp_path / "smx" / "0000")
+    record(Failure("b", "smx", "no number"), tmp_path / "sensitivity" / "p-0.1" / "0001")
+    shards = {"0000": ["a", "b"], "0001": ["b"]}
+    steps = {"decode": "decode", "smx": "smx", "sensitivity/p-0.1": "smx"}
+    found = failures_where_met(tmp_path, shards, steps)
+    assert [(one.utterance, one.step) for one in found] == [("b", "smx"), ("b", "smx")]
 
 
 def test_what_a_library_says_is_one_line_of_bounded_length():
