@@ -83,7 +83,7 @@ class Artifact:
         if name not in self.arrays:
             raise UserError(
                 f"{_name(self)} holds no array '{name}', only {', '.join(sorted(self.arrays))}: "
-                "delete it and run the workflow again."
+                "delete its folder and run the workflow again."
             )
         return self.arrays[name]
 
@@ -191,7 +191,7 @@ def check_same_source(*artifacts: Artifact) -> None:
                 raise UserError(
                     f"{_name(stating[0])} and {_name(other)} cannot be used together, since their "
                     f"{key} differs ({stating[0].meta[key]}, {other.meta[key]}): "
-                    "delete the older one and run the workflow again."
+                    "delete the older one's folder and run the workflow again."
                 )
 
 
@@ -312,7 +312,8 @@ def _axes_problem(
 
 def _refusal(path: Path, what: str) -> UserError:
     return UserError(
-        f"{path} {what}: if it is a result of the workflow, delete it and run the workflow again."
+        f"{path} {what}: if it is a result of the workflow, delete the folder it lies in, which is "
+        "made again from the store, and run the workflow again."
     )
 
 

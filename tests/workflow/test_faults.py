@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 
 from s2txai.artifacts import load
 
-pytestmark = [pytest.mark.workflow, pytest.mark.model]
+pytestmark = [pytest.mark.workflow, pytest.mark.model, pytest.mark.slow]
 
 ID = "sns-0880"
 RUN = "results/librivox/whisper-tiny.en/asr-en"
@@ -74,16 +75,62 @@ def test_killed_snakemake_and_a_second_one(project):
     assert told["masks_computed"] == masks_in_store(project) - kept
 
 
-@pytest.mark.parametrize("hours", [-24 * 365, 24 * 365])
-def test_a_clock_that_was_wrong_computes_nothing_again(project, hours):
-    """Results dated a year ago, or next year, by a clock that was set right since."""
-    target = project.folder / RUN / "smh"
-    before = (target / "0000" / f"{ID}.npz").read_bytes()
-    moment = time.time() + 3600 * hours
-    for path in (project.folder / RUN / "decode").rglob("*"):
-        os.utime(path, (moment, moment))
-    os.utime(project.folder / RUN / "decode" / "0000", (moment, moment))
-    done = project.snakemake(f"{RUN}/smh/0000", f"{RUN}/attention/0000")
+def date(project, moment):
+    """Give the results of the first step another date; None is now."""
+    folder = project.folder / RUN / "decode"
+    for path in [folder / "0000", *folder.rglob("*")]:
+        os.utime(path, None if moment is None else (moment, moment))
+
+
+YEAR = 365 * 24 * 3600  # s
+
+
+def test_results_from_before_a_clock_was_set_back(project):
+    """Dated in the future, they are refused by Snakemake; touched, they cost nothing again."""
+    result = project.folder / RUN / "smh" / "0000" / f"{ID}.npz"
+    targets = (f"{RUN}/smh/0000", f"{RUN}/attention/0000")
+    before = result.read_bytes()
+    date(project, time.time() + YEAR)
+    refused = project.snakemake(*targets)
+    assert refused.returncode != 0
+    assert "clock skew" in refused.stdout + refused.stderr
+    date(project, None)
+    done = project.snakemake(*targets)
     assert done.returncode == 0, done.stderr
     assert "Loading" not in done.stderr
-    assert (target / "0000" / f"{ID}.npz").read_bytes() == before
+    assert result.read_bytes() == before
+
+
+def test_results_from_before_a_clock_was_set_forward(project):
+    """Older than the model they were made with, they are made again, from the store."""
+    result = project.folder / RUN / "smh" / "0000" / f"{ID}.npz"
+    before = result.read_bytes()
+    date(project, time.time() - YEAR)
+    done = project.snakemake(f"{RUN}/smh/0000")
+    assert done.returncode == 0, done.stderr
+    assert "Loading" not in done.stderr
+    assert result.read_bytes() == before
+
+
+def test_a_damaged_result_is_mended_as_its_message_says(project):
+    """Its twin in the store is damaged with it: both are one file under two names."""
+    folder = project.folder / RUN / "smh" / "0000"
+    result = folder / f"{ID}.npz"
+    intact = result.read_bytes()
+    [entry] = (project.folder / "results/.cache/smh" / ID).glob("*.npz")
+    for path in (result, entry):  # two files in this copy of the project
+        with path.open("r+b") as file:
+            file.seek(len(intact) // 2)
+            file.write(bytes(64))
+    target = f"{RUN}/aggregate/0000"
+    refused = project.snakemake("--forcerun", "aggregate", "--until", "aggregate")
+    told = refused.stdout + refused.stderr
+    assert refused.returncode != 0
+    assert f"{RUN}/smh/0000/{ID}.npz" in told
+    assert "delete the folder it lies in" in told
+    assert "Traceback" not in told
+    shutil.rmtree(folder)
+    done = project.snakemake(target)
+    assert done.returncode == 0, done.stderr
+    assert "is damaged or of other work, so the work is done again" in done.stdout + done.stderr
+    assert result.read_bytes() == intact
