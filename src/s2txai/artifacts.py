@@ -5,9 +5,11 @@ A file is a compressed ``.npz`` that ``numpy.load`` opens in a notebook. Beside 
 parameters, and the axes and units of every array.
 """
 
+import errno
 import io
 import json
 import math
+import os
 import uuid
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,6 +29,9 @@ FORMAT_VERSION = 1
 # equal numbers shrink by more, but are small.
 _LARGEST_FACTOR = 100
 _SMALL = 1 << 28  # bytes
+
+# Of the disk, of the user's share of it, of what one file may have.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # Not the names of the model and the dataset: a file may serve several names with the same bytes.
 REQUIRED_META = (
@@ -78,7 +83,7 @@ class Artifact:
         if name not in self.arrays:
             raise UserError(
                 f"{_name(self)} holds no array '{name}', only {', '.join(sorted(self.arrays))}: "
-                "delete it and run the workflow again."
+                "delete its folder and run the workflow again."
             )
         return self.arrays[name]
 
@@ -186,7 +191,7 @@ def check_same_source(*artifacts: Artifact) -> None:
                 raise UserError(
                     f"{_name(stating[0])} and {_name(other)} cannot be used together, since their "
                     f"{key} differs ({stating[0].meta[key]}, {other.meta[key]}): "
-                    "delete the older one and run the workflow again."
+                    "delete the older one's folder and run the workflow again."
                 )
 
 
@@ -226,12 +231,24 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a fresh name beside ``path``; what is there at the end takes the place of ``path``.
 
     Readers see the old file or the new one, never half of one.
+
+    Raises
+    ------
+    UserError
+        If there is no room for it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
         yield partial
         partial.replace(path)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise UserError(
+            f"There is no room for {path} ({os.strerror(error.errno)}): free some, or take another "
+            "--directory, and run the workflow again; what is finished is kept."
+        ) from error
     finally:
         # Also left over when both names are links to one file: POSIX renaming then does nothing.
         partial.unlink(missing_ok=True)
@@ -298,7 +315,8 @@ def _axes_problem(
 
 def _refusal(path: Path, what: str) -> UserError:
     return UserError(
-        f"{path} {what}: if it is a result of the workflow, delete it and run the workflow again."
+        f"{path} {what}: if it is a result of the workflow, delete the folder it lies in, which is "
+        "made again from the store, and run the workflow again."
     )
 
 

@@ -6,7 +6,7 @@ directories name all failures of a run.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -68,11 +68,38 @@ def failures(directory: Path, ids: Iterable[str]) -> list[Failure]:
 
 def _read(path: Path) -> Failure:
     try:
-        return Failure(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        return Failure(**{name: str(value) for name, value in told.items()})
+    # JSON of another shape, or too deep.
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             f"{path} cannot be read ({error}); delete its directory and run the workflow again."
         ) from error
+
+
+def failures_where_met(
+    folder: Path, shards: Mapping[str, Iterable[str]], steps: Mapping[str, str]
+) -> list[Failure]:
+    """Return the failures of a run that lie where they were met.
+
+    What was passed on does not count: the step may since have done the utterance.
+
+    Parameters
+    ----------
+    folder
+        Of the run.
+    shards
+        Ids of the utterances of each shard.
+    steps
+        From the folder of a step within that of the run to the step's name.
+    """
+    return [
+        failure
+        for name, step in steps.items()
+        for shard, ids in shards.items()
+        for failure in failures(folder / name / shard, ids)
+        if failure.step == step
+    ]
 
 
 def first_of_each(found: Iterable[Failure]) -> dict[str, Failure]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from s2txai.artifacts import Artifact, iter_shard
+from s2txai.artifacts import Artifact, iter_shard, replacing
 from s2txai.errors import UserError
 from s2txai.failures import Failure, failures, first_of_each
 from s2txai.plan import Run
@@ -85,7 +85,7 @@ def check_failures(paths: Sequence[Path]) -> None:
     Raises
     ------
     UserError
-        If one of them has a row; says how many there are, which is the first, and what to do.
+        If one of them has a row; says how many there are, where they are listed, and the first.
     """
     found = {path: pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False) for path in paths}
     failed = {path: table for path, table in found.items() if len(table)}
@@ -93,12 +93,10 @@ def check_failures(paths: Sequence[Path]) -> None:
         return
     n = sum(map(len, failed.values()))
     first = next(iter(failed.values())).iloc[0]
-    steps = " ".join(dict.fromkeys(step for table in failed.values() for step in table["step"]))
     raise UserError(
-        f"{n:,} utterances failed and are left out of the report, the first of them "
-        f"'{first['utterance']}' in {first['step']}: {first['message']} All are listed in "
-        f"{', '.join(map(str, failed))}: mend or leave out their recordings, or have them tried "
-        f"again with --forcerun {steps}."
+        f"Not every utterance could be done: {n:,} failed, listed in the report and in "
+        f"{', '.join(map(str, failed))}; docs/workflow.md says how to go on. The first is "
+        f"'{first['utterance']}' in {first['step']}: {first['message']}"
     )
 
 
@@ -153,8 +151,8 @@ def write_table(table: pd.DataFrame, run: Run, path: Path) -> None:
         zip(("dataset", "model", "task"), run.key, strict=True)
     ):
         led.insert(position, name, value)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".parquet":
-        led.to_parquet(path, index=False)
-    else:
-        led.to_csv(path, index=False, sep="\t" if path.suffix == ".tsv" else ",")
+    with replacing(path) as partial:
+        if path.suffix == ".parquet":
+            led.to_parquet(partial, index=False)
+        else:
+            led.to_csv(partial, index=False, sep="\t" if path.suffix == ".tsv" else ",")

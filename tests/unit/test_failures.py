@@ -12,7 +12,7 @@ import torch
 
 from s2txai.artifacts import load_shard
 from s2txai.errors import UserError, UtteranceError
-from s2txai.failures import Failure, failures, pass_on, record
+from s2txai.failures import Failure, failures, failures_where_met, pass_on, record
 from s2txai.models.base import CrossAttention
 from s2txai.models.handle import LoadingError, ModelHandle
 from s2txai.plan import Run
@@ -207,7 +207,7 @@ def test_the_list_of_failures_and_the_check(tmp_path):
     ]  # fmt: skip
     assert pd.read_csv(paths[1], sep="\t").empty
     check_failures(paths[1:])
-    with pytest.raises(UserError, match=r"1 utterances? .*'four' in smx: ValueError") as raised:
+    with pytest.raises(UserError, match=r"1 failed, .*'four' in smx: ValueError") as raised:
         check_failures(paths)
     assert str(paths[0]) in str(raised.value)
     assert str(paths[1]) not in str(raised.value)
@@ -255,9 +255,6 @@ def test_stop_raises_the_first(tmp_path, caplog):
 
 NOT_OF_AN_UTTERANCE = {
     "disk full": OSError(errno.ENOSPC, "No space left on device"),
-    "memory": torch.OutOfMemoryError("CUDA out of memory."),
-    "memory of the host": RuntimeError("DefaultCPUAllocator: can't allocate memory"),
-    "memory of Python": MemoryError(),
     "GPU": RuntimeError("CUDA error: device-side assert triggered"),
     "interrupt": KeyboardInterrupt(),
     "config": UserError("This family cannot do it: change the configuration."),
@@ -276,6 +273,27 @@ def test_a_failure_of_the_job_fails_the_job(tmp_path, kind):
     assert study.told("decode") == []
     # What was done before is kept.
     assert (study.folder("decode") / f"{GOOD}.npz").exists()
+
+
+OUT_OF_MEMORY = {
+    "GPU": torch.OutOfMemoryError("CUDA out of memory."),
+    "host": RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    "Python": MemoryError(),
+}
+
+
+@pytest.mark.parametrize("kind", OUT_OF_MEMORY)
+@pytest.mark.parametrize(("where", "step"), [("encode", "decode"), ("attention", "attention")])
+def test_memory_that_does_not_hold_one_input_fails_the_job(tmp_path, caplog, where, step, kind):
+    """More memory may do it: the job is tried again, not the utterance given up."""
+    study = study_of(tmp_path, Fails(where, OUT_OF_MEMORY[kind]))
+    if step != "decode":
+        study.decode()
+    with pytest.raises(UserError, match="not even hold a forward pass of one input: give the job"):
+        getattr(study, step)()
+    assert f"{step}: stopped at the utterance four" in caplog.text
+    assert study.told(step) == []
+    assert (study.folder(step) / f"{GOOD}.npz").exists()
 
 
 def test_an_unexpected_error_on_every_utterance_fails_the_job(tmp_path, caplog):
@@ -451,13 +469,24 @@ def test_a_record_is_read_back_and_passed_on(tmp_path):
     assert json.loads((tmp_path / "out" / "a.failure.json").read_text())["step"] == "smx"
 
 
+def test_a_failure_counts_where_it_was_met(tmp_path):
+    """Passed on, it may be out of date: the step was run again, the later one not yet."""
+    record(Failure("a", "decode", "silence"), tmp_path / "smx" / "0000")
+    record(Failure("b", "smx", "no number"), tmp_path / "smx" / "0000")
+    record(Failure("b", "smx", "no number"), tmp_path / "sensitivity" / "p-0.1" / "0001")
+    shards = {"0000": ["a", "b"], "0001": ["b"]}
+    steps = {"decode": "decode", "smx": "smx", "sensitivity/p-0.1": "smx"}
+    found = failures_where_met(tmp_path, shards, steps)
+    assert [(one.utterance, one.step) for one in found] == [("b", "smx"), ("b", "smx")]
+
+
 def test_what_a_library_says_is_one_line_of_bounded_length():
     told = Failure.of("a", "decode", ValueError("x\n\ty " * 1000))
     assert told.message.startswith("ValueError: x y x y")
     assert len(told.message) <= 500
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[]", '{"utterance": "a"}', "\0"])
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"utterance": "a"}', "\0", "[" * 100_000])
 def test_a_damaged_record_is_refused(tmp_path, content):
     (tmp_path / "a.failure.json").write_text(content)
     with pytest.raises(UserError, match=r"a\.failure\.json cannot be read"):

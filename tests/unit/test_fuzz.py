@@ -29,6 +29,7 @@ from s2txai.config import read_yaml
 from s2txai.datasets import read_alignment, read_manifest
 from s2txai.datasets.formats.must_c import read_must_c
 from s2txai.errors import UserError
+from s2txai.failures import Failure, failures, record
 from s2txai.models import load_model
 from s2txai.models.conformer.checkpoint import load_fairseq_checkpoint
 from s2txai.models.conformer.vocabulary import read_preprocessing
@@ -66,6 +67,7 @@ def folder(tmp_path_factory):
         soundfile.write(folder / name, noise, 16_000)
     (folder / "a.tsv").write_text(ALIGNMENT)
     save(folder / "result.npz", ARRAYS, meta())
+    record(Failure("a", "smx", "no number"), folder)
     (folder / "manifest.tsv").write_text(MANIFEST)
     (folder / "alignment.tsv").write_text(ALIGNMENT)
     (folder / "table.yaml").write_text(YAML)
@@ -93,6 +95,7 @@ READERS = {
     "en-it/data/dev/txt/dev.yaml": read_segments,
     "model.bin": read_variables,
     "model.pt": load_fairseq_checkpoint,
+    "a.failure.json": lambda path: failures(path.parent, ["a"]),
     "sound.wav": lambda path: read_audio(path, 8000),
     "sound.flac": lambda path: read_audio(path, 8000),
 }

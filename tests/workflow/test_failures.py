@@ -52,7 +52,7 @@ def project(spoilt, tmp_path):
 def test_the_rest_is_done_and_the_status_says_that_it_is_not_all(spoilt):
     told = spoilt.run.stdout + spoilt.run.stderr
     assert spoilt.run.returncode != 0
-    assert "1 utterances failed" in told
+    assert "Not every utterance could be done: 1 failed" in told
     assert "'bad' in decode: " in told
     assert f"results/{RUN}/failures.tsv" in told
     assert "Traceback" not in told
@@ -79,6 +79,14 @@ def test_it_is_not_forgotten_and_costs_nothing_again(project):
     assert again.returncode != 0
     assert "'bad' in decode: " in again.stdout + again.stderr
     assert (project.folder / "results/report/index.html").exists()
+
+
+def test_targets_on_the_way_say_so_too(project):
+    done = project.snakemake("all_decode", "--forcerun", "transcripts")
+    assert done.returncode != 0
+    assert "1 failed so far" in done.stdout + done.stderr
+    assert "'bad' in decode: " in done.stdout + done.stderr
+    assert (project.folder / "results" / RUN / "decode" / "scores.csv").exists()
 
 
 def test_a_mended_recording_runs_its_shard_again(project):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from s2txai.config import read_yaml
 from s2txai.errors import UserError
+from s2txai.failures import failures_where_met
 from s2txai.fetch import model_files
 from s2txai.plan import plan
 from s2txai.saliency.gradient_statistics import GRADIENTS
@@ -32,6 +33,16 @@ onstart:
     # Known at once, and jobs of hours would come before the one that finds out.
     if STUDY.missing:
         raise SystemExit("\n".join(STUDY.missing))
+
+
+onsuccess:
+    # Targets on the way do not run the last job, `check_failures`.
+    failed = failures_so_far()
+    if failed:
+        raise SystemExit(
+            f"Not every utterance could be done: {len(failed):,} failed so far; docs/workflow.md says "
+            f"how to go on. The first is '{failed[0].utterance}' in {failed[0].step}: {failed[0].message}"
+        )
 
 
 wildcard_constraints:
@@ -127,6 +138,17 @@ def shard_directories(step):
         f"{prefix}/{step}/{shard}"
         for prefix, run in zip(run_prefixes(), STUDY.runs.values())
         for shard in run.shards
+    ]
+
+
+def failures_so_far():
+    """Return what the steps of this configuration could not do, whatever the target was."""
+    steps = ("decode", "attention", "smx", "smh", *METHODS, "aggregate", "deletion")
+    names = {step: step for step in steps} | {f"sensitivity/{one}": "smx" for one in STUDY.designs}
+    return [
+        failure
+        for prefix, run in zip(run_prefixes(), STUDY.runs.values())
+        for failure in failures_where_met(Path(prefix), run.shards, names)
     ]
 
 

@@ -266,7 +266,7 @@ def design_of(aggregated: Sequence[Artifact], saliency: str) -> dict[str, Any]:
         if other.meta["parameters"].get(step) != design:
             raise UserError(
                 f"{first.path} and {other.path} hold {step} maps made with different parameters: "
-                "delete the older one and run the workflow again."
+                "delete the older one's folder and run the workflow again."
             )
     if not _is_sampled(saliency):
         return dict(design)

@@ -14,7 +14,7 @@ from s2txai.artifacts import Artifact, load, save
 from s2txai.errors import UserError, UtteranceError
 from s2txai.failures import Failure, record, record_path
 from s2txai.log import logger
-from s2txai.memory import is_out_of_memory
+from s2txai.memory import is_out_of_memory, smaller_batch
 from s2txai.models.handle import ModelHandle
 from s2txai.provenance import describe
 from s2txai.store import Store, fingerprint, link
@@ -128,6 +128,8 @@ class Attempts:
         except Exception as error:
             if self._on_failure == "stop" or not _is_of_utterance(error):
                 logger.error("%s: stopped at the utterance %s.", self._step, utterance)
+                if is_out_of_memory(error):
+                    smaller_batch(1, error)  # there is none
                 raise
             self._failed[utterance] = error
             failure = Failure.of(utterance, self._step, error)
