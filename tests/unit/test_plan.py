@@ -306,6 +306,7 @@ def test_an_unknown_pooling(config, root):
 
 def test_silence_is_found_before_anything_runs(config, root):
     soundfile.write(root / "talks" / "en-3.wav", np.zeros(1600), 16000)
+    config["on_failure"] = "stop"
     told = complaint(config, root)
     assert "manifest.tsv, line 5: " in told
     assert "en-3.wav holds nothing but silence; leave the utterance out." in told

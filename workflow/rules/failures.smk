@@ -28,7 +28,7 @@ rule failures:
         "results/benchmarks/{dataset}/{model}/{task}/failures.tsv"
     resources:
         mem_mb=by_attempt(1000),
-        runtime=10,
+        runtime=by_attempt(10),
     params:
         ids=all_ids,
     message:
