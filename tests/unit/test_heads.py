@@ -139,7 +139,7 @@ def test_the_planted_head_is_ranked_first_by_agreement(study):
     assert found.verdict["timestamps"] == {"good_enough": "not tested"}
     assert found.verdict["heads_smh"]["heads"] == [[0, PLANTED]]
     assert "start_mae" not in found.ranking
-    (said,) = [one for one in found.verdict["sentences"] if "Heads to read" in one]
+    (said,) = [one for one in found.verdict["sentences"] if "The heads" in one]
     assert "agree best with SMH" in said
     assert said.endswith(f"counted from 0: 0.{PLANTED}.")
 
@@ -155,7 +155,9 @@ def test_the_planted_head_times_words(study, tmp_path):
     assert timing["start_mae_held_out"] == pytest.approx(0, abs=1e-9)
     assert timing["good_enough"] == "yes"
     assert any("are good enough for 100 ms: 100 %" in said for said in found.verdict["sentences"])
-    assert any("Heads to read when words start" in said for said in found.verdict["sentences"])
+    assert any(
+        "The heads whose word starts are best" in said for said in found.verdict["sentences"]
+    )
 
 
 def test_late_words_are_not_good_enough(study, tmp_path):
@@ -190,7 +192,7 @@ def test_shares_are_those_of_the_summary(study):
     assert share["rho_corrected"] == pytest.approx(row["rho_corrected"])
     said = f"explains {100 * row['rho_corrected']:.0f} % "
     assert any(said in sentence for sentence in found.verdict["sentences"])
-    assert any("2 utterances are fewer than 20" in said for said in found.verdict["sentences"])
+    assert any("Utterances: 2, fewer than 20" in said for said in found.verdict["sentences"])
 
 
 def test_without_any_correlation_no_layer_is_best(study):

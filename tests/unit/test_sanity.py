@@ -61,12 +61,14 @@ def test_attention_and_saliency_of_whisper_fall_towards_0():
     directory = model_directory("whisper-tiny.en")
     load = partial(load_model, "whisper", directory, device="cpu", precision="float32")
     speech = hear(load())
-    found = correlations_by_depth(load, speech, [4, 8, 12], Design([30], 16)).pivot(
-        index="depth", columns="map", values="rho"
+    table = correlations_by_depth(
+        load, speech, [4, 8, 12], Design([30], 16), other=Design([30], 16, seed=1)
     )
+    found = table.pivot(index="depth", columns="map", values="rho")
     # The first four are the norm of the output and the upper three of the decoder's four layers.
     assert 0.2 < found.at[4, "ca_mean"] < 0.7
     assert (found.loc[[8, 12], "ca_mean"].abs() < 0.2).all()
     assert (found["ca_last"].abs() < 0.2).all()
-    # Few masks and segments: what is left is chance, the same masks among it.
-    assert (found["smx_avg2d"].abs() < 0.5).all()
+    # The trained model's own map reaches more with as many other masks (docs/validation.md); what
+    # is left is chance, with a spread of about 0.1.
+    assert (found["smx_avg2d"].abs() < 0.4).all()

@@ -285,8 +285,8 @@ def _sentences(found: dict[str, Any], pooling: str) -> list[str]:
     said.append(_heads_sentence(found))
     if found["n_utterances"] < FEW:
         said.append(
-            f"{found['n_utterances']} utterances are fewer than {FEW}: this describes them, not "
-            "the model."
+            f"Utterances: {found['n_utterances']}, fewer than {FEW}; this describes them, not the "
+            "model."
         )
     return said
 
@@ -310,10 +310,8 @@ def _heads_sentence(found: dict[str, Any]) -> str:
     by_timing = "heads" in found["timestamps"]
     heads = found["timestamps" if by_timing else "heads_smh"]["heads"]
     listed = ", ".join(f"{layer}.{head}" for layer, head in heads)
-    purpose = (
-        "when words start" if by_timing else "what the decoder uses (they agree best with SMH)"
-    )
-    return f"Heads to read {purpose}, best first, as layer.head counted from 0: {listed}."
+    purpose = "whose word starts are best" if by_timing else "that agree best with SMH"
+    return f"The heads {purpose} together, best first, as layer.head counted from 0: {listed}."
 
 
 def _timing_sentence(timing: dict[str, Any]) -> str:
