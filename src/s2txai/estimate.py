@@ -257,7 +257,9 @@ def print_estimate(study: Study, config: Mapping[str, Any], models: Path, thread
     lines = [f"{'run':44} {'utterances':>10} {'jobs':>6} {'masks':>11} {'time':>22} {'disk':>9}"]
     found: list[Estimate] = []
     designs = study.designs.values()
-    for run in study.runs.values():
+    for planned in study.runs.values():
+        # Recordings that cannot be used have no length, and cost nothing.
+        run = planned.only({one.id for one in planned.utterances} - planned.unusable.keys())
         handle = ModelHandle(
             study.models[run.model]["family"],
             models / run.model,
@@ -280,7 +282,9 @@ def print_estimate(study: Study, config: Mapping[str, Any], models: Path, thread
         sum(one.jobs for one in found) + len(study.models) + 3
     )  # fetching; comparisons, the report, check_failures
     lines.append(_line("in all", n_utterances, n_jobs, sum(one.masks for one in found), found))
-    return "\n".join([*lines, *_remarks(study, found, models, threads), *study.missing])
+    return "\n".join(
+        [*lines, *_remarks(study, found, models, threads), *study.missing, *study.unusable]
+    )
 
 
 def _line(name: str, n: int, jobs: int, masks: int, estimates: Sequence[Estimate]) -> str:
