@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForSpeechSeq2Seq,
     AutoTokenizer,
@@ -20,6 +21,7 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPastAndCrossAttentions
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from s2txai.errors import UserError
 from s2txai.fetch import read_options
@@ -390,6 +392,9 @@ def load_network(network_class: Any, directory: Path) -> Any:
     trusted = bool(read_options(directory).get("trust_remote_code", False))
     network_class = AutoModelForSpeechSeq2Seq if trusted else network_class
     try:
+        if (directory / GENERATION_CONFIG_NAME).is_file():
+            # One that cannot be read is else passed over, and with it what is never predicted.
+            GenerationConfig.from_pretrained(directory, local_files_only=True)
         network, told = network_class.from_pretrained(
             directory,
             dtype=torch.float32,
@@ -397,7 +402,7 @@ def load_network(network_class: Any, directory: Path) -> Any:
             output_loading_info=True,
             trust_remote_code=trusted,
         )
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, TypeError, SafetensorError) as error:
         raise UserError(
             f"{directory} does not hold the weights of a {network_class.__name__} "
             f"({_first_line(error)}); check the model's entry in config/models.yaml."
@@ -434,7 +439,7 @@ def load_part(part_class: Any, directory: Path, **options: Any) -> Any:
     """
     try:
         return part_class.from_pretrained(directory, local_files_only=True, **options)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, RuntimeError, ValueError, TypeError) as error:
         raise UserError(
             f"{directory} holds nothing that {part_class.__name__} can read "
             f"({_first_line(error)}); save it beside the weights with its 'save_pretrained'."

@@ -60,11 +60,20 @@ def load_whisper(
         begin_suppress = network.generation_config.begin_suppress_tokens or []
     return WhisperModel(
         network.to(device).eval().requires_grad_(False),
-        Tokenizer.from_file(str(tokenizer_file)),
+        _tokenizer(tokenizer_file),
         suppress_tokens=suppress,
         begin_suppress_tokens=begin_suppress,
         precision=precision,
     )
+
+
+def _tokenizer(file: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_file(str(file))
+    # The library raises nothing more special.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:_LONGEST_REASON]
+        raise UserError(f"{file} cannot be read ({reason}); fetch the model again.") from error
 
 
 def _from_ctranslate2(
