@@ -271,7 +271,9 @@ def print_estimate(study: Study, config: Mapping[str, Any], models: Path, thread
     # Of equally long speech a model is timed once: another task has another prompt at most.
     measured: dict[tuple[str, float], Cost] = {}
     with Progress("timing models", len(study.runs), "runs") as progress:
-        for run in study.runs.values():
+        for planned in study.runs.values():
+            # Recordings that cannot be used have no length, and cost nothing.
+            run = planned.only({one.id for one in planned.utterances} - planned.unusable.keys())
             shape = study.models[run.model].get("shape")
             if (models / run.model).is_dir():
                 key = run.model, mean(one.seconds() for one in run.utterances)
@@ -291,7 +293,9 @@ def print_estimate(study: Study, config: Mapping[str, Any], models: Path, thread
         sum(one.jobs for one in found) + len(study.models) + 3
     )  # fetching; comparisons, the report, check_failures
     lines.append(_line("in all", n_utterances, n_jobs, sum(one.masks for one in found), found))
-    return "\n".join([*lines, *_remarks(study, found, models, threads), *study.missing])
+    return "\n".join(
+        [*lines, *_remarks(study, found, models, threads), *study.missing, *study.unusable]
+    )
 
 
 def _line(name: str, n: int, jobs: int, masks: int, estimates: Sequence[Estimate]) -> str:

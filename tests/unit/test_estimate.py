@@ -4,7 +4,9 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import soundfile
 
 from s2txai.estimate import (
     GPU_FLOPS,
@@ -153,3 +155,16 @@ def test_the_study_is_estimated_without_its_weights_and_speech(tmp_path):
     assert "download EuroParl-ST" in text
     # 12 runs of 1,200 utterances, 20,000 masks of each kind
     assert f"{12 * 1200 * 40_000:,}" in text
+
+
+def test_recordings_that_cannot_be_used_cost_nothing(config, tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.full(16_000, 0.1), 16_000)
+    (tmp_path / "b.wav").write_bytes(b"not audio")
+    lines = ["id\tpath\tlanguage\ttranscript", "a\ta.wav\ten\tyes", "b\tb.wav\ten\tno"]
+    (tmp_path / "m.tsv").write_text("\n".join(lines))
+    entry = {"manifest": str(tmp_path / "m.tsv"), "description": "Two.", "licence": "CC0"}
+    config["datasets"] = {"mine": entry}
+    config["runs"] = [{"dataset": "mine", "models": ["fama-small"], "tasks": ["asr-en"]}]
+    text = print_estimate(plan(config, ROOT), config, tmp_path, threads=1)
+    assert f" {1 * (32 + 64):,} " in text
+    assert "1 of 2 recordings cannot be used" in text

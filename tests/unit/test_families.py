@@ -184,6 +184,37 @@ def test_missing_files_are_told(family, tmp_path, file):
         load_model(family, tmp_path, device="cpu")
 
 
+def damages(whole):
+    yield from (b"", b"[]", b"{", bytes(range(256)), b"[" * 100_000, whole[: len(whole) // 2])
+    if b'"F32"' in whole:  # the list of weights
+        yield (2**62).to_bytes(8, "little") + whole[8:]
+        yield whole.replace(b'"shape":[', b'"shape":[9', 1)
+        yield whole.replace(b'"F32"', b'"F99"', 1)
+        yield whole.replace(b'"F32"', b'"F16"', 1)
+
+
+@pytest.mark.parametrize("family", ["whisper", "speech-to-text"], indirect=True)
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "generation_config.json"])
+def test_damaged_files_are_told(family, tmp_path, file):
+    TINY[family](tmp_path)
+    path = tmp_path / file
+    for damaged in damages(path.read_bytes()):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=str(tmp_path)) as raised:
+            load_model(family, tmp_path, device="cpu")
+        assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("family", ["whisper", "speech-to-text"], indirect=True)
+def test_a_damaged_tokenizer_is_told(family, tmp_path):
+    TINY[family](tmp_path)
+    [path] = tmp_path.glob("tokenizer.json" if family == "whisper" else "tokenizer_config.json")
+    for damaged in damages(path.read_bytes()):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=str(tmp_path)):
+            load_model(family, tmp_path, device="cpu")
+
+
 @pytest.mark.parametrize("family", TRANSFORMERS, indirect=True)
 def test_missing_weights_are_told(family, tmp_path):
     from safetensors.torch import load_file, save_file

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForSpeechSeq2Seq,
     AutoTokenizer,
@@ -23,6 +24,7 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPastAndCrossAttentions
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from s2txai.errors import UserError
 from s2txai.fetch import read_options
@@ -404,6 +406,9 @@ def load_network(network_class: Any, directory: Path) -> Any:
     trusted = bool(read_options(directory).get("trust_remote_code", False))
     network_class = AutoModelForSpeechSeq2Seq if trusted else network_class
     try:
+        if (directory / GENERATION_CONFIG_NAME).is_file():
+            # One that cannot be read is else passed over, and with it what is never predicted.
+            GenerationConfig.from_pretrained(directory, local_files_only=True)
         network, told = network_class.from_pretrained(
             directory,
             dtype=torch.float32,
@@ -413,7 +418,9 @@ def load_network(network_class: Any, directory: Path) -> Any:
             use_safetensors=True,
         )
     # ImportError: weights that were packed by a library which is not here.
-    except (OSError, RuntimeError, ValueError, ImportError) as error:
+    except (
+        OSError, RuntimeError, ValueError, TypeError, ImportError, SafetensorError
+    ) as error:  # fmt: skip
         raise UserError(
             f"{directory} does not hold the weights of a {network_class.__name__} "
             f"({_first_line(error)}); check the model's entry in config/models.yaml."
@@ -502,7 +509,7 @@ def load_part(part_class: Any, directory: Path) -> Any:
     try:
         # Said expressly, or the library asks whether to run it where there is a terminal.
         return part_class.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, RuntimeError, ValueError, TypeError) as error:
         raise UserError(
             f"{directory} holds nothing that {part_class.__name__} can read "
             f"({_first_line(error)}); save it beside the weights with its 'save_pretrained'."

@@ -73,7 +73,8 @@ def _tokenizer(directory: Path) -> Tokenizer:
         try:
             return Tokenizer.from_file(str(file))
         except Exception as error:  # the library raises nothing narrower
-            raise UserError(f"{file} is no tokenizer ({error}); copy it again.") from error
+            reason = " ".join(str(error).split())[:_LONGEST_REASON]
+            raise UserError(f"{file} is no tokenizer ({reason}); copy it again.") from error
     # So older versions of transformers saved it, and many fine-tuned models have it.
     if (directory / "vocab.json").exists() and (directory / "merges.txt").exists():
         tokenizer: Tokenizer = load_part(WhisperTokenizer, directory).backend_tokenizer
