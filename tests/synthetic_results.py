@@ -217,7 +217,7 @@ def write_tables(
     )
     aggregated = [load(root / "aggregate" / "0000" / f"{name}.npz") for name in ids]
     tables = correlate(aggregated, poolings=POOLINGS, rows="all")
-    for name in ("utterances", "reliability", "summary", "mixing", "best_heads"):
+    for name in ("utterances", "reliability", "summary", "mixing", "best_heads", "classes"):
         write_table(root / "correlate" / f"{name}.csv", getattr(tables, name))
     verdict = {"sentences": ["The mean of all heads explains 50 %.", HOSTILE]}
     (root / "heads").mkdir()

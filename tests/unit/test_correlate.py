@@ -616,6 +616,41 @@ def test_means_by_class_and_position(twelve):
         assert "metric:pearson" in found["signature"]
 
 
+def test_a_class_is_corrected_by_the_noise_of_its_own_rows(twelve):
+    rows = twelve.rows[(twelve.rows["attention"] == "ca_mean") & (twelve.rows["class"] == "word")]
+    for saliency in ("smh", "smx_avg2d"):
+        found = pick(
+            twelve.classes, attention="ca_mean", saliency=saliency, by="class", group="word"
+        )
+        half = rows[rows["saliency"] == saliency]["half_correlation"].mean()
+        assert found["reliability"] == pytest.approx(2 * half / (1 + half))
+        assert found["ceiling"] == pytest.approx(np.sqrt(found["reliability"]))
+        assert found["mean_corrected"] == pytest.approx(found["mean"] / found["ceiling"])
+    largest = pick(
+        twelve.classes, attention="ca_mean", saliency="smx_max2d", by="class", group="word"
+    )
+    assert (largest["ceiling_kind"], np.isnan(largest["mean_corrected"])) == ("approximate", True)
+
+
+def test_half_correlations_of_rows_are_those_of_the_reliability(twelve):
+    """Where every row counts alike, their mean is the r of the whole map."""
+    rows = twelve.rows[(twelve.rows["attention"] == "ca_mean") & (twelve.rows["saliency"] == "smh")]
+    whole = pick(twelve.reliability, saliency="smh", **HEADLINE)
+    assert rows["half_correlation"].mean() == pytest.approx(whole["half_correlation"], abs=1e-9)
+    assert rows["signature"].iloc[0] == whole["signature"]
+
+
+def test_the_best_head_has_the_ceiling_of_its_map(twelve):
+    for _, row in twelve.best_heads.iterrows():
+        whole = pick(twelve.reliability, saliency=row["saliency"], **HEADLINE)
+        assert row["reliability"] == pytest.approx(whole["reliability"])
+        if row["ceiling_kind"] == "exact":
+            corrected = row["rho_held_out"] / np.sqrt(whole["reliability"])
+            assert row["rho_held_out_corrected"] == pytest.approx(corrected)
+        else:
+            assert np.isnan(row["rho_held_out_corrected"])
+
+
 def test_what_differs_between_classes_is_seen():
     """Attention follows the map where words are said; at the end it is as often opposed to it."""
     many = []

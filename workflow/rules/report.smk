@@ -17,6 +17,7 @@ rule report:
         summary=tables("correlate/summary.csv"),
         mixing=tables("correlate/mixing.csv"),
         best_heads=tables("correlate/best_heads.csv"),
+        classes=tables("correlate/classes.csv"),
         verdict=tables("heads/verdict.json"),
         curves=tables("deletion/curves.csv"),
         auc=tables("deletion/auc.csv"),

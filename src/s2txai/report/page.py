@@ -324,6 +324,7 @@ def _section(run: Run, figures: Path, paper: tables.PaperFigures, n_figured: int
         "variants": tables.variants_table(run),
         "mixing": tables.mixing_table(run, paper),
         "best_heads": tables.best_heads_table(run),
+        "classes": tables.classes_table(run),
         "deletion": tables.deletion_table(run, paper),
         "timestamps": tables.timestamps_table(run),
         "timestamps_figure": _timestamps_figure(run, figures),

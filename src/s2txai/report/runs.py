@@ -28,6 +28,7 @@ TABLES = {
     "summary": "correlate/summary.csv",
     "mixing": "correlate/mixing.csv",
     "best_heads": "correlate/best_heads.csv",
+    "classes": "correlate/classes.csv",
     "curves": "deletion/curves.csv",
     "auc": "deletion/auc.csv",
     "failures": "failures.tsv",

@@ -236,10 +236,10 @@ def merged_signatures(column: pd.Series) -> str:
     return "|".join(f"{name}:{','.join(found)}" for name, found in values.items())
 
 
-def _why_uncorrected(row: pd.Series) -> str:
+def _why_uncorrected(row: pd.Series, rho: str = "rho", undefined: str = UNDEFINED) -> str:
     if row["ceiling_kind"] not in ("exact", "deterministic"):
         return NOT_LINEAR
-    return UNDEFINED if math.isnan(row["rho"]) else NO_SIGNAL
+    return undefined if math.isnan(row[rho]) else NO_SIGNAL
 
 
 def correlation_table(run: Run, paper: PaperFigures) -> Table:
@@ -352,7 +352,17 @@ def best_heads_table(run: Run) -> Table:
         "what heads reach that are chosen on all others but the one they are judged on: the value "
         "to expect on other speech. ρ (Pearson, each token's row standardised), no unit. Layers "
         "and heads count from 0.",
-        header=["saliency", "layer", "head", "ρ", "ρ held out", "95 %", "different heads chosen"],
+        header=[
+            "saliency",
+            "layer",
+            "head",
+            "ρ",
+            "ρ held out",
+            "95 %",
+            "ceiling",
+            "corrected",
+            "different heads chosen",
+        ],
         source="correlate/best_heads.csv",
         signature=merged_signatures(heads["signature"]),
     )
@@ -365,11 +375,65 @@ def best_heads_table(run: Run) -> Table:
                 table.number(row["rho"]),
                 table.number(row["rho_held_out"], reason=ONE_UTTERANCE),
                 table.interval(row, "rho_held_out"),
+                table.number(row["ceiling"], ".2f", reason=NO_SIGNAL),
+                table.number(
+                    row["rho_held_out_corrected"],
+                    reason=_why_uncorrected(row, "rho_held_out", ONE_UTTERANCE),
+                ),
                 table.number(row["n_heads_chosen"], ".0f"),
             ]
             for _, row in heads.iterrows()
         ]
     ]
+    return table
+
+
+GROUPS: Mapping[str, Mapping[str, str]] = {
+    "class": {
+        "word": "first piece of a word",
+        "continuation": "later piece of a word",
+        "punctuation": "punctuation",
+        "tag": "language tag or other special token",
+        "end": "end of sentence",
+    },
+    "position": {"start": "first third", "middle": "second third", "end": "last third"},
+}
+
+
+def classes_table(run: Run) -> Table:
+    """Return how well the mean of all heads explains tokens of each kind and place."""
+    classes = run.tables["classes"]
+    classes = classes[classes["attention"] == "ca_mean"]
+    # The others have no corrected value, which is what tells kinds of tokens from their noise.
+    shown = classes["saliency"].unique()
+    saliencies = [name for name in shown if is_linear(name) and name not in GRADIENTS]
+    table = Table(
+        caption="The mean of all heads against saliency, by kind of token and by its place in the "
+        "hypothesis: mean Pearson correlation of the tokens' rows, its 95 % interval, and the mean "
+        "over the ceiling that noise leaves on just these rows.",
+        header=["tokens", "rows", *["ρ", "95 %", "corrected"] * len(saliencies)],
+        over=[("", 2), *((map_name(name), 3) for name in saliencies)],
+        titles=["Kind of token", "Place in the hypothesis"],
+        source="correlate/classes.csv",
+        signature=merged_signatures(classes["signature"]),
+    )
+    for by, names in GROUPS.items():
+        group = []
+        for name, told in names.items():
+            of_group = classes[(classes["by"] == by) & (classes["group"] == name)]
+            of_map = of_group.set_index("saliency")
+            if of_map.empty:
+                continue
+            cells = [words(told), Cell(f"{of_map['n_rows'].max():,}")]
+            for row in (of_map.loc[saliency] for saliency in saliencies):
+                bounds = row.rename({"low": "mean_low", "high": "mean_high"})
+                cells += [
+                    table.number(row["mean"]),
+                    table.interval(bounds, "mean"),
+                    table.number(row["mean_corrected"], reason=_why_uncorrected(row, "mean")),
+                ]
+            group.append(cells)
+        table.groups.append(group)
     return table
 
 

@@ -19,6 +19,9 @@ def rows_of_utterance(
 ) -> pd.DataFrame:
     """Return a line for each chosen row, attention map (all heads, each layer) and saliency map.
 
+    Beside the correlation of the row, ``value``, stands how far half-maps of its saliency agree,
+    ``half_correlation``: 1 where a map has no noise, NaN where a half-map is constant.
+
     Parameters
     ----------
     artifact
@@ -44,20 +47,33 @@ def rows_of_utterance(
             "position": np.arange(n_rows) / max(n_rows - 1, 1),
         }
     )[chosen]
+    halves = {name: _half_correlations(artifact, name, chosen) for name in saliencies}
     tables = [
         tokens.assign(
             attention=name,
             layer=pd.array([layer] * len(tokens), dtype="Int64"),
             saliency=saliency,
             value=row_correlations(values[chosen], artifact[saliency][chosen]),
+            half_correlation=halves[saliency],
         )
         for saliency, (name, layer, values) in product(saliencies, maps)
     ]
     return pd.concat(tables, ignore_index=True)
 
 
+def _half_correlations(artifact: Artifact, saliency: str, chosen: np.ndarray) -> np.ndarray:
+    """Return the correlation [I'] of each chosen row's half-maps, mean over the splits."""
+    if f"{saliency}_halves" not in artifact.arrays:
+        return np.ones(chosen.sum())
+    halves = artifact[f"{saliency}_halves"][:, :, chosen]  # (splits, 2, I', T')
+    agreeing = [row_correlations(one, other) for one, other in halves]
+    return np.asarray(np.mean(agreeing, axis=0))
+
+
 def class_table(rows: pd.DataFrame, ids: Sequence[str], seed: int) -> pd.DataFrame:
     """Return the mean over rows by class of token and by third of the hypothesis.
+
+    The mean of ``half_correlation`` tells how far noise limits that of ``value``.
 
     Parameters
     ----------
@@ -76,7 +92,8 @@ def class_table(rows: pd.DataFrame, ids: Sequence[str], seed: int) -> pd.DataFra
         for by, names in groups.items()
         for name, part in rows.groupby(names, sort=False)
     ]
-    columns = [*_MAP, "by", "group", "mean", "low", "high", "n_rows", "n_utterances"]
+    columns = [*_MAP, "by", "group", "mean", "low", "high", "half_correlation", "n_rows",
+               "n_utterances"]  # fmt: skip
     if not tables:
         return pd.DataFrame(columns=columns)
     return pd.concat(tables, ignore_index=True)[columns]
@@ -101,6 +118,7 @@ def _group_means(rows: pd.DataFrame, ids: Sequence[str], counts: np.ndarray) -> 
             mean=wide.mean().to_numpy(),
             low=low,
             high=high,
+            half_correlation=maps["half_correlation"].mean().to_numpy(),
             n_rows=wide.count().to_numpy(),
             n_utterances=n_utterances,
         )

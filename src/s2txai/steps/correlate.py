@@ -115,7 +115,9 @@ def correlate(
     known = [one.artifact for one in found]
     values = pd.concat([one.values for one in found], ignore_index=True)
     halves = pd.concat([one.halves for one in found], ignore_index=True)
-    by_row = pd.concat([one.rows for one in found], ignore_index=True)
+    by_row = _sign(
+        _measured(pd.concat([one.rows for one in found], ignore_index=True), rows), known
+    )
     del found
     utterances = _sign(_beside_ceilings(values, halves), known)
     reliability = _sign(_reliability(halves), known)
@@ -126,7 +128,7 @@ def correlate(
         reliability,
         _with_intervals(summary, resampled),
         _mixing(summary, poolings, resampled),
-        best_heads(utterances, seed),
+        best_heads(utterances, reliability, seed),
         _masks(known),
         by_row,
         _sign(_classes(by_row, known, rows, seed), known),
@@ -175,11 +177,12 @@ def _with_intervals(summary: pd.DataFrame, resampled: _Resampled) -> pd.DataFram
     return table
 
 
-def best_heads(utterances: pd.DataFrame, seed: int) -> pd.DataFrame:
+def best_heads(utterances: pd.DataFrame, reliability: pd.DataFrame, seed: int) -> pd.DataFrame:
     """Return the head that agrees best with each saliency map, chosen where it is not judged.
 
     Each utterance is judged by the head that does best on all others; the mean over utterances is
-    what a head chosen on other speech can be expected to reach. Headline metric.
+    what a head chosen on other speech can be expected to reach. Headline metric, with the ceiling
+    that the noise of the saliency map sets to every head.
     """
     heads = utterances[utterances["attention"] == "ca_head"]
     heads = heads[(heads["metric"] == "pearson") & (heads["normalise"] == "token")]
@@ -208,7 +211,16 @@ def best_heads(utterances: pd.DataFrame, seed: int) -> pd.DataFrame:
                 "signature": rows["signature"].iloc[0],
             }
         )
-    return pd.DataFrame(found).astype({"layer": "Int64", "head": "Int64"})
+    table = pd.DataFrame(found).astype({"layer": "Int64", "head": "Int64"})
+    of_headline = (reliability["metric"] == "pearson") & (reliability["normalise"] == "token")
+    ceilings = _with_ceiling(reliability[of_headline])
+    told = ["saliency", "reliability", "ceiling", "ceiling_kind"]
+    table = table.merge(ceilings[told], on="saliency", how="left")
+    table["rho_held_out_corrected"] = _corrected(table, "rho_held_out")
+    beside = ["reliability", "ceiling", "rho_held_out_corrected", "ceiling_kind"]
+    counts = ["n_heads_chosen", "n_utterances", "signature"]
+    kept = [name for name in table if name not in (*beside, *counts)]
+    return table[[*kept, *beside, *counts]]
 
 
 def _chosen_without(values: pd.DataFrame) -> dict[str, tuple[int, int]]:
@@ -340,14 +352,24 @@ def _rows_of_utterance(artifact: Artifact, saliencies: Sequence[str], rows: str)
     return rows_of_utterance(artifact, saliencies, _chosen_rows(artifact, saliencies, wanted))
 
 
-def _classes(
-    by_row: pd.DataFrame, aggregated: Sequence[Artifact], rows: str, seed: int
-) -> pd.DataFrame:
-    table = class_table(by_row, [artifact.meta["utterance"] for artifact in aggregated], seed)
+def _measured(table: pd.DataFrame, rows: str) -> pd.DataFrame:
+    """Add by what the headline is measured, behind the name of the saliency map."""
     place = table.columns.get_loc("saliency") + 1
     for name, value in reversed([*zip(MEASURE[1:], (*VARIANTS[0], rows), strict=True)]):
         table.insert(place, name, value)
     return table
+
+
+def _classes(
+    by_row: pd.DataFrame, aggregated: Sequence[Artifact], rows: str, seed: int
+) -> pd.DataFrame:
+    means = class_table(by_row, [artifact.meta["utterance"] for artifact in aggregated], seed)
+    table = _with_ceiling(_with_reliability(_measured(means, rows)))
+    table["mean_corrected"] = _corrected(table, "mean")
+    beside = ["reliability", "ceiling", "mean_corrected", "ceiling_kind"]
+    counts = ["n_rows", "n_utterances"]
+    kept = [name for name in table if name not in (*beside, *counts, "half_correlation")]
+    return table[[*kept, *beside, *counts]]
 
 
 def _halves_of_utterance(artifact: Artifact, saliencies: Sequence[str], rows: str) -> pd.DataFrame:
