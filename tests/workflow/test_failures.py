@@ -119,9 +119,10 @@ def test_the_first_failure_stops_where_that_is_asked_for(project):
     assert refused.returncode != 0
     assert "manifest.tsv, line 2: " in refused.stdout + refused.stderr
     assert "Traceback" not in refused.stdout + refused.stderr
-    # Silence is found out by the job.
-    soundfile.write(project.folder / "mine" / "bad.wav", np.zeros(16_000), 16_000)
+    # A rate from which 16 kHz is not made is found out by the job.
+    noise = 0.1 * np.random.default_rng(0).standard_normal(16_000)
+    soundfile.write(project.folder / "mine" / "bad.wav", noise, 15_991)
     stopped = project.snakemake("--forcerun", "decode")
     assert stopped.returncode != 0
-    assert "nothing but silence" in stopped.stdout + stopped.stderr
+    assert "has 15991 samples a second" in stopped.stdout + stopped.stderr
     assert not (project.folder / "results" / RUN / "decode" / "0000").exists()
