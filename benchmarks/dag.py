@@ -24,6 +24,8 @@ from benchmarks.spes import ROOT
 RECORDING = "resources/speech/librivox/sense_and_sensibility_01_austen_64kb-0880.wav"
 TARGETS = ["de", "es", "it"]
 TASKS = ["asr-en", "st-en-de", "st-en-es", "st-en-it"]
+# Suffixes of outputs that are files; others are folders.
+FILES = (".csv", ".tsv", ".html", ".json", ".parquet")
 
 
 def scratch_project(folder: Path) -> None:
@@ -104,16 +106,20 @@ def n_jobs(shown: str) -> int:
     return int(found[1]) if found else 0
 
 
-def finish(folder: Path, shown: str) -> None:
-    """Make the outputs that a dry run names, empty, and let Snakemake take them for results."""
+def make_outputs(folder: Path, shown: str) -> None:
+    """Make the outputs that a dry run names, empty."""
     for names in re.findall(r"Missing output files: ([^;\n]+)", shown):
-        for name in names.split(", "):
-            path = folder / name
-            if path.suffix in (".csv", ".html", ".json", ".parquet"):
+        for path in (folder / name for name in names.split(", ")):
+            if path.suffix in FILES or path.name == ".complete":
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.touch()
             else:
                 path.mkdir(parents=True, exist_ok=True)
+
+
+def finish(folder: Path, shown: str) -> None:
+    """Let Snakemake take empty outputs for the results of the jobs that a dry run names."""
+    make_outputs(folder, shown)
     snakemake(folder, "--cores", "1", "--touch", "--forceall", "--quiet")
 
 

@@ -6,7 +6,6 @@ only; tests/workflow/test_incremental.py compares that with a run that did happe
 """
 
 import os
-import re
 import shutil
 import tempfile
 from collections import defaultdict
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import yaml
 
+from benchmarks.dag import make_outputs
 from tests.weights import ROOT
 from tests.workflow.project import Job, Project
 
@@ -348,16 +348,7 @@ def _pretend(project):
     """Make Snakemake hold every job of the plan for done."""
     shown = project.snakemake("--dry-run")
     assert shown.returncode == 0, shown.stdout + shown.stderr
-    for names in re.findall(r"Missing output files: ([^;\n]+)", shown.stdout + shown.stderr):
-        for name in names.split(", "):
-            path = project.folder / name
-            if path.suffix in (".csv", ".tsv", ".html", ".json", ".parquet") or (
-                path.name == ".complete"
-            ):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.touch()
-            else:
-                path.mkdir(parents=True)
+    make_outputs(project.folder, shown.stdout + shown.stderr)
     done = project.snakemake("--touch", "--forceall")
     assert done.returncode == 0, done.stdout + done.stderr
 
