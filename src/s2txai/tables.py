@@ -122,9 +122,9 @@ def iter_shards(run: Run, directories: Sequence[str | Path], step: str) -> Itera
 
 
 def read_headlines(path: str | Path) -> pd.DataFrame:
-    """Return the headline of every utterance from ``correlate/utterances.csv``: no single heads.
+    """Return the headline of every utterance from ``correlate/utterances.csv``.
 
-    Read in blocks: with all heads and metrics a large data set has millions of rows.
+    Read in blocks: with all layers and metrics a large data set has millions of rows.
     """
     blocks = pd.read_csv(path, **AS_WRITTEN, chunksize=ROWS_AT_ONCE)
     kept = [

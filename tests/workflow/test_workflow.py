@@ -14,6 +14,7 @@ pytestmark = [pytest.mark.workflow, pytest.mark.model]
 
 MODEL_MESSAGES = ("Decoding librivox", "Saliency on the input", "Saliency on encoder outputs")
 RUN = "results/librivox/whisper-tiny.en/asr-en"
+KINDS = ("ca", "vn", "ro")
 
 
 def test_every_result_is_there(finished):
@@ -30,6 +31,11 @@ def test_every_result_is_there(finished):
         rows = pd.read_csv(run / f"{table}.csv")
         assert len(rows) > 0
         assert (rows[["dataset", "model", "task"]].nunique() == 1).all()
+    means = pd.read_csv(run / "correlate/utterances.csv")
+    heads = pd.read_parquet(run / "correlate/heads.parquet")
+    assert set(means["attention"]) == {f"{k}_{part}" for k in KINDS for part in ("mean", "layer")}
+    assert set(heads["attention"]) == {f"{kind}_head" for kind in KINDS}
+    assert list(means) == list(heads)
     page = (finished.folder / "results/report/index.html").read_text()
     assert "sns-0880" in page
     figures = {path.suffix for path in (finished.folder / "results/report/figures").iterdir()}

@@ -55,6 +55,7 @@ rule correlate:
             labels={"table": "classes of tokens"},
         ),
         rows=RUN + "/correlate/rows.parquet",
+        heads=RUN + "/correlate/heads.parquet",
     log:
         "results/logs/{dataset}/{model}/{task}/correlate.log",
     benchmark:

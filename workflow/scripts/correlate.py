@@ -18,7 +18,9 @@ with logging_to(Path(snakemake.log[0])):
     run = remaining(planned, snakemake.input.aggregate)
     aggregated = iter_shards(run, snakemake.input.aggregate, "aggregate")
     tables = correlate(aggregated, poolings=params.poolings, rows=params.rows, seed=params.seed)
-    for name in (
-        "utterances", "reliability", "summary", "mixing", "best_heads", "masks", "rows", "classes",
-    ):  # fmt: skip
+    # Of a large model single heads are most of what there is.
+    is_head = tables.utterances["head"].notna()
+    write_table(tables.utterances[~is_head], run, Path(snakemake.output.utterances))
+    write_table(tables.utterances[is_head], run, Path(snakemake.output.heads))
+    for name in ("reliability", "summary", "mixing", "best_heads", "masks", "rows", "classes"):
         write_table(getattr(tables, name), run, Path(snakemake.output[name]))
