@@ -13,7 +13,7 @@ ALGORITHM_VERSIONS = {
     "input_x_gradient": 1,
     "integrated_gradients": 1,
     "aggregate": 3,
-    "correlate": 5,
+    "correlate": 6,
     "deletion": 2,
     "sensitivity": 1,
     "timestamps": 2,
