@@ -370,6 +370,7 @@ def test_the_page_shows_every_method(toy, tmp_path):
         "correlate/summary": tables.summary,
         "correlate/mixing": tables.mixing,
         "correlate/best_heads": tables.best_heads,
+        "correlate/classes": tables.classes,
         "deletion/curves": deletion.curves,
         "deletion/auc": deletion.areas,
     }.items():
