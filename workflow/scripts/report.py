@@ -8,7 +8,6 @@ from s2txai.log import logging_to
 from s2txai.plan import plan
 from s2txai.report.page import Facts, write_report
 from s2txai.report.runs import RunFiles
-from s2txai.tables import remaining
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -16,23 +15,7 @@ if TYPE_CHECKING:
 with logging_to(Path(snakemake.log[0])):
     root = Path(snakemake.scriptdir).resolve().parents[1]
     study = plan(snakemake.config, root)
-
-    def usable(run):
-        """Leave out what failed; the shards of `aggregate` name the failures of earlier steps."""
-        folder = Path("results", *run.key, "aggregate")
-        return remaining(run, [folder / shard for shard in run.shards])
-
-    runs = [
-        RunFiles(
-            *run.key,
-            tables=Path("results", *run.key),
-            shards=run.shards,
-            audio={utterance.id: utterance for utterance in run.utterances},
-            has_designs=bool(study.designs),
-            has_timestamps=bool(run.aligned()),
-        )
-        for run in map(usable, study.runs.values())
-    ]
+    runs = [RunFiles.of(run, has_designs=bool(study.designs)) for run in study.runs.values()]
     facts = Facts(
         config=snakemake.config,
         versions=library_versions(),

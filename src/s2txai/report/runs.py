@@ -4,17 +4,18 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 
+from s2txai import plan
 from s2txai.artifacts import Artifact, load
 from s2txai.datasets import Utterance
 from s2txai.errors import UserError
 from s2txai.saliency.gradient_statistics import GRADIENTS
 from s2txai.steps.deletion_curves import PROBABILITIES
-from s2txai.tables import AS_WRITTEN, read_headlines
+from s2txai.tables import AS_WRITTEN, read_headlines, remaining
 
 LOW_RELIABILITY = 0.5
 
@@ -66,6 +67,27 @@ class RunFiles:
     audio: Mapping[str, Utterance]
     has_designs: bool = False
     has_timestamps: bool = False
+
+    @classmethod
+    def of(cls, run: plan.Run, *, has_designs: bool, results: Path = Path("results")) -> Self:
+        """Return where a planned run lies, without the utterances that failed on the way.
+
+        Raises
+        ------
+        UserError
+            If no utterance is left.
+        """
+        folder = results.joinpath(*run.key)
+        # The shards of `aggregate` name the failures of earlier steps, too.
+        left = remaining(run, [folder / "aggregate" / shard for shard in run.shards])
+        return cls(
+            *run.key,
+            tables=folder,
+            shards=left.shards,
+            audio={utterance.id: utterance for utterance in left.utterances},
+            has_designs=has_designs,
+            has_timestamps=bool(left.aligned()),
+        )
 
     @property
     def key(self) -> str:
