@@ -39,7 +39,7 @@ def begin(project, *arguments):
 
 def test_killed_snakemake_and_a_second_one(project):
     """What docs/workflow.md says: the lock holds, `--unlock` frees it, no mask is lost."""
-    project.edit("src/s2txai/steps/masked.py", "CHECKPOINTS = 30.0", "CHECKPOINTS = 0.0")
+    project.edit("src/s2txai/steps/masked.py", "CHECKPOINTS = 5.0", "CHECKPOINTS = 0.0")
     project.configure(compute={"batch_size": 4}, smh={"n_masks": 1600})
     target = f"{RUN}/smh/0000"
     master = begin(project, target)

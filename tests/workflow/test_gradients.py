@@ -70,6 +70,7 @@ def test_a_method_less_runs_no_other_step_that_perturbs(finished, tmp_path):
     copy.configure(gradient={"methods": ["grad", "integrated_gradients"]})
     assert {job.rule for job in copy.planned()} == {
         "aggregate", "correlate", "heads", "comparisons", "deletion", "deletion_curves", "report",
+        "failures", "check_failures",
     }  # fmt: skip
 
 
