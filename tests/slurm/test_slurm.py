@@ -27,7 +27,7 @@ RUN = "results/librivox/whisper-tiny.en/asr-en"
 MODEL_STEPS = {"decode", "attention", "smx", "smh", "deletion"}
 TABLE_STEPS = {
     "transcripts", "aggregate", "correlate", "deletion_curves", "timestamps", "heads",
-    "comparisons", "report",
+    "comparisons", "failures", "report",
 }  # fmt: skip
 
 
