@@ -132,13 +132,13 @@ def _check_sound(
     try:
         with soundfile.SoundFile(path) as file:
             file.seek(first)
-            # Whole numbers are never NaN.
-            whole = file.subtype in _FLOATING
+            # Whole numbers never are.
+            may_be_nan = file.subtype in _FLOATING
             for block in file.blocks(_BLOCK, frames=n_samples, dtype="float32"):
                 if not np.isfinite(block).all():
                     raise _not_finite(name)
                 heard = heard or bool(block.any())
-                if heard and not whole:
+                if heard and not may_be_nan:
                     return
     except (soundfile.SoundFileError, OSError) as error:
         raise _unreadable(path, error) from error

@@ -184,8 +184,7 @@ def best_heads(utterances: pd.DataFrame, reliability: pd.DataFrame, seed: int) -
     what a head chosen on other speech can be expected to reach. Headline metric, with the ceiling
     that the noise of the saliency map sets to every head.
     """
-    heads = utterances[utterances["attention"] == "ca_head"]
-    heads = heads[(heads["metric"] == "pearson") & (heads["normalise"] == "token")]
+    heads = _of_headline(utterances[utterances["attention"] == "ca_head"])
     found = []
     for saliency, rows in heads.groupby("saliency", sort=False):
         # One row a head, one column an utterance in which every head has a value.
@@ -212,15 +211,21 @@ def best_heads(utterances: pd.DataFrame, reliability: pd.DataFrame, seed: int) -
             }
         )
     table = pd.DataFrame(found).astype({"layer": "Int64", "head": "Int64"})
-    of_headline = (reliability["metric"] == "pearson") & (reliability["normalise"] == "token")
-    ceilings = _with_ceiling(reliability[of_headline])
+    ceilings = _with_ceiling(_of_headline(reliability))
     told = ["saliency", "reliability", "ceiling", "ceiling_kind"]
     table = table.merge(ceilings[told], on="saliency", how="left")
     table["rho_held_out_corrected"] = _corrected(table, "rho_held_out")
     beside = ["reliability", "ceiling", "rho_held_out_corrected", "ceiling_kind"]
-    counts = ["n_heads_chosen", "n_utterances", "signature"]
-    kept = [name for name in table if name not in (*beside, *counts)]
-    return table[[*kept, *beside, *counts]]
+    return _with_last(table, [*beside, "n_heads_chosen", "n_utterances", "signature"])
+
+
+def _of_headline(table: pd.DataFrame) -> pd.DataFrame:
+    return table[(table["metric"] == "pearson") & (table["normalise"] == "token")]
+
+
+def _with_last(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Move columns to the end."""
+    return table[[*(name for name in table if name not in names), *names]]
 
 
 def _chosen_without(values: pd.DataFrame) -> dict[str, tuple[int, int]]:
@@ -367,9 +372,7 @@ def _classes(
     table = _with_ceiling(_with_reliability(_measured(means, rows)))
     table["mean_corrected"] = _corrected(table, "mean")
     beside = ["reliability", "ceiling", "mean_corrected", "ceiling_kind"]
-    counts = ["n_rows", "n_utterances"]
-    kept = [name for name in table if name not in (*beside, *counts, "half_correlation")]
-    return table[[*kept, *beside, *counts]]
+    return _with_last(table.drop(columns="half_correlation"), [*beside, "n_rows", "n_utterances"])
 
 
 def _halves_of_utterance(artifact: Artifact, saliencies: Sequence[str], rows: str) -> pd.DataFrame:
