@@ -18,19 +18,19 @@ import torch
 
 from benchmarks.random_conformer import save_fama_small
 from benchmarks.spes import CLIP, hardware
-from s2txai.artifacts import load_shard
+from s2txai.analysis.correlations import correlate
+from s2txai.analysis.deletion import map_names
 from s2txai.datasets import Utterance, parse_task
-from s2txai.deletion import map_names
 from s2txai.models.handle import ModelHandle
 from s2txai.steps.aggregate import aggregate_shard
 from s2txai.steps.attention import attention_shard
-from s2txai.steps.correlate import correlate
 from s2txai.steps.decode import decode_shard
 from s2txai.steps.deletion import Search, deletion_shard
 from s2txai.steps.shard import Workplace
 from s2txai.steps.smh import smh_shard
 from s2txai.steps.smx import smx_shard
-from s2txai.store import Store
+from s2txai.storage.artifacts import load_shard
+from s2txai.storage.store import Store
 
 TASK = parse_task("asr-en")
 ROWS = 24  # random weights never end a sentence by themselves

@@ -17,17 +17,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from s2txai.aggregate import HALVES, pool
-from s2txai.audio import read_audio
-from s2txai.correlate import correlation
 from s2txai.datasets import parse_task
-from s2txai.memory import to_device
-from s2txai.models import load_model
+from s2txai.datasets.audio import read_audio
 from s2txai.models.base import n_steps
+from s2txai.models.loading import load_model
+from s2txai.models.memory import to_device
+from s2txai.saliency.correlation import correlation
 from s2txai.saliency.estimators import ESTIMATORS
+from s2txai.saliency.pooling import HALVES, pool
 from s2txai.saliency.reliability import ceiling, half_correlation, spearman_brown
 from s2txai.saliency.segments import Segmentations, segmentations
-from s2txai.saliency.spes import Plan, accumulate, draw, input_score, segmentation_names
+from s2txai.saliency.smx import Plan, accumulate, draw, input_score, segmentation_names
 from s2txai.saliency.statistics import Statistics, heatmap
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -14,11 +14,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from s2txai.audio import read_audio
+from s2txai.analysis.sanity import Design, Speech, correlations_by_depth
 from s2txai.datasets import parse_task
-from s2txai.models import load_model
+from s2txai.datasets.audio import read_audio
 from s2txai.models.base import Model
-from s2txai.sanity import Design, Speech, correlations_by_depth
+from s2txai.models.loading import load_model
 
 ROOT = Path(__file__).resolve().parents[1]
 CLIP = ROOT / "resources/speech/librivox/sense_and_sensibility_01_austen_64kb-0880.wav"

@@ -32,13 +32,13 @@ import numpy as np
 import torch
 
 from benchmarks.random_conformer import save_fama_small
-from s2txai.audio import read_audio
 from s2txai.datasets import parse_task
-from s2txai.memory import fitting_batch_size
-from s2txai.models import load_model, resolve_precision
+from s2txai.datasets.audio import read_audio
 from s2txai.models.base import Model
+from s2txai.models.loading import load_model, resolve_precision
+from s2txai.models.memory import fitting_batch_size
 from s2txai.saliency.segments import Segmentations, segmentations
-from s2txai.saliency.spes import (
+from s2txai.saliency.smx import (
     Plan,
     Score,
     accumulate,

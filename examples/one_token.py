@@ -14,8 +14,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from s2txai.artifacts import load
-from s2txai.correlate import correlation
+from s2txai.saliency.correlation import correlation
+from s2txai.storage.artifacts import load
 
 arguments = sys.argv[1:4]
 run = Path(arguments[0] if arguments else "results/librivox/whisper-tiny.en/asr-en")

@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import soundfile
 
-from s2txai.aggregate import all_attention_maps
-from s2txai.artifacts import load, save
+from s2txai.analysis.correlations import correlate
 from s2txai.datasets import Utterance
+from s2txai.saliency.pooling import all_attention_maps
 from s2txai.saliency.statistics import AXES, UNITS, Statistics
-from s2txai.steps.correlate import correlate
+from s2txai.storage.artifacts import load, save
 
 L, H, T, F = 4, 6, 331, 80
 N_ROWS = 12  # I

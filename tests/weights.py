@@ -4,8 +4,8 @@ import logging
 from functools import cache
 from pathlib import Path
 
-from s2txai.config import load_models
-from s2txai.fetch import fetch_model
+from s2txai.study.config import load_models
+from s2txai.study.fetch_model import fetch_model
 
 ROOT = Path(__file__).resolve().parents[1]
 

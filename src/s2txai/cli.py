@@ -8,7 +8,7 @@ from pathlib import Path
 
 from s2txai import __version__
 from s2txai.errors import UserError
-from s2txai.plan import plan, read_config
+from s2txai.study.plan import plan, read_config
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,7 +38,7 @@ def _show(options: argparse.Namespace) -> str:
 def _estimate(options: argparse.Namespace) -> str:
     import transformers
 
-    from s2txai.estimate import print_estimate
+    from s2txai.study.estimate import print_estimate
 
     transformers.logging.set_verbosity_error()
     root = Path.cwd()
@@ -50,7 +50,7 @@ def _estimate(options: argparse.Namespace) -> str:
 
 
 def _fetch_dataset(options: argparse.Namespace) -> str:
-    from s2txai.fetch_dataset import HubDataset, fetch_dataset
+    from s2txai.study.fetch_dataset import HubDataset, fetch_dataset
 
     wanted = HubDataset(
         repo=options.name,

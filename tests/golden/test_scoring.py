@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from s2txai.deletion import area_under_curve
-from s2txai.scoring import SCORES
+from s2txai.analysis.deletion import area_under_curve
+from s2txai.analysis.scoring import SCORES
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "wer_max_cases.json").read_text("utf-8"))
 CASES = GOLDEN["cases"]

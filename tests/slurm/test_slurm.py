@@ -8,7 +8,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from s2txai.artifacts import load
+from s2txai.storage.artifacts import load
 from tests.slurm.cluster import (
     active_jobs_of,
     jobs_of,

@@ -160,7 +160,7 @@ CASES = (
     ),
     Case(
         "code in `src/s2txai/`, and the version of `smx` raised",
-        edited("src/s2txai/versions.py", '"smx": ', '"smx": 1'),  # 1 becomes 11
+        edited("src/s2txai/storage/versions.py", '"smx": ', '"smx": 1'),  # 1 becomes 11
         "all masks of SMX; deletion by its maps",
     ),
     Case(

@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 import pytest
 
-from s2txai.artifacts import load
+from s2txai.storage.artifacts import load
 
 pytestmark = [pytest.mark.workflow, pytest.mark.model, pytest.mark.slow]
 

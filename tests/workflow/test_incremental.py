@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from s2txai.artifacts import load
+from s2txai.storage.artifacts import load
 from tests.workflow import table
 
 pytestmark = [pytest.mark.workflow, pytest.mark.model]

@@ -7,7 +7,7 @@ import sys
 import pandas as pd
 import pytest
 
-from s2txai.artifacts import load
+from s2txai.storage.artifacts import load
 from tests.weights import ROOT
 
 pytestmark = [pytest.mark.workflow, pytest.mark.model]

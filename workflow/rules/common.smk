@@ -4,13 +4,13 @@ import json
 import os
 from pathlib import Path
 
-from s2txai.config import read_yaml
+from s2txai.datasets.files import read_yaml
 from s2txai.errors import UserError
-from s2txai.failures import failures_where_met
-from s2txai.fetch import model_files
-from s2txai.plan import plan
+from s2txai.storage.failures import failures_where_met
+from s2txai.study.fetch_model import model_files
+from s2txai.study.plan import plan
 from s2txai.saliency.gradient_statistics import GRADIENTS
-from s2txai.versions import ALGORITHM_VERSIONS
+from s2txai.storage.versions import ALGORITHM_VERSIONS
 
 ROOT = Path(workflow.basedir)
 # Shorter in messages where Snakemake runs in the project's own folder.

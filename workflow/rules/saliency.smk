@@ -81,4 +81,4 @@ rule grad:
     message:
         "Gradients by {wildcards.method}: {wildcards.dataset}, {wildcards.model}, {wildcards.task}, shard {wildcards.shard}"
     script:
-        "../scripts/grad.py"
+        "../scripts/gradients.py"

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from s2txai.artifacts import load_shard
-from s2txai.failures import pass_on
 from s2txai.log import logging_to
 from s2txai.saliency.gradient_statistics import GRADIENTS
 from s2txai.steps.aggregate import aggregate_shard
+from s2txai.storage.artifacts import load_shard
+from s2txai.storage.failures import pass_on
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

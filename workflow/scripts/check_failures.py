@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from s2txai.log import logging_to
-from s2txai.tables import check_failures
+from s2txai.study.results import check_failures
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

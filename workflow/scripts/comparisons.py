@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from s2txai.analysis.comparisons import comparisons
 from s2txai.log import logging_to
-from s2txai.steps.comparisons import comparisons
-from s2txai.tables import read_headlines
+from s2txai.study.results import read_headlines
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from s2txai.analysis.correlations import correlate
 from s2txai.log import logging_to
-from s2txai.plan import plan
-from s2txai.steps.correlate import correlate
-from s2txai.tables import iter_shards, remaining, write_table
+from s2txai.study.plan import plan
+from s2txai.study.results import iter_shards, remaining, write_table
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from s2txai.log import logging_to
-from s2txai.plan import plan
 from s2txai.steps.decode import decode_shard
 from s2txai.steps.shard import Workplace
+from s2txai.study.plan import plan
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

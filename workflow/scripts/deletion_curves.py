@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from s2txai.analysis.deletion_curves import LearnedScore, score_deletion
 from s2txai.datasets import reference
 from s2txai.log import logging_to
-from s2txai.plan import plan
-from s2txai.steps.deletion_curves import LearnedScore, score_deletion
-from s2txai.tables import load_shards, remaining, write_table
+from s2txai.study.plan import plan
+from s2txai.study.results import load_shards, remaining, write_table
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

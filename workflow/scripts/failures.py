@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from s2txai.log import logging_to
-from s2txai.plan import plan
-from s2txai.tables import failures_table, write_table
+from s2txai.study.plan import plan
+from s2txai.study.results import failures_table, write_table
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from s2txai.fetch import fetch_model
 from s2txai.log import logger, logging_to
+from s2txai.study.fetch_model import fetch_model
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from s2txai.analysis.verdict import judge
 from s2txai.log import logging_to
-from s2txai.plan import plan
-from s2txai.steps.heads import judge
-from s2txai.tables import load_shards, remaining, write_table
+from s2txai.study.plan import plan
+from s2txai.study.results import load_shards, remaining, write_table
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

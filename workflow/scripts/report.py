@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from s2txai.environment import git_commit, library_versions
 from s2txai.log import logging_to
-from s2txai.plan import plan
 from s2txai.report.page import Facts, write_report
 from s2txai.report.runs import RunFiles
+from s2txai.study.environment import git_commit, library_versions
+from s2txai.study.plan import plan
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from s2txai.log import logging_to
-from s2txai.plan import plan
 from s2txai.steps.decode import score_transcripts
-from s2txai.tables import load_shards, remaining, write_table
+from s2txai.study.plan import plan
+from s2txai.study.results import load_shards, remaining, write_table
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

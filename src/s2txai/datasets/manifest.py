@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from s2txai.audio import audio_duration, audio_sha256, check_sound, read_audio
 from s2txai.datasets.alignment import EVIDENCE
+from s2txai.datasets.audio import audio_duration, audio_sha256, check_sound, read_audio
 from s2txai.datasets.files import is_file
 from s2txai.datasets.tasks import LANGUAGE, Task
 from s2txai.datasets.text import read_lines
@@ -65,11 +65,11 @@ class Utterance:
     alignment_evidence: str = ""
 
     def read(self, sampling_rate: int) -> npt.NDArray[np.float32]:
-        """Return the samples of the utterance, as :func:`s2txai.audio.read_audio`."""
+        """Return the samples of the utterance, as :func:`s2txai.datasets.audio.read_audio`."""
         return read_audio(self.path, sampling_rate, offset=self.offset, duration=self.duration)
 
     def seconds(self) -> float:
-        """Return how long the utterance lasts, as :func:`s2txai.audio.audio_duration`."""
+        """Return how long the utterance lasts, as :func:`s2txai.datasets.audio.audio_duration`."""
         return audio_duration(self.path, offset=self.offset, duration=self.duration)
 
     def check(self, max_seconds: float | None) -> None:
@@ -97,7 +97,7 @@ class Utterance:
         check_sound(self.path, offset=self.offset, duration=self.duration)
 
     def audio_sha256(self) -> str:
-        """Return a hash of the utterance's audio, as :func:`s2txai.audio.audio_sha256`."""
+        """Return a hash of the utterance's audio, as :func:`s2txai.datasets.audio.audio_sha256`."""
         return audio_sha256(self.path, offset=self.offset, duration=self.duration)
 
 

@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-from s2txai.families import FAMILIES, Family
+from s2txai.models.families import FAMILIES, Family
 
 _OPENING = """\
 # Models
@@ -34,9 +34,10 @@ Code that comes with a checkpoint is not run, unless its entry has
 
 _BETWEEN = """
 Families of transformers were tested with its version {version}. Random weights, in small networks,
-show that rows, steps, masks and gradients are what they seem (`tests/unit/test_model_contract.py`),
-and that all steps run (`tests/unit/test_families.py`); not that a trained checkpoint is read as its
-authors meant, which its transcripts tell: look at `decode/transcripts.csv` first. Their beam search
+show that rows, steps, masks and gradients are what they seem
+(`tests/models/test_model_contract.py`), and that all steps run (`tests/models/test_families.py`);
+not that a trained checkpoint is read as its authors meant, which its transcripts tell: look at
+`decode/transcripts.csv` first. Their beam search
 is the library's `generate` with the beam of the run; penalties and suppressed tokens that the
 checkpoint's `generation_config.json` names hold, its beam and its lengths do not.
 

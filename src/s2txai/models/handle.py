@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from s2txai.audio import file_sha256
 from s2txai.errors import UserError
+from s2txai.hashing import file_sha256
 from s2txai.log import logger
-from s2txai.models import load_model, resolve_device, resolve_precision
 from s2txai.models.base import Model
+from s2txai.models.loading import load_model, resolve_device, resolve_precision
 
 
 class LoadingError(Exception):
@@ -25,15 +25,15 @@ class ModelHandle:
     Parameters
     ----------
     family
-        A name of :data:`s2txai.families.FAMILIES`.
+        A name of :data:`s2txai.models.families.FAMILIES`.
     directory
         Holds the model's files.
     device, precision
-        As for :func:`s2txai.models.load_model`.
+        As for :func:`s2txai.models.loading.load_model`.
     threads
         CPU threads of the forward passes.
     compile
-        As for :func:`s2txai.models.load_model`.
+        As for :func:`s2txai.models.loading.load_model`.
     """
 
     def __init__(

@@ -27,10 +27,10 @@ from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPa
 from transformers.utils import GENERATION_CONFIG_NAME
 
 from s2txai.errors import UserError
-from s2txai.fetch import read_options
-from s2txai.memory import to_device
 from s2txai.models.base import CrossAttention, Facts, Model, Role, TokenTable, pad_steps
+from s2txai.models.memory import to_device
 from s2txai.models.occlusion import KeysAndValues, occluded_attention, split_heads, value_norms
+from s2txai.study.fetch_model import read_options
 
 # It warns of padding among prompts, of which there is none: all rows of a batch have the same one.
 logging.getLogger("transformers.generation.utils").addFilter(

@@ -18,12 +18,12 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from s2txai.artifacts import Artifact, check_same_source, replacing
 from s2txai.datasets import Utterance, parse_task
 from s2txai.report.names import map_name, row_labels
 from s2txai.report.runs import Run, RunFiles
 from s2txai.saliency.gradient_statistics import GRADIENTS
 from s2txai.saliency.statistics import Statistics, heatmap
+from s2txai.storage.artifacts import Artifact, check_same_source, replacing
 
 # The function that the page registers; a data file calls it.
 REGISTER = "s2txaiExplorer"

@@ -6,7 +6,6 @@ from typing import Any
 
 import pandas as pd
 
-from s2txai.aggregate import LAYER, is_linear
 from s2txai.report.names import map_name
 from s2txai.report.runs import LOW_RELIABILITY, Run, headline
 from s2txai.report.sweep import (
@@ -24,6 +23,7 @@ from s2txai.report.tables import (
     merged_signatures,
     words,
 )
+from s2txai.saliency.pooling import LAYER, is_linear
 
 KEY = ["dataset", "model", "task"]
 NO_LAYER = "the model has fewer decoder layers"

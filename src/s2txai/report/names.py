@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from s2txai.aggregate import LAYER
+from s2txai.saliency.pooling import LAYER
 
 LONGEST_LABEL = 30  # characters of a line in a figure
 

@@ -16,18 +16,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from s2txai.artifacts import replacing
 from s2txai.datasets import parse_task
 from s2txai.log import logger
 from s2txai.report import figures as draw
 from s2txai.report import tables
 from s2txai.report.comparison import comparison
+from s2txai.report.designs import by_design, sensitivity_figure, sensitivity_table
 from s2txai.report.explorer import recording, source_of_data, write_explorer
 from s2txai.report.layers import by_layer, layers_table
 from s2txai.report.names import map_name, row_labels, score_name
 from s2txai.report.profiles import profiles
 from s2txai.report.runs import LOW_RELIABILITY, Run, RunFiles, UtteranceFacts, read_run
-from s2txai.report.sensitivity import by_design, sensitivity_figure, sensitivity_table
 from s2txai.report.sweep import (
     saliencies,
     sentences,
@@ -35,6 +34,7 @@ from s2txai.report.sweep import (
     sweep_correlation_table,
     sweep_effects_table,
 )
+from s2txai.storage.artifacts import replacing
 
 N_OPEN = 5  # utterances of a run shown at once; the rest unfolds
 # Utterances with figures, of a run and of the page: the page of a large sweep must still open.

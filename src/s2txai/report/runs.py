@@ -9,13 +9,13 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from s2txai import plan
-from s2txai.artifacts import Artifact, load
+from s2txai.analysis.deletion_curves import PROBABILITIES
 from s2txai.datasets import Utterance
 from s2txai.errors import UserError
 from s2txai.saliency.gradient_statistics import GRADIENTS
-from s2txai.steps.deletion_curves import PROBABILITIES
-from s2txai.tables import AS_WRITTEN, read_headlines, remaining
+from s2txai.storage.artifacts import Artifact, load
+from s2txai.study import plan
+from s2txai.study.results import AS_WRITTEN, read_headlines, remaining
 
 LOW_RELIABILITY = 0.5
 
@@ -100,7 +100,7 @@ class RunFiles:
         return [utterance for ids in self.shards.values() for utterance in ids]
 
     def artifact(self, step: str, utterance: str) -> Artifact:
-        """Read one result file; errors as for :func:`s2txai.artifacts.load`."""
+        """Read one result file; errors as for :func:`s2txai.storage.artifacts.load`."""
         shard = next(name for name, ids in self.shards.items() if utterance in ids)
         return load(self.tables / step / shard / f"{utterance}.npz", step)
 

@@ -9,14 +9,14 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from s2txai.aggregate import GRADIENT_POOLING, POOLINGS, gradient_halves, pool
-from s2txai.artifacts import Artifact, load
 from s2txai.errors import UserError
 from s2txai.report import figures as draw
 from s2txai.report.names import map_name, printable, row_labels
 from s2txai.saliency.gradient_statistics import GRADIENTS, GradientStatistics, cells_of
+from s2txai.saliency.pooling import GRADIENT_POOLING, POOLINGS, gradient_halves, pool
 from s2txai.saliency.reliability import half_correlation, spearman_brown, split_half
 from s2txai.saliency.statistics import Statistics, heatmap
+from s2txai.storage.artifacts import Artifact, load
 
 POOLING = "avg2d"  # the one whose reliability is exact
 MOST_LABELS = 70  # side by side on a figure's width

@@ -7,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 
-from s2txai.aggregate import LAYER, is_linear
 from s2txai.report.names import map_name, score_name, short_score_name
 from s2txai.report.runs import LOW_RELIABILITY, Run, headline
 from s2txai.report.tables import (
@@ -21,6 +20,7 @@ from s2txai.report.tables import (
     words,
 )
 from s2txai.saliency.gradient_statistics import GRADIENTS
+from s2txai.saliency.pooling import LAYER, is_linear
 
 UNRELIABLE = f"reliability under {LOW_RELIABILITY}: more noise than signal"
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from s2txai.aggregate import is_linear
+from s2txai.analysis.words import TOLERANCES
 from s2txai.errors import UserError
 from s2txai.report.names import attention_name, map_name, score_name
 from s2txai.report.runs import SALIENCY_STEPS, Run, headline
 from s2txai.saliency.gradient_statistics import GRADIENTS
-from s2txai.timestamps import TOLERANCES
+from s2txai.saliency.pooling import is_linear
 
 NOT_LINEAR = "no correction for this map: noise does not average out under a maximum"
 NO_NOISE = "by definition: the map is made without random masks"

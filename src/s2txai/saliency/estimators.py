@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from s2txai.aggregate import MapOfFolds
-from s2txai.artifacts import Artifact
 from s2txai.registry import Registry
 from s2txai.saliency import loglinear
-from s2txai.saliency.spes import Plan
+from s2txai.saliency.pooling import MapOfFolds
+from s2txai.saliency.smx import Plan
 from s2txai.saliency.statistics import Statistics, heatmap
+from s2txai.storage.artifacts import Artifact
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The gradient methods by name, and the sums over masks from which the map of ``grad`` is made.
 
 Light enough to import while Snakemake plans; what runs a model is in
-:mod:`s2txai.saliency.gradient`.
+:mod:`s2txai.saliency.gradients`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -68,7 +68,7 @@ class GradientStatistics:
         Segment of each cell; ids from 0, unique over segmentations.
     segment_sum : float64 [4, S, I]
         Sum over masks, and over the cells of a segment, of the first-order change of the score were
-        the cell occluded, in nats; see :func:`s2txai.saliency.gradient.first_order_change`.
+        the cell occluded, in nats; see :func:`s2txai.saliency.gradients.first_order_change`.
     n_masks : int64 [4, K]
         Number of masks of a segmentation.
     subsampling

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import cho_factor, cho_solve
 
-from s2txai.aggregate import MapOfFolds
 from s2txai.errors import UserError
-from s2txai.saliency.spes import Plan, draw
+from s2txai.saliency.pooling import MapOfFolds
+from s2txai.saliency.smx import Plan, draw
 from s2txai.saliency.statistics import N_FOLDS, Statistics
 
 # Ridge penalties that are tried, as shares of the variance that one indicator has over all masks.

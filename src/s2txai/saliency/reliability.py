@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from s2txai.aggregate import HALVES, pool
-from s2txai.correlate import correlation
+from s2txai.saliency.correlation import correlation
+from s2txai.saliency.pooling import HALVES, pool
 from s2txai.saliency.statistics import Statistics, heatmap
 
 
@@ -17,7 +17,7 @@ def half_correlation(
     halves
         [3, 2, I, T'], as the aggregate step writes them.
     metric, normalise
-        As for :func:`s2txai.correlate.correlation`.
+        As for :func:`s2txai.saliency.correlation.correlation`.
     """
     return float(
         np.mean([correlation(a, b, metric=metric, normalise=normalise).value for a, b in halves])
@@ -49,7 +49,7 @@ def split_half(statistics: Statistics, pooling: str) -> float:
     statistics
         Of SPES, with its four folds.
     pooling
-        A name of :data:`s2txai.aggregate.POOLINGS`.
+        A name of :data:`s2txai.saliency.pooling.POOLINGS`.
     """
     halves = np.array(
         [

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from s2txai.aggregate import all_attention_maps, gradient_maps, kinds_of, saliency_maps
-from s2txai.artifacts import Artifact, check_same_source, save
 from s2txai.log import Progress
-from s2txai.provenance import describe, source_of
 from s2txai.saliency.estimators import maps_of
+from s2txai.saliency.pooling import all_attention_maps, gradient_maps, kinds_of, saliency_maps
 from s2txai.steps.shard import Attempts, OnFailure, check_finite
+from s2txai.storage.artifacts import Artifact, check_same_source, save
+from s2txai.storage.provenance import describe, source_of
 
 _PARTS = {
     "head": ["layer", "head", "token", "step"],
@@ -47,7 +47,7 @@ def aggregate_shard(
     decoded, attention, smx, smh
         Artefacts of the earlier steps, utterance by utterance in the same order.
     poolings
-        Names of :data:`s2txai.aggregate.POOLINGS`.
+        Names of :data:`s2txai.saliency.pooling.POOLINGS`.
     estimators
         A name of :data:`s2txai.saliency.estimators.ESTIMATORS` for ``smx`` and one for ``smh``.
     gradients

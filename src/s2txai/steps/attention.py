@@ -5,15 +5,15 @@ from functools import partial
 
 import numpy as np
 
-from s2txai import attention
-from s2txai.artifacts import Artifact
 from s2txai.log import Progress
-from s2txai.provenance import source_of
+from s2txai.saliency import attention
 from s2txai.steps.shard import Attempts, Workplace, features_of, hypothesis_of, keep, publish
+from s2txai.storage.artifacts import Artifact
+from s2txai.storage.provenance import source_of
 
 
 def attention_shard(place: Workplace, decoded: Sequence[Artifact]) -> None:
-    """Extract the attention of every utterance; see :func:`s2txai.attention.extract`."""
+    """Extract the attention of every utterance; see :func:`s2txai.saliency.attention.extract`."""
     with (
         Attempts("attention", place.output, place.on_failure) as attempts,
         Progress("attention", len(decoded), "utterances") as progress,

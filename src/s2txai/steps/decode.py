@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from s2txai import decoding
-from s2txai.artifacts import Artifact
+from s2txai.analysis.scoring import corpus_score, score_names, score_signature
 from s2txai.datasets import Diacritics, Task, Utterance, reference
 from s2txai.log import Progress, logger
-from s2txai.scoring import corpus_score, score_names, score_signature
+from s2txai.models import decoding
 from s2txai.steps.shard import Attempts, Workplace, keep, publish
+from s2txai.storage.artifacts import Artifact
 
 
 def decode_shard(
@@ -23,7 +23,7 @@ def decode_shard(
     beam: int,
     max_seconds: float | None = None,
 ) -> None:
-    """Decode every utterance of a shard; see :func:`s2txai.decoding.decode`.
+    """Decode every utterance of a shard; see :func:`s2txai.models.decoding.decode`.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def score_transcripts(
     task
         What was decoded.
     text_normalisation
-        A name of :data:`s2txai.scoring.TEXT_NORMALISERS`.
+        A name of :data:`s2txai.analysis.scoring.TEXT_NORMALISERS`.
     diacritics
         ``kept`` or ``folded`` in both texts.
 

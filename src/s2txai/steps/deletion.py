@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from s2txai import deletion
-from s2txai.artifacts import Artifact, check_same_source, load, save
+from s2txai.analysis import deletion
+from s2txai.hashing import fingerprint
 from s2txai.log import Progress
-from s2txai.provenance import describe, source_of
 from s2txai.saliency.estimators import maps_of
 from s2txai.saliency.gradient_statistics import cells_of
 from s2txai.saliency.statistics import N_FOLDS
 from s2txai.steps.aggregate import NO_GRADIENTS
 from s2txai.steps.shard import Attempts, Workplace, features_of, forced_of, hypothesis_of, keep
-from s2txai.store import fingerprint
+from s2txai.storage.artifacts import Artifact, check_same_source, load, save
+from s2txai.storage.provenance import describe, source_of
 
 AXES = {
     "maps": ["map"],
@@ -89,7 +89,7 @@ def deletion_shard(
     decoded, smx, aggregated
         Artefacts of the earlier steps, in the same order.
     maps
-        Names of :func:`s2txai.deletion.map_names`.
+        Names of :func:`s2txai.analysis.deletion.map_names`.
     percents
         Shares of the cells to delete, 0 and 100 among them.
     search

@@ -13,13 +13,11 @@ from typing import Any
 
 import torch
 
-from s2txai.artifacts import Artifact, replacing, save
 from s2txai.log import Progress, logger
-from s2txai.memory import fitting_batch_size, smaller_batch
 from s2txai.models.base import Model
-from s2txai.provenance import describe, source_of
+from s2txai.models.memory import fitting_batch_size, smaller_batch
 from s2txai.saliency.reliability import split_half
-from s2txai.saliency.spes import Plan, Score, accumulate
+from s2txai.saliency.smx import Plan, Score, accumulate
 from s2txai.saliency.statistics import UNITS, Statistics
 from s2txai.steps.shard import (
     Attempts,
@@ -31,6 +29,8 @@ from s2txai.steps.shard import (
     stated,
     stored_entry,
 )
+from s2txai.storage.artifacts import Artifact, replacing, save
+from s2txai.storage.provenance import describe, source_of
 
 # Sums are written this often or, where writing takes longer than a twentieth of a second, so much
 # less often, up to half a minute: writing then takes about 1 % of the time.

@@ -10,15 +10,16 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 
-from s2txai.artifacts import Artifact, load, save
 from s2txai.errors import UserError, UtteranceError
-from s2txai.failures import Failure, record, record_path
+from s2txai.hashing import fingerprint
 from s2txai.log import logger
-from s2txai.memory import is_out_of_memory, smaller_batch
 from s2txai.models.handle import ModelHandle
-from s2txai.provenance import describe
-from s2txai.store import Store, fingerprint, link
-from s2txai.versions import ALGORITHM_VERSIONS
+from s2txai.models.memory import is_out_of_memory, smaller_batch
+from s2txai.storage.artifacts import Artifact, load, save
+from s2txai.storage.failures import Failure, record, record_path
+from s2txai.storage.provenance import describe
+from s2txai.storage.store import Store, link
+from s2txai.storage.versions import ALGORITHM_VERSIONS
 
 # Whether the other utterances are done when one cannot be.
 OnFailure = Literal["continue", "stop"]
@@ -97,10 +98,10 @@ class Workplace:
 class Attempts:
     """The utterances of a shard, of which one that cannot be done does not stop the others.
 
-    Its failure is recorded in place of its result (:mod:`s2txai.failures`). A failure of the job is
-    raised: a model that cannot be loaded, memory or disk that run out, files that do not belong
-    together, an interrupt. So is an unexpected error that every utterance of several meets, which
-    says more about the program or the model than about them.
+    Its failure is recorded in place of its result (:mod:`s2txai.storage.failures`). A failure of
+    the job is raised: a model that cannot be loaded, memory or disk that run out, files that do
+    not belong together, an interrupt. So is an unexpected error that every utterance of several
+    meets, which says more about the program or the model than about them.
 
     Parameters
     ----------

@@ -5,14 +5,14 @@ from functools import partial
 
 import numpy as np
 
-from s2txai.artifacts import Artifact
 from s2txai.models.base import Model, n_steps
-from s2txai.saliency.encoder_states import SEGMENTATION, state_score, step_segments
 from s2txai.saliency.estimators import ESTIMATORS
-from s2txai.saliency.spes import Plan, Score
+from s2txai.saliency.smh import SEGMENTATION, state_score, step_segments
+from s2txai.saliency.smx import Plan, Score
 from s2txai.saliency.statistics import Statistics
 from s2txai.steps.masked import Effort, Job, grow_shard
 from s2txai.steps.shard import Workplace, features_of, hypothesis_of
+from s2txai.storage.artifacts import Artifact
 
 
 def smh_shard(
@@ -50,7 +50,7 @@ def smh_shard(
     estimator
         A name of :data:`s2txai.saliency.estimators.ESTIMATORS`, for which sums are kept.
     occluded_value
-        A name of :data:`s2txai.saliency.encoder_states.FILLINGS`.
+        A name of :data:`s2txai.saliency.smh.FILLINGS`.
     """
     effort = Effort(
         batch_size,

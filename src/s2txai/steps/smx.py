@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from s2txai.artifacts import Artifact
 from s2txai.models.base import Model, n_steps
 from s2txai.saliency.estimators import ESTIMATORS
 from s2txai.saliency.segments import Segmentations, segmentations
-from s2txai.saliency.spes import (
+from s2txai.saliency.smx import (
     Plan,
     Score,
     input_score,
@@ -20,6 +19,7 @@ from s2txai.saliency.spes import (
 from s2txai.saliency.statistics import Statistics
 from s2txai.steps.masked import Effort, Job, grow_shard
 from s2txai.steps.shard import Workplace, features_of, hypothesis_of
+from s2txai.storage.artifacts import Artifact
 
 
 def smx_shard(

@@ -10,8 +10,6 @@ from torch import nn
 
 from s2txai.datasets import Task
 from s2txai.errors import UserError
-from s2txai.fetch import read_options
-from s2txai.memory import to_device
 from s2txai.models.base import CrossAttention, Facts, Features, Model, TokenTable, pad_steps
 from s2txai.models.conformer.beam_search import Settings
 from s2txai.models.conformer.checkpoint import checkpoint_settings, load_fairseq_checkpoint
@@ -20,6 +18,8 @@ from s2txai.models.conformer.features import FRAME_SHIFT, SAMPLING_RATE, filterb
 from s2txai.models.conformer.network import Conformer, compression
 from s2txai.models.conformer.session import search
 from s2txai.models.conformer.vocabulary import Vocabulary, read_preprocessing, the_only
+from s2txai.models.memory import to_device
+from s2txai.study.fetch_model import read_options
 
 NO_REPEAT_NGRAM = 5  # as the models are documented to be decoded
 LONGEST = 200  # tokens before end of sentence, the toolkit's default

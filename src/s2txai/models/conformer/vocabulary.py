@@ -8,8 +8,7 @@ from typing import Any
 
 from sentencepiece import SentencePieceProcessor
 
-from s2txai.config import read_yaml
-from s2txai.datasets.files import is_file
+from s2txai.datasets.files import is_file, read_yaml
 from s2txai.errors import UserError
 from s2txai.models.base import Role, TokenTable
 from s2txai.models.conformer.decoder import EOS

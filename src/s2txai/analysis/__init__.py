@@ -1,0 +1,1 @@
+"""Statistics over utterances: correlations, intervals, heads, words. Tables, no files."""

@@ -1,0 +1,1 @@
+"""Files: artefacts, the store of finished work, where numbers come from."""

@@ -1,0 +1,340 @@
+"""What a configuration will cost, before anything runs: jobs, masks, time and disk.
+
+Time is measured, not guessed: each model that is here is run on a few masks of noise as long as the
+average utterance. What cannot be known before decoding is the number of tokens; it is assumed.
+"""
+
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+
+from s2txai.analysis.deletion import ENDS, map_names
+from s2txai.log import Progress, duration
+from s2txai.models.base import Features, Model, n_steps
+from s2txai.models.handle import ModelHandle
+from s2txai.saliency.gradient_statistics import GRADIENTS
+from s2txai.saliency.pooling import HALVES
+from s2txai.saliency.statistics import N_FOLDS
+from s2txai.steps.deletion import BATCH_SIZE
+from s2txai.study.plan import Run, Study
+
+# The LibriVox clips have 3.5 to 4 tokens a second.
+TOKENS_PER_SECOND = 4.0
+# Starting Python, importing torch and loading a small model, for each job that runs a model.
+SECONDS_PER_JOB = 8.0
+TIMED_BATCH = 8  # masks
+MODEL_STEPS = 5  # decode, attention, smx, smh, deletion
+JOBS_PER_RUN = 5  # transcripts, correlate, heads, deletion_curves, failures
+REFERENCE_FRAMES = 500  # that n_segments speaks of
+# Floating-point operations a second of an H100 in float16, uncompiled: 1,810 masks a second of a
+# Conformer as large as FAMA small, at 117 GFLOP each.
+GPU_FLOPS = 2.1e14
+# A guess: a step of beam search waits for kernels to start rather than for sums.
+SECONDS_PER_TOKEN = 0.01
+STEPS_PER_SECOND = 25.0  # of the encoder of such a model
+BYTES = {"float32": 4, "float64": 8}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds for one mask, one decoder pass over encoder states, one decoded input.
+
+    ``deleted`` includes a teacher-forced pass over the hypothesis.
+
+    ``n_maps`` counts layers times heads; ``backward`` is one backward pass, of one row; of the
+    input there are ``frames_per_second`` of ``n_bins``, r = ``subsampling`` for an encoder step.
+    """
+
+    mask: float
+    state_mask: float
+    deleted: float
+    hypothesis: float
+    n_maps: int
+    backward: float = 0.0
+    frames_per_second: float = 100.0
+    n_bins: int = 80
+    subsampling: int = 2
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one run will take.
+
+    ``seconds`` and ``bytes`` are None where the model is not here to be timed and its size is not
+    known; ``on_gpu`` tells that the time is assumed from the size, for a GPU.
+    """
+
+    run: Run
+    jobs: int
+    masks: int
+    seconds: float | None
+    bytes: int | None
+    on_gpu: bool = False
+
+
+def measure(model: Model, run: Run, config: Mapping[str, Any]) -> Cost:
+    """Time a model on noise as long as the average utterance of a run."""
+    speech = mean(utterance.seconds() for utterance in run.utterances)
+    n_samples = int(speech * model.facts.sampling_rate)
+    features = model.features(torch.randn(n_samples).numpy() * 0.05)
+    tokens = [1] * (round(speech * TOKENS_PER_SECOND) + 1)
+    prompt = model.prompt(run.task)
+    n = TIMED_BATCH
+    inputs = torch.from_numpy(features.values).to(model.device).expand(n, -1, -1)
+    steps = n_steps(len(features.values), model.facts.subsampling)
+    states = model.encode(inputs, features.padding_value)
+    occluded = torch.rand((n, steps), device=model.device) < 0.5
+    filling = torch.zeros_like(states[0, 0])
+
+    def generate(beam: int) -> Callable[[], object]:
+        return lambda: model.generate(states[:1], prompt, beam=beam, max_new_tokens=len(tokens))
+
+    encode = _seconds(lambda: model.encode(inputs, features.padding_value)) / n
+    decode = _seconds(lambda: model.decode(states, prompt, tokens)) / n
+    hidden = _seconds(
+        lambda: model.decode_occluded(states[:1], occluded, prompt, tokens, filling)
+    ) / n  # fmt: skip
+    attention = model.cross_attention(states[:1], prompt, tokens).weights
+    return Cost(
+        mask=encode + decode,
+        state_mask=hidden,
+        deleted=encode + decode + _seconds(generate(config["deletion"]["beam"])),
+        hypothesis=encode + _seconds(generate(config["decode"]["beam"])),
+        n_maps=attention.shape[0] * attention.shape[1],
+        backward=_backward(model, features, prompt, tokens) if config["gradient"]["methods"] else 0,
+        frames_per_second=1 / model.facts.frame_shift,
+        n_bins=features.values.shape[1],
+        subsampling=model.facts.subsampling,
+    )
+
+
+def assume(shape: Mapping[str, int], run: Run, config: Mapping[str, Any]) -> Cost:
+    """Return what a model of some size should cost on a GPU, from its number of weights.
+
+    Every weight is multiplied and added once an encoder step, or once a row.
+
+    Parameters
+    ----------
+    shape
+        Of the model's entry in the table of models.
+    run, config
+        What shall run.
+    """
+    speech = mean(utterance.seconds() for utterance in run.utterances)
+    rows = TOKENS_PER_SECOND * speech + 1
+    encode = 2 * shape["encoder_parameters"] * STEPS_PER_SECOND * speech / GPU_FLOPS
+    decode = 2 * shape["decoder_parameters"] * rows / GPU_FLOPS
+    at_once = config["compute"]["batch_size"]
+    at_once = BATCH_SIZE if at_once == "auto" else at_once
+    search = SECONDS_PER_TOKEN * rows
+    return Cost(
+        mask=encode + decode,
+        state_mask=decode,
+        deleted=encode + decode + search / at_once,
+        hypothesis=encode + search,
+        n_maps=shape["layers"] * shape["heads"],
+        backward=2 * (encode + decode),
+        subsampling=round(Cost.frames_per_second / STEPS_PER_SECOND),
+    )
+
+
+def _backward(
+    model: Model, features: Features, prompt: Sequence[int], tokens: Sequence[int]
+) -> float:
+    inputs = torch.from_numpy(features.values).to(model.device)[None].requires_grad_()
+    logits = model.differentiable_logits(inputs, features.padding_value, prompt, tokens)
+    row = logits[:, 0].sum()
+    return _seconds(lambda: torch.autograd.grad(row, inputs, retain_graph=True))
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    work()  # the first call pays for what later ones reuse
+    started = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def estimate(
+    run: Run,
+    config: Mapping[str, Any],
+    cost: Cost | None,
+    designs: Collection[Mapping[str, Any]] = (),
+) -> Estimate:
+    """Return what a run takes, in time and disk where its model could be measured.
+
+    ``designs`` are the settings of ``smx`` of other designs of the perturbation.
+    """
+    n = len(run.utterances)
+    methods = config["gradient"]["methods"]
+    n_gradient_masks = config["gradient"]["n_masks"] if "grad" in methods else 0
+    input_masks = config["smx"]["n_masks"] + sum(design["n_masks"] for design in designs)
+    masks = n * (input_masks + config["smh"]["n_masks"] + n_gradient_masks)
+    model_jobs = (MODEL_STEPS + len(methods) + len(designs)) * len(run.shards)
+    jobs = model_jobs + len(run.shards) + JOBS_PER_RUN + (1 if designs else 0)
+    jobs += 1 if run.aligned() else 0
+    if cost is None:
+        return Estimate(run, jobs, masks, None, None)
+    # How many layers the decoder has, and so which of these are further ones, is not asked for.
+    n_maps = len(map_names(config["aggregate"]["poolings"], methods, run.layers))
+    n_inner = len(range(0, 101, config["deletion"]["step"])) - len(ENDS)
+    # Without decoding a pass of encoder and decoder, as for a mask.
+    inserted = cost.deleted if config["deletion"]["insertion"] else cost.mask
+    seconds = model_jobs * SECONDS_PER_JOB + n * (
+        input_masks * cost.mask
+        + config["smh"]["n_masks"] * cost.state_mask
+        + (n_maps * n_inner + len(ENDS)) * cost.deleted
+        + n_maps * n_inner * inserted
+        + cost.hypothesis
+    )
+    seconds += sum(_gradients(one.seconds(), config, cost) for one in run.utterances)
+    # Of the other designs only the sums over masks lie on disk as well.
+    size = sum(_bytes(one.seconds(), config, cost) for one in run.utterances)
+    size += sum(
+        _bytes_of_sums(one.seconds(), design, cost) for one in run.utterances for design in designs
+    )
+    return Estimate(run, jobs, masks, seconds, size)
+
+
+def _gradients(speech: float, config: Mapping[str, Any], cost: Cost) -> float:
+    """Return the seconds that the gradient methods take for an utterance."""
+    rows = TOKENS_PER_SECOND * speech + 1
+    # Captum runs every row forward, too.
+    of_rows = rows * (cost.mask + cost.backward)
+    seconds = {
+        "grad": config["gradient"]["n_masks"] * (cost.mask + rows * cost.backward),
+        "input_x_gradient": of_rows,
+        "integrated_gradients": config["gradient"]["n_steps"] * of_rows,
+    }
+    return float(sum(seconds[method] for method in config["gradient"]["methods"]))
+
+
+def _bytes(speech: float, config: Mapping[str, Any], cost: Cost) -> int:
+    """Return the uncompressed size of an utterance's files."""
+    T, F = cost.frames_per_second * speech, cost.n_bins
+    steps, rows = T / cost.subsampling, TOKENS_PER_SECOND * speech + 1
+    sums = _bytes_of_sums(speech, config["smx"], cost)
+    sums += int(N_FOLDS * steps * (rows + 1) * BYTES["float64"])
+    features = T * F * BYTES["float32"]
+    attention = 3 * cost.n_maps * rows * steps * BYTES["float32"]
+    methods = config["gradient"]["methods"]
+    maps = sum(not GRADIENTS[method].sampled for method in methods)
+    if "grad" in methods:
+        sums += _bytes_of_sums(speech, config["smx"], cost)
+    saliency = len(config["aggregate"]["poolings"]) + 1 + ("grad" in methods)
+    pooled = saliency * (1 + 2 * len(HALVES)) * rows * steps * BYTES["float32"]
+    cells = maps * rows * T * F * BYTES["float32"]
+    return int(sums + features + attention + pooled + cells)
+
+
+def _bytes_of_sums(speech: float, smx: Mapping[str, Any], cost: Cost) -> int:
+    """Return the uncompressed size of an utterance's sums over masks of the input."""
+    T, F = cost.frames_per_second * speech, cost.n_bins
+    rows = TOKENS_PER_SECOND * speech + 1
+    K = len(smx["n_segments"])
+    S = sum(smx["n_segments"]) * T / REFERENCE_FRAMES
+    sums = N_FOLDS * S * (rows + 1) * BYTES["float64"]
+    return int(sums + K * T * F * BYTES["float32"])
+
+
+def print_estimate(study: Study, config: Mapping[str, Any], models: Path, threads: int) -> str:
+    """Return the table that ``s2txai estimate`` prints.
+
+    Parameters
+    ----------
+    study, config
+        What shall run.
+    models
+        Folder of the fetched models.
+    threads
+        CPU threads of a job.
+    """
+    lines = [f"{'run':44} {'utterances':>10} {'jobs':>6} {'masks':>11} {'time':>22} {'disk':>9}"]
+    found: list[Estimate] = []
+    designs = study.designs.values()
+    handles = {
+        name: ModelHandle(
+            entry["family"],
+            models / name,
+            device=config["compute"]["device"],
+            precision=config["compute"]["precision"],
+            threads=threads,
+        )
+        for name, entry in study.models.items()
+    }
+    # Of equally long speech a model is timed once: another task has another prompt at most.
+    measured: dict[tuple[str, float], Cost] = {}
+    with Progress("timing models", len(study.runs), "runs") as progress:
+        for planned in study.runs.values():
+            # Recordings that cannot be used have no length, and cost nothing.
+            run = planned.only({one.id for one in planned.utterances} - planned.unusable.keys())
+            shape = study.models[run.model].get("shape")
+            if (models / run.model).is_dir():
+                key = run.model, mean(one.seconds() for one in run.utterances)
+                if key not in measured:
+                    measured[key] = measure(handles[run.model].model, run, config)
+                one = estimate(run, config, measured[key], designs)
+            elif shape:
+                cost = assume(shape, run, config)
+                one = replace(estimate(run, config, cost, designs), on_gpu=True)
+            else:
+                one = estimate(run, config, None, designs)
+            found.append(one)
+            lines.append(_line("/".join(run.key), len(run.utterances), one.jobs, one.masks, [one]))
+            progress.add(1)
+    n_utterances = sum(len(one.run.utterances) for one in found)
+    n_jobs = (
+        sum(one.jobs for one in found) + len(study.models) + 3
+    )  # fetching; comparisons, the report, check_failures
+    lines.append(_line("in all", n_utterances, n_jobs, sum(one.masks for one in found), found))
+    return "\n".join(
+        [*lines, *_remarks(study, found, models, threads), *study.missing, *study.unusable]
+    )
+
+
+def _line(name: str, n: int, jobs: int, masks: int, estimates: Sequence[Estimate]) -> str:
+    size = sum(one.bytes for one in estimates if one.bytes is not None)
+    disk = _disk(size if size else None)
+    return f"{name:44} {n:>10} {jobs:>6} {masks:>11,} {_times(estimates):>22} {disk:>9}"
+
+
+def _times(estimates: Sequence[Estimate]) -> str:
+    """Return measured time and assumed GPU-hours, which cannot be added up."""
+    measured = [one.seconds for one in estimates if one.seconds is not None and not one.on_gpu]
+    assumed = [one.seconds for one in estimates if one.seconds is not None and one.on_gpu]
+    parts = [duration(sum(measured))] if measured else []
+    parts += [f"~{sum(assumed) / 3600:.1f} GPU-hours"] if assumed else []
+    return " + ".join(parts) or "unknown"
+
+
+def _remarks(study: Study, found: Sequence[Estimate], models: Path, threads: int) -> list[str]:
+    """Return what must be known to read the table."""
+    device = "one GPU" if torch.cuda.is_available() else f"{threads} CPU threads"
+    lines = [
+        f"Time on {device} as measured now, one job after the other; {TOKENS_PER_SECOND:g} tokens "
+        "a second of speech assumed; disk before compression."
+    ]
+    if any(one.on_gpu for one in found):
+        lines.append(
+            f"~: not measured, but computed for one H100 from the number of weights, at "
+            f"{GPU_FLOPS / 1e12:.0f} TFLOP/s for masks and a guess of {1000 * SECONDS_PER_TOKEN:g} "
+            "ms a step of beam search."
+        )
+    unknown = dict.fromkeys(one.run.model for one in found if one.seconds is None)
+    return lines + [
+        f"{name} is not fetched yet, so its time is unknown and missing from the sum; "
+        f"fetch it with: snakemake --cores 1 {models / name}"
+        for name in unknown
+    ]
+
+
+def _disk(size: int | None) -> str:
+    if size is None:
+        return "unknown"
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"

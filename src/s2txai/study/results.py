@@ -1,0 +1,158 @@
+"""Reading all artefacts of a run, and writing its tables."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pandas as pd
+
+from s2txai.errors import UserError
+from s2txai.storage.artifacts import Artifact, iter_shard, replacing
+from s2txai.storage.failures import Failure, failures, first_of_each
+from s2txai.study.plan import Run
+
+ROWS_AT_ONCE = 500_000
+
+# For pandas: an id may look like a number, or like a missing one ("NA"); only an empty cell is.
+AS_WRITTEN: Mapping[str, Any] = MappingProxyType(
+    {"dtype": {"utterance": str}, "keep_default_na": False, "na_values": [""]}
+)
+
+
+def without_failed(run: Run, directories: Iterable[str | Path]) -> Run:
+    """Return the run with no other utterances than those that are in all directories.
+
+    Parameters
+    ----------
+    run
+        As it was planned.
+    directories
+        Of its shards, at one step or several.
+    """
+    failed = failures_of(run, directories)
+    left = run.only({utterance.id for utterance in run.utterances} - failed.keys())
+    return replace(left, failed=tuple(one for one in run.utterances if one.id in failed))
+
+
+def remaining(run: Run, directories: Sequence[str | Path]) -> Run:
+    """Return a run as :func:`without_failed`, of which something must be left.
+
+    Raises
+    ------
+    UserError
+        If no utterance is.
+    """
+    left = without_failed(run, directories)
+    if not left.utterances:
+        first = next(iter(failures_of(run, directories).values()))
+        raise UserError(
+            f"{'/'.join(run.key)}: none of {len(run.utterances):,} utterances could be done, so "
+            f"there is nothing to tell; '{first.utterance}' failed in {first.step}: {first.message}"
+        )
+    return left
+
+
+def failures_of(run: Run, directories: Iterable[str | Path]) -> dict[str, Failure]:
+    """Return what the directories of a run's shards say of utterances that failed, by their ids."""
+    return first_of_each(
+        failure
+        for directory in map(Path, directories)
+        for failure in failures(directory, run.shards[directory.name])
+    )
+
+
+def failures_table(run: Run, directories: Iterable[str | Path]) -> pd.DataFrame:
+    """Return one row an utterance that failed, in the order of the run; see `docs/results.md`."""
+    found = failures_of(run, directories)
+    rows = [
+        (utterance.id, found[utterance.id].step, str(utterance.path), found[utterance.id].message)
+        for utterance in run.utterances
+        if utterance.id in found
+    ]
+    return pd.DataFrame(rows, columns=["utterance", "step", "audio", "message"])
+
+
+def check_failures(paths: Sequence[Path]) -> None:
+    """Refuse a study in which utterances failed.
+
+    Parameters
+    ----------
+    paths
+        ``failures.tsv`` of every run.
+
+    Raises
+    ------
+    UserError
+        If one of them has a row; says how many there are, where they are listed, and the first.
+    """
+    found = {path: pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False) for path in paths}
+    failed = {path: table for path, table in found.items() if len(table)}
+    if not failed:
+        return
+    n = sum(map(len, failed.values()))
+    first = next(iter(failed.values())).iloc[0]
+    raise UserError(
+        f"Not every utterance could be done: {n:,} failed, listed in the report and in "
+        f"{', '.join(map(str, failed))}; docs/workflow.md says how to go on. The first is "
+        f"'{first['utterance']}' in {first['step']}: {first['message']}"
+    )
+
+
+def load_shards(run: Run, directories: Sequence[str | Path], step: str) -> list[Artifact]:
+    """Return all of what :func:`iter_shards` yields."""
+    return list(iter_shards(run, directories, step))
+
+
+def iter_shards(run: Run, directories: Sequence[str | Path], step: str) -> Iterator[Artifact]:
+    """Yield a step's artefact of every utterance, in the order of ``run.utterances``.
+
+    Parameters
+    ----------
+    run
+        Knows which utterances lie in which shard.
+    directories
+        One for each shard, in their order.
+    step
+        That made them.
+    """
+    for ids, directory in zip(run.shards.values(), directories, strict=True):
+        yield from iter_shard(Path(directory), ids, step)
+
+
+def read_headlines(path: str | Path) -> pd.DataFrame:
+    """Return the headline of every utterance from ``correlate/utterances.csv``.
+
+    Read in blocks: with all layers and metrics a large data set has millions of rows.
+    """
+    blocks = pd.read_csv(path, **AS_WRITTEN, chunksize=ROWS_AT_ONCE)
+    kept = [
+        block[
+            (block["metric"] == "pearson")
+            & (block["normalise"] == "token")
+            & block["attention"].isin(["ca_mean", "ca_layer"])
+        ]
+        for block in blocks
+    ]
+    return pd.concat(kept, ignore_index=True)
+
+
+def write_table(table: pd.DataFrame, run: Run, path: Path) -> None:
+    """Write a table as CSV, TSV or Parquet, by its name; each row led by dataset, model and task.
+
+    Beside a number of utterances stands how many more failed.
+    """
+    led = table.copy()
+    if "n_utterances" in led:
+        place = led.columns.get_loc("n_utterances") + 1
+        led.insert(place, "n_failed_utterances", len(run.failed))
+    for position, (name, value) in enumerate(
+        zip(("dataset", "model", "task"), run.key, strict=True)
+    ):
+        led.insert(position, name, value)
+    with replacing(path) as partial:
+        if path.suffix == ".parquet":
+            led.to_parquet(partial, index=False)
+        else:
+            led.to_csv(partial, index=False, sep="\t" if path.suffix == ".tsv" else ",")

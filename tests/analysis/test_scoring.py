@@ -1,0 +1,122 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s2txai.analysis.scoring import ADDITIVE, SCORES, TEXT_NORMALISERS, corpus_score, score_names
+from s2txai.datasets import parse_task
+from s2txai.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "normalised"),
+    [
+        (
+            "en",
+            " Mr. Dashwood didn't pay $20, [laughs] colour! ",
+            "mister dashwood did not pay $20 color",
+        ),
+        ("it", " È un'ottima idea! ", "è un ottima idea"),
+        ("es", "¿Qué (ruido) tal?", "qué tal"),
+        ("en", "?!", ""),
+    ],
+)
+def test_whisper_normalisation(language, text, normalised):
+    assert TEXT_NORMALISERS["whisper"](language)(text) == normalised
+
+
+def test_no_normalisation_keeps_case_and_punctuation():
+    assert TEXT_NORMALISERS["none"]("en")(" Yes, Sir! ") == "Yes, Sir!"
+
+
+def test_unknown_names():
+    with pytest.raises(
+        UserError, match="Unknown text normalisation 'wisper'; did you mean 'whisper'"
+    ):
+        TEXT_NORMALISERS["wisper"]
+    with pytest.raises(UserError, match="Unknown score 'cer'"):
+        SCORES["cer"]
+
+
+def test_scores_of_a_task():
+    assert score_names(parse_task("asr-it")) == ("wer", "wer_max")
+    assert score_names(parse_task("st-it-en")) == ("bleu",)
+
+
+def score(name, reference, hypothesis, normalisation="none", language="en"):
+    options = {"text_normalisation": normalisation, "language": language}
+    return corpus_score(name, [reference], [hypothesis], **options)
+
+
+def test_normalisation_is_applied_to_both():
+    reference, hypothesis = "It is Mr Dashwood", "it's mister Dashwood."
+    assert score("wer", reference, hypothesis, "whisper") == 0
+    assert score("wer", hypothesis, reference, "whisper") == 0
+    assert score("wer", reference, hypothesis) == 100
+
+
+def test_language_chooses_the_normaliser():
+    # Only English spells "mr" out.
+    assert score("wer", "mr rossi", "mister rossi", "whisper", "en") == 0
+    assert score("wer", "mr rossi", "mister rossi", "whisper", "it") == 50
+
+
+@pytest.mark.parametrize("normalisation", ["none", "whisper"])
+def test_diacritics_are_folded_on_demand(normalisation):
+    spoken, written = ["la única línea está aquí, señor"], ["la unica linea esta aqui, senor"]
+    options = {"text_normalisation": normalisation, "language": "es"}
+    assert corpus_score("wer", spoken, written, **options) == pytest.approx(500 / 6)
+    for references, hypotheses in ((spoken, written), (written, spoken)):
+        folded = corpus_score("wer", references, hypotheses, diacritics="folded", **options)
+        assert folded == 0
+
+
+@pytest.mark.parametrize("space", ["\t", "\n", "  ", "\u00a0", "\u3000"])
+def test_words_part_at_any_white_space(space):
+    assert score("wer", f"a{space}b{space}c", "a b c") == 0
+    assert score("wer", "a b c", f"a{space}b{space}d") == pytest.approx(100 / 3)
+
+
+WORDS = st.lists(st.sampled_from(["a", "b", "c", "dé"]), max_size=6).map(" ".join)
+
+
+def edits(reference, hypothesis):
+    """Return the edit distance of two lists, by the textbook."""
+    row = list(range(len(hypothesis) + 1))
+    for i, word in enumerate(reference, 1):
+        previous, row = row, [i]
+        for j, heard in enumerate(hypothesis, 1):
+            row.append(min(previous[j] + 1, row[-1] + 1, previous[j - 1] + (word != heard)))
+    return row[-1]
+
+
+@given(st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=4))
+def test_wer_is_edits_over_words(pairs):
+    references, hypotheses = zip(*pairs, strict=True)
+    n_words = sum(len(text.split()) for text in references)
+    total = sum(edits(one.split(), other.split()) for one, other in pairs)
+    expected = 100 * total / n_words if n_words else 0
+    assert SCORES["wer"](references, hypotheses) == pytest.approx(expected)
+    assert SCORES["wer_max"](references, hypotheses) == pytest.approx(min(100, expected))
+
+
+@given(st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=4))
+def test_counts_of_utterances_add_up_to_the_corpus(pairs):
+    references, hypotheses = zip(*pairs, strict=True)
+    for name, score in ADDITIVE.items():
+        counts = score.counts(references, hypotheses)
+        assert len(counts) == len(pairs)
+        expected = SCORES[name](references, hypotheses)
+        assert score.score(counts.sum(axis=0)) == pytest.approx(expected)
+
+
+def test_counts_by_hand():
+    references, hypotheses = ["a b c d e", "a"], ["a x c e f", ""]
+    # b becomes x, d is missing, f is added; a is missing.
+    counts = ADDITIVE["wer"].counts(references, hypotheses)
+    assert counts.tolist() == [[3, 5], [1, 1]]
+    # Drawn twice and not at all.
+    assert ADDITIVE["wer"].score(np.array([[6, 10], [0, 0]])).tolist() == [60, 0]
+    assert ADDITIVE["wer_max"].score(np.array([[3, 2], [1, 2]])).tolist() == [100, 50]
+    n_grams = ADDITIVE["bleu"].counts(["a b c d e"], ["a b c x"])
+    assert n_grams.tolist() == [[3, 2, 1, 0, 4, 3, 2, 1, 4, 5]]

@@ -1,0 +1,303 @@
+"""The gradient methods on models whose gradients are known."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import spearmanr
+
+from s2txai.errors import UserError
+from s2txai.saliency.baselines import bin_mean
+from s2txai.saliency.gradient_statistics import GRADIENTS, GradientStatistics, gradient_map
+from s2txai.saliency.gradients import (
+    MAPS,
+    accumulate_changes,
+    first_order_change,
+    gradient_names,
+    row_maps,
+    token_log_probs,
+)
+from s2txai.saliency.masks import occlusion
+from s2txai.saliency.segments import Segmentations
+from s2txai.saliency.smx import Plan, accumulate, input_score, segmentation_names
+from s2txai.saliency.statistics import Statistics, heatmap
+from tests.tiny_whisper import NO_TIMESTAMPS, START, tiny_whisper
+from tests.toy import PROMPT, SUBSAMPLING, LinearModel, WordModel
+
+T, F, V, N_ROWS = 12, 3, 4, 3
+STEPS = T // SUBSAMPLING
+TOKENS = [2, 0, 1]
+WHISPER = (-0.7, [START, NO_TIMESTAMPS], [3, 1, 0])
+
+
+def features(seed=0, shape=(T, F)):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def random_model(scale=1.0):
+    weights = scale * np.random.default_rng(1).standard_normal((N_ROWS, STEPS, SUBSAMPLING * F, V))
+    return LinearModel(weights), weights.reshape(N_ROWS, T, F, V)
+
+
+def blocks(shape=(T, F)):
+    """Two segmentations: blocks of 3 frames by 1 bin, and of 2 frames by all bins."""
+    frame, frequency = np.indices(shape)
+    fine, coarse = frame // 3 * shape[1] + frequency, frame // 2
+    labels = np.stack([fine, coarse + fine.max() + 1]).astype(np.int32)
+    sizes = (int(fine.max()) + 1, int(coarse.max()) + 1)
+    return Segmentations(labels, ((1,), (2,)), sizes)
+
+
+def make_plan(segments, n_masks=(8, 4)):
+    return Plan(1, "u1", ("grad-slic-1", "grad-slic-2"), segments.n_segments, n_masks, 0.5)
+
+
+def run(model, inputs, rest, plan, segments, *, batch_size=16, statistics=None):
+    change = first_order_change(model, inputs, *rest, segments)
+    if statistics is None:
+        statistics = GradientStatistics.zeros(
+            segments.labels, len(rest[2]), SUBSAMPLING, -(-len(inputs) // SUBSAMPLING)
+        )
+    accumulate_changes(
+        statistics, change, plan, device=model.device, batch_size=batch_size,
+        checkpoint=lambda _: None, progress=lambda _: None,
+    )  # fmt: skip
+    return statistics
+
+
+def softmax(logits):
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+def masks_of(plan, k):
+    return occlusion(
+        seed=plan.seed, utterance=plan.utterance, segmentation=plan.names[k], start=0,
+        stop=plan.n_masks[k], n_segments=plan.sizes[k], p=plan.p,
+    )  # fmt: skip
+
+
+# grad
+
+
+def test_grad_of_a_linear_model_in_closed_form():
+    """Logits are linear in the input, so the gradient of KL is W (p - p0) at the masked input."""
+    model, weights = random_model(0.3)
+    segments = blocks()
+    plan = make_plan(segments)
+    found = run(model, features(), (0.0, [], TOKENS), plan, segments)
+    x, value = features().astype(float), bin_mean(features(), 0.0).astype(float)
+    p0 = softmax(np.einsum("tf,itfv->iv", x, weights))
+    expected_sum = np.zeros_like(found.segment_sum)
+    expected_map = np.zeros((N_ROWS, T, F))
+    for k, first in enumerate((0, segments.n_segments[0])):
+        labels = segments.labels[k] - first
+        for m, mask in enumerate(masks_of(plan, k)):
+            masked = np.where(mask[labels], value, x)
+            p = softmax(np.einsum("tf,itfv->iv", masked, weights))
+            cells = np.einsum("itfv,iv->itf", weights, p - p0) * (value - x)
+            for s in range(segments.n_segments[k]):
+                inside = labels == s
+                total = cells[:, inside].sum(axis=1)
+                expected_sum[m % 4, first + s] += total
+                expected_map[:, inside] += total[:, None] / inside.sum() / sum(plan.n_masks)
+    np.testing.assert_allclose(found.segment_sum, expected_sum, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(gradient_map(found), expected_map, rtol=1e-4, atol=1e-6)
+    assert np.abs(expected_sum).min(axis=(0, 1)).max() > 1e-3
+
+
+def test_grad_of_whisper_agrees_with_autograd_one_mask_and_row_at_a_time():
+    model, inputs, segments = tiny_whisper(), features(shape=(60, 8)), blocks((60, 8))
+    plan = make_plan(segments, (4, 4))
+    found = run(model, inputs, WHISPER, plan, segments)
+    x, value = torch.from_numpy(inputs), torch.from_numpy(bin_mean(inputs, 0.0))
+    log_p0 = torch.log_softmax(model.differentiable_logits(x[None], *WHISPER)[0], -1)
+    expected = np.zeros_like(found.segment_sum)
+    for k, first in enumerate((0, segments.n_segments[0])):
+        labels = segments.labels[k] - first
+        for m, mask in enumerate(masks_of(plan, k)):
+            for i in range(3):
+                masked = torch.where(torch.from_numpy(mask[labels]), value, x).requires_grad_()
+                log_p = torch.log_softmax(
+                    model.differentiable_logits(masked[None], *WHISPER)[0], -1
+                )
+                (log_p0[i].exp() * (log_p0[i] - log_p[i])).sum().backward()
+                cells = (masked.grad * (value - x)).numpy()
+                for s in range(segments.n_segments[k]):
+                    expected[m % 4, first + s, i] += cells[labels == s].sum()
+    np.testing.assert_allclose(
+        found.segment_sum, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max()
+    )
+
+
+def test_masks_that_change_nothing_have_no_gradient():
+    # At the unperturbed input the divergence has its minimum.
+    model, _ = random_model()
+    segments = blocks()
+    plan = replace(make_plan(segments), p=0.0)
+    found = run(model, features(), (0.0, [], TOKENS), plan, segments)
+    np.testing.assert_allclose(found.segment_sum, 0, atol=1e-6)
+    assert found.n_masks.sum() == 12
+
+
+def test_grad_agrees_with_smx_where_cells_matter_to_different_degrees():
+    """Each cell a segment, weights over a range of 20 to 1: the same order, from other masks."""
+    rng = np.random.default_rng(5)
+    sizes = rng.permutation(np.geomspace(0.05, 1, T * F)).reshape(T, F, 1)
+    weights = rng.standard_normal((1, T, F, V)) * sizes
+    model = LinearModel(weights.reshape(1, STEPS, SUBSAMPLING * F, V))
+    labels = np.arange(T * F, dtype=np.int32).reshape(1, T, F)
+    segments = Segmentations(labels, ((1,),), (T * F,))
+    plan = Plan(1, "u1", gradient_names(segments), segments.n_segments, (512,), 0.5)
+    rest = (0.0, [], TOKENS[:1])
+    found = run(model, features(), rest, plan, segments, batch_size=512)
+    statistics = Statistics.zeros(labels, 1, SUBSAMPLING, STEPS)
+    accumulate(
+        statistics, input_score(model, features(), *rest, segments),
+        replace(plan, names=segmentation_names(segments), n_masks=(4096,)),
+        device=model.device, batch_size=512, checkpoint=lambda _: None, progress=lambda _: None,
+    )  # fmt: skip
+    grad, smx = gradient_map(found)[0].ravel(), heatmap(statistics)[0].ravel()
+    assert spearmanr(grad, smx).statistic > 0.9
+    assert np.corrcoef(grad, smx)[0, 1] > 0.98
+
+
+@pytest.mark.parametrize("batch_size", [1, 5])
+def test_numbers_do_not_depend_on_the_batch(batch_size):
+    model, inputs, segments = tiny_whisper(), features(shape=(60, 8)), blocks((60, 8))
+    plan = make_plan(segments)
+    whole, other = (
+        run(model, inputs, WHISPER, plan, segments, batch_size=size) for size in (16, batch_size)
+    )
+    largest = np.abs(whole.segment_sum).max()
+    np.testing.assert_allclose(whole.segment_sum, other.segment_sum, atol=1e-5 * largest)
+    np.testing.assert_array_equal(whole.n_masks, other.n_masks)
+
+
+def test_extended_is_in_one_go_and_folds_are_balanced():
+    model, _ = random_model()
+    segments, rest = blocks(), (0.0, [], TOKENS)
+    few = run(model, features(), rest, make_plan(segments, (6, 3)), segments, batch_size=4)
+    np.testing.assert_array_equal(few.n_masks, [[2, 1], [2, 1], [1, 1], [1, 0]])
+    more = run(
+        model, features(), rest, make_plan(segments, (8, 8)), segments,
+        batch_size=4, statistics=GradientStatistics.from_mapping(few.arrays()),
+    )  # fmt: skip
+    once = run(model, features(), rest, make_plan(segments, (8, 8)), segments, batch_size=4)
+    np.testing.assert_array_equal(once.n_masks, 2)
+    np.testing.assert_allclose(more.segment_sum, once.segment_sum, rtol=1e-12)
+
+
+def test_folds_add_up_to_the_map():
+    model, _ = random_model()
+    segments = blocks()
+    found = run(model, features(), (0.0, [], TOKENS), make_plan(segments, (8, 8)), segments)
+    parts = [gradient_map(found, [fold]) for fold in range(4)]
+    np.testing.assert_allclose(gradient_map(found), np.mean(parts, axis=0), atol=1e-12)
+    assert np.abs(parts[0] - parts[1]).max() > 0.01
+
+
+def test_running_out_of_memory_halves_the_batch(caplog):
+    model, _ = random_model()
+    segments, rest = blocks(), (0.0, [], TOKENS)
+    plan = make_plan(segments)
+    expected = run(model, features(), rest, plan, segments)
+    whole, sizes = model.differentiable_logits, []
+
+    def cramped(inputs, *rest):
+        if len(inputs) > 2:
+            torch.empty(2**50, dtype=torch.float64)  # what running out looks like
+        sizes.append(len(inputs))
+        return whole(inputs, *rest)
+
+    model.differentiable_logits = cramped
+    found = run(model, features(), rest, plan, segments, batch_size=8)
+    assert max(sizes) == 2
+    assert caplog.text.count("Out of memory") == 2
+    np.testing.assert_allclose(found.segment_sum, expected.segment_sum, rtol=1e-9)
+
+
+# The maps of log p
+
+
+def maps(method, model, inputs, rest, **options):
+    log_probs, distance = token_log_probs(model, inputs, *rest)
+    with torch.no_grad():
+        ends = log_probs(torch.stack([distance, torch.zeros_like(distance)])).numpy()  # (2, I)
+    found = row_maps(method, log_probs, distance, len(rest[2]), **({"batch_size": 16} | options))
+    return found, ends[0] - ends[1]
+
+
+def logistic():
+    """Two classes, the second always at 0: log p of the first is that of a logistic model."""
+    weights = np.zeros((1, STEPS, SUBSAMPLING * F, 2))
+    weights[..., 0] = np.random.default_rng(3).standard_normal(weights.shape[:-1])
+    return LinearModel(weights), weights[0, ..., 0].reshape(T, F)
+
+
+def test_input_x_gradient_of_a_logistic_model():
+    model, w = logistic()
+    found, _ = maps("input_x_gradient", model, features(), (0.0, [], [0]))
+    x, value = features().astype(float), bin_mean(features(), 0.0)
+    expected = w * (1 - 1 / (1 + np.exp(-(w * x).sum()))) * (x - value)
+    np.testing.assert_allclose(found[0], expected, rtol=1e-4)
+
+
+def test_integrated_gradients_of_a_logistic_model():
+    """The gradient is along w everywhere, so each cell gets its share of the difference."""
+    model, w = logistic()
+    found, difference = maps("integrated_gradients", model, features(), (0.0, [], [0]), n_steps=50)
+    shares = w * (features() - bin_mean(features(), 0.0))
+    np.testing.assert_allclose(found[0], shares / shares.sum() * difference, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["linear", "whisper"])
+def test_integrated_gradients_are_complete(kind):
+    if kind == "linear":
+        model, inputs, rest = random_model()[0], features(), (0.0, [], TOKENS)
+    else:
+        model, inputs, rest = tiny_whisper(), 0.3 * features(shape=(60, 8)), WHISPER
+    found, difference = maps("integrated_gradients", model, inputs, rest, n_steps=200)
+    np.testing.assert_allclose(found.sum(axis=(1, 2)), difference, rtol=0.01, atol=0.01)
+    assert np.abs(difference).max() > 1
+    few, _ = maps("integrated_gradients", model, inputs, rest, n_steps=2)
+    assert np.abs(few.sum(axis=(1, 2)) - difference).max() > 0.05
+
+
+@pytest.mark.parametrize("method", list(MAPS))
+def test_maps_do_not_depend_on_the_batch(method):
+    options = {"n_steps": 9} if method == "integrated_gradients" else {}
+    model, inputs = tiny_whisper(), features(shape=(60, 8))
+    whole, single = (
+        maps(method, model, inputs, WHISPER, batch_size=size, **options)[0] for size in (16, 2)
+    )
+    np.testing.assert_allclose(whole, single, atol=1e-5 * np.abs(whole).max())
+    assert whole.dtype == np.float32
+    assert whole.shape == (3, 60, 8)
+
+
+def test_each_row_explains_its_own_token():
+    """A word of the toy is heard in two frames of one bin, so its map is nothing elsewhere."""
+    model = WordModel()
+    inputs = np.random.default_rng(0).random((24, 4)).astype(np.float32)
+    found, _ = maps("input_x_gradient", model, inputs, (0.0, PROMPT, [1, 3, 0]))
+    for row in range(3):
+        heard = np.zeros((24, 4), dtype=bool)
+        heard[8 * row + 2 : 8 * row + 4] = True
+        assert np.abs(found[row][heard]).min() > 0
+        assert not found[row][~heard].any()
+
+
+# Names
+
+
+def test_every_method_is_computed():
+    assert set(GRADIENTS) == {"grad", *MAPS}
+    assert [name for name in GRADIENTS if GRADIENTS[name].sampled] == ["grad"]
+
+
+def test_an_unknown_method_is_refused_with_the_known_ones():
+    with pytest.raises(UserError, match="did you mean 'integrated_gradients'") as caught:
+        GRADIENTS["integrated_gradient"]
+    assert "grad, input_x_gradient, integrated_gradients" in str(caught.value)
