@@ -22,6 +22,7 @@ from s2txai.models.base import Model
 from s2txai.models.decoding import token_log_probs
 from s2txai.models.memory import smaller_batch
 from s2txai.saliency.baselines import bin_mean
+from s2txai.saliency.heard import Heard
 from s2txai.saliency.normalise import paired_min_max, single_mean_std
 from s2txai.saliency.pooling import LAYER
 
@@ -92,6 +93,11 @@ def insert(
     """
     return _replaced(features, ~_most_salient(features, saliency, percent, seed), baseline)
 
+
+# The array of the hypotheses of each mode.
+HYPOTHESES: Mapping[str, str] = MappingProxyType(
+    {"deletion": "hypotheses", "insertion": "insertion_hypotheses"}
+)
 
 # What can be done with the most salient cells.
 MODES: Mapping[str, Callable[..., np.ndarray]] = MappingProxyType(
@@ -356,10 +362,7 @@ class Outcome:
 
 def perturb(
     model: Model,
-    features: np.ndarray,
-    padding_value: float,
-    prompt: list[int],
-    tokens: list[int],
+    heard: Heard,
     saliency: np.ndarray,
     percents: Sequence[int],
     *,
@@ -374,10 +377,8 @@ def perturb(
     ----------
     model
         Any model.
-    features, padding_value
-        Input [T, F] and what follows it.
-    prompt, tokens
-        The unperturbed hypothesis.
+    heard
+        Input and unperturbed hypothesis.
     saliency
         Sentence map [T, F].
     percents
@@ -391,20 +392,20 @@ def perturb(
     seed
         Of the tie-breaking.
     """
-    baseline = bin_mean(features, padding_value)
+    baseline = bin_mean(heard.features, heard.padding_value)
     found = Outcome([], [])
     while len(found.log_probs) < len(percents):
         done = len(found.log_probs)
         variants = [
-            MODES[mode](features, saliency, percent, baseline, seed=seed)
+            MODES[mode](heard.features, saliency, percent, baseline, seed=seed)
             for percent in percents[done : done + batch_size]
         ]
         inputs = torch.from_numpy(np.stack(variants)).to(model.device)  # (N, T, F)
         try:
-            states = model.encode(inputs, padding_value)
-            logits = model.decode(states, prompt, tokens)  # (N, I, V)
-            log_probs = [float(token_log_probs(rows, tokens).mean()) for rows in logits]
-            texts = [] if search is None else _decode(model, states, prompt, search)
+            states = model.encode(inputs, heard.padding_value)
+            logits = model.decode(states, heard.prompt, heard.tokens)  # (N, I, V)
+            log_probs = [float(token_log_probs(rows, list(heard.tokens)).mean()) for rows in logits]
+            texts = [] if search is None else _decode(model, states, list(heard.prompt), search)
         except (RuntimeError, MemoryError) as error:
             batch_size = smaller_batch(batch_size, error)
             continue

@@ -14,6 +14,9 @@ from s2txai.log import logger
 
 # Beyond these sizes a forward pass gets no faster, only larger.
 MOST = {"cpu": 16, "cuda": 256}
+# Inputs that are decoded at once unless a configuration says otherwise: a beam search takes most of
+# its time for the first input of a batch.
+BEAM_SEARCH_BATCH = 16
 # Of the free memory; the rest is for what the allocator scatters and other programs take.
 SHARE = 0.7
 

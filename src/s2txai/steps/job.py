@@ -1,13 +1,15 @@
 """What a script of the workflow is given: its place, its run and its inputs, by name."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+from s2txai.datasets import Utterance
 from s2txai.log import logging_to
-from s2txai.steps.shard import Workplace
+from s2txai.saliency.methods import METHODS
+from s2txai.steps.shard import OnFailure, Workplace
 from s2txai.storage.artifacts import Artifact, load_shard
 from s2txai.storage.failures import pass_on
 from s2txai.study.plan import Run, plan
@@ -43,12 +45,18 @@ class Job:
         Of the rule: what changes numbers.
     compute
         Section ``compute`` of the configuration: what does not.
+    on_failure
+        Of the configuration.
+    wildcards
+        Of the rule.
     """
 
     def __init__(self, snakemake: SnakemakeScript) -> None:
         self._snakemake = snakemake
         self.params = snakemake.params
+        self.wildcards = snakemake.wildcards
         self.compute: Mapping[str, Any] = snakemake.config["compute"]
+        self.on_failure: OnFailure = snakemake.config["on_failure"]
 
     @cached_property
     def root(self) -> Path:
@@ -58,8 +66,7 @@ class Job:
     @cached_property
     def run(self) -> Run:
         """The run that the job is of, as it was planned."""
-        wildcards = self._snakemake.wildcards
-        key = (wildcards.dataset, wildcards.model, wildcards.task)
+        key = (self.wildcards.dataset, self.wildcards.model, self.wildcards.task)
         return plan(self._snakemake.config, self.root).runs[key]
 
     def place(self, *, precision: str | None = None, compile: bool = False) -> Workplace:
@@ -71,7 +78,7 @@ class Job:
             self.output(),
             compute=compute,
             threads=self._snakemake.threads,
-            on_failure=self._snakemake.config["on_failure"],
+            on_failure=self.on_failure,
             compile=compile,
         )
 
@@ -84,6 +91,15 @@ class Job:
         paths = self._snakemake.input.get(name) or []
         return [Path(path) for path in ([paths] if isinstance(paths, str) else paths)]
 
+    @property
+    def methods(self) -> list[str]:
+        """Gradient methods of which the rule has an input, in the order of their registry."""
+        return [method for method in METHODS if self.inputs(method)]
+
+    def utterances(self) -> list[Utterance]:
+        """Return the rows of the manifest that make up the shard."""
+        return self.run.shard(self.wildcards.shard)
+
     def artifacts(self, *steps: str) -> dict[str, list[Artifact]]:
         """Return artefacts of the shard by step, of utterances that no earlier step failed on.
 
@@ -95,14 +111,9 @@ class Job:
         return {step: load_shard(path, ids, step) for step, path in directories.items()}
 
     def remaining(self, *names: str) -> Run:
-        """Return the run without utterances that failed in these inputs; see ``results.remaining``."""
+        """Return the run without utterances that failed in these inputs."""
         return remaining(self.run, [path for name in names for path in self.inputs(name)])
 
     def shards(self, run: Run, name: str, step: str | None = None) -> list[Artifact]:
         """Return the artefacts of a run's utterances from all shards of an input."""
         return load_shards(run, self.inputs(name), step or name)
-
-
-def present(job: Job, names: Sequence[str]) -> list[str]:
-    """Return those names under which the rule has an input."""
-    return [name for name in names if job.inputs(name)]

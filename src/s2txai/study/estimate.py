@@ -17,10 +17,10 @@ from s2txai.analysis.deletion import ENDS, map_names
 from s2txai.log import Progress, duration
 from s2txai.models.base import Features, Model, n_steps
 from s2txai.models.handle import ModelHandle
+from s2txai.models.memory import BEAM_SEARCH_BATCH as BATCH_SIZE
 from s2txai.saliency.gradient_statistics import GRADIENTS
 from s2txai.saliency.pooling import HALVES
 from s2txai.saliency.statistics import N_FOLDS
-from s2txai.steps.deletion import BATCH_SIZE
 from s2txai.study.plan import Run, Study
 
 # The LibriVox clips have 3.5 to 4 tokens a second.

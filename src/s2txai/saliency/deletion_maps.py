@@ -1,0 +1,1 @@
+from s2txai.analysis.deletion import *  # SHIM
