@@ -15,6 +15,7 @@ from s2txai.hashing import fingerprint
 from s2txai.log import logger
 from s2txai.models.handle import ModelHandle
 from s2txai.models.memory import is_out_of_memory, smaller_batch
+from s2txai.models.process import configure_process
 from s2txai.storage.artifacts import Artifact, load, save
 from s2txai.storage.failures import Failure, record, record_path
 from s2txai.storage.provenance import describe
@@ -65,7 +66,7 @@ class Workplace:
         compile: bool = False,
         store: Path = Path("results/.cache"),
     ) -> Self:
-        """Return the workplace of a job.
+        """Return the workplace of a job, and set up its process.
 
         Parameters
         ----------
@@ -89,9 +90,9 @@ class Workplace:
             directory,
             device=compute["device"],
             precision=compute["precision"],
-            threads=threads,
             compile=compile,
         )
+        configure_process(precision=model.precision, threads=threads)
         return cls(model, Store(store), Path(output), on_failure)
 
 
@@ -311,5 +312,5 @@ def hypothesis_of(decoded: Artifact) -> tuple[list[int], list[int]]:
 
 def forced_of(decoded: Artifact) -> list[int]:
     """Return the tokens of a ``decode`` artefact that the model was made to say."""
-    is_forced = decoded["roles"] == "prompt"
+    is_forced = decoded["roles"] == "forced"
     return list(decoded["tokens"][is_forced].tolist())
