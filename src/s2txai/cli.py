@@ -36,15 +36,15 @@ def _show(options: argparse.Namespace) -> str:
 
 
 def _estimate(options: argparse.Namespace) -> str:
-    import transformers
-
+    from s2txai.models.process import configure_process
     from s2txai.study.estimate import print_estimate
 
-    transformers.logging.set_verbosity_error()
     root = Path.cwd()
     if not (root / "Snakefile").exists():
         raise UserError(f"{root} holds no Snakefile; start 's2txai estimate' where it lies.")
     config = read_config(root, options.config)
+    precision = config["compute"]["precision"]
+    configure_process(precision=precision, threads=options.cores, quiet=True)
     models = Path("resources", "models")
     return print_estimate(plan(config, root), config, models, options.cores)
 

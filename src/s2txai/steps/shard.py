@@ -15,6 +15,7 @@ from s2txai.hashing import fingerprint
 from s2txai.log import logger
 from s2txai.models.handle import ModelHandle
 from s2txai.models.memory import is_out_of_memory, smaller_batch
+from s2txai.models.process import configure_process
 from s2txai.saliency.estimators import ESTIMATORS
 from s2txai.saliency.heard import Heard
 from s2txai.saliency.masks import MaskPlan
@@ -69,7 +70,7 @@ class Workplace:
         compile: bool = False,
         store: Path = Path("results/.cache"),
     ) -> Self:
-        """Return the workplace of a job.
+        """Return the workplace of a job, and set up its process.
 
         Parameters
         ----------
@@ -93,9 +94,9 @@ class Workplace:
             directory,
             device=compute["device"],
             precision=compute["precision"],
-            threads=threads,
             compile=compile,
         )
+        configure_process(precision=model.precision, threads=threads)
         return cls(model, Store(store), Path(output), on_failure)
 
 
@@ -346,5 +347,5 @@ def maps_of(artifact: Artifact, estimator: str) -> MapOfFolds:
 
 def forced_of(decoded: Artifact) -> list[int]:
     """Return the tokens of a ``decode`` artefact that the model was made to say."""
-    is_forced = decoded["roles"] == "prompt"
+    is_forced = decoded["roles"] == "forced"
     return list(decoded["tokens"][is_forced].tolist())

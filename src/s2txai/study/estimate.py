@@ -264,7 +264,6 @@ def print_estimate(study: Study, config: Mapping[str, Any], models: Path, thread
             models / name,
             device=config["compute"]["device"],
             precision=config["compute"]["precision"],
-            threads=threads,
         )
         for name, entry in study.models.items()
     }
