@@ -9,7 +9,7 @@ import pandas as pd
 
 from s2txai.analysis.signature import signature, spread
 from s2txai.saliency.correlation import choose_rows, correlation, correlations, is_constant
-from s2txai.saliency.estimators import maps_of
+from s2txai.steps.shard import maps_of
 from s2txai.saliency.pooling import HALVES, pool
 from s2txai.saliency.reliability import ceiling, half_correlation, spearman_brown
 from s2txai.saliency.statistics import N_FOLDS
