@@ -16,17 +16,19 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.clip import CLIP
 from benchmarks.random_conformer import save_fama_small
-from benchmarks.spes import CLIP, hardware
+from benchmarks.spes import hardware
 from s2txai.analysis.correlations import correlate
-from s2txai.analysis.deletion import map_names
 from s2txai.datasets import Utterance, parse_task
 from s2txai.models.handle import ModelHandle
 from s2txai.models.process import configure_process
+from s2txai.saliency.deletion_maps import map_names
+from s2txai.saliency.design import MaskDesign
 from s2txai.steps.aggregate import aggregate_shard
 from s2txai.steps.attention import attention_shard
 from s2txai.steps.decode import decode_shard
-from s2txai.steps.deletion import Search, deletion_shard
+from s2txai.steps.deletion import DeletionDesign, deletion_shard
 from s2txai.steps.shard import Workplace
 from s2txai.steps.smh import smh_shard
 from s2txai.steps.smx import smx_shard
@@ -48,30 +50,24 @@ def six_steps(root: Path, handle: ModelHandle, masks: int) -> dict[str, Callable
     def read(*steps: str) -> list:
         return [load_shard(root / step, ["clip"], step) for step in steps]
 
-    masking = {"p": 0.5, "seed": 0, "batch_size": "auto"}
-    levels = [2000, 2500, 3000]
-    search = Search(beam=1, batch_size="auto", seed=0)
-    maps = map_names(POOLINGS)
+    smx = MaskDesign(masks, n_segments=(2000, 2500, 3000))
+    smh = MaskDesign(4 * masks, "zero")
+    design = DeletionDesign(beam=1, percents=[0, 50, 100], seed=0)
     return {
         "load the model": lambda: handle.model,
         "decode, beam 5": lambda: decode_shard(place("decode"), [clip], TASK, beam=5),
         "attention": lambda: attention_shard(place("attention"), *read("decode")),
-        f"smx, {masks} masks": lambda: smx_shard(
-            place("smx"), *read("decode"), n_segments=levels, n_masks=masks, **masking
-        ),
-        f"smh, {4 * masks} masks": lambda: smh_shard(
-            place("smh"), *read("decode"), n_masks=4 * masks, **masking
-        ),
+        f"smx, {masks} masks": lambda: smx_shard(place("smx"), *read("decode"), smx),
+        f"smh, {4 * masks} masks": lambda: smh_shard(place("smh"), *read("decode"), smh),
         "aggregate": lambda: aggregate_shard(
             root / "aggregate", *read("decode", "attention", "smx", "smh"), poolings=POOLINGS
         ),
         "correlate": lambda: correlate(*read("aggregate"), poolings=POOLINGS, rows="all"),
-        f"deletion, {len(maps)} maps at 50 %": lambda: deletion_shard(
+        f"deletion, {len(map_names(POOLINGS))} maps at 50 %": lambda: deletion_shard(
             place("deletion"),
             *read("decode", "smx", "aggregate"),
-            maps=maps,
-            percents=[0, 50, 100],
-            search=search,
+            design,
+            poolings=POOLINGS,
         ),
     }
 

@@ -17,28 +17,29 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from s2txai.datasets import parse_task
-from s2txai.datasets.audio import read_audio
+from benchmarks.clip import ROOT, hear
 from s2txai.models.base import n_steps
 from s2txai.models.loading import load_model
 from s2txai.models.memory import to_device
 from s2txai.saliency.correlation import correlation
+from s2txai.saliency.engine import BatchSize, Masks, accumulate
 from s2txai.saliency.estimators import ESTIMATORS
-from s2txai.saliency.pooling import HALVES, pool
+from s2txai.saliency.masks import MaskPlan
+from s2txai.saliency.pooling import pool
 from s2txai.saliency.reliability import ceiling, half_correlation, spearman_brown
-from s2txai.saliency.segments import Segmentations, segmentations
-from s2txai.saliency.smx import Plan, accumulate, draw, input_score, segmentation_names
-from s2txai.saliency.statistics import Statistics, heatmap
+from s2txai.saliency.score_sums import ScoreSums
+from s2txai.saliency.segments import Segmentations, segmentation_names, segmentations
+from s2txai.saliency.smx import input_score
+from s2txai.saliency.statistics import ALL_FOLDS, HALVES, Statistics, heatmap
 
-ROOT = Path(__file__).resolve().parents[1]
-CLIP = ROOT / "resources/speech/librivox/sense_and_sensibility_01_austen_64kb-0880.wav"
+CPU = torch.device("cpu")
 SUBSAMPLING = 2
 BATCH = 16
 
 
-def plan_of(segments: Segmentations, name: str, n_masks: int) -> Plan:
+def plan_of(segments: Segmentations, name: str, n_masks: int) -> MaskPlan:
     names = segmentation_names(segments)
-    return Plan(0, name, names, segments.n_segments, (n_masks,) * len(names), 0.5)
+    return MaskPlan(0, name, names, segments.n_segments, (n_masks,) * len(names), 0.5)
 
 
 def score_masks(
@@ -46,18 +47,14 @@ def score_masks(
 ) -> tuple[Segmentations, np.ndarray, np.ndarray]:
     """Return the segments, and scores [K, masks, I] of the trial and of the reference masks."""
     model = load_model(folder, "whisper")
-    features = model.features(read_audio(CLIP, model.facts.sampling_rate))
-    prompt = model.prompt(parse_task("asr-en"))
-    states = model.encode(
-        torch.from_numpy(features.values).to(model.device)[None], features.padding_value
-    )
-    (tokens,) = model.generate(states, prompt, beam=5, max_new_tokens=40)
-    segments = segmentations(features.values, levels)
-    score = input_score(model, features.values, features.padding_value, prompt, tokens, segments)
+    heard = hear(model)
+    segments = segmentations(heard.features, levels)
+    masks = Masks(plan_of(segments, "trial", n_trial), segments.labels)
+    score = input_score(model, heard, masks, "bin mean")
 
-    def masks(plan: Plan, k: int, start: int) -> torch.Tensor:
+    def occluded(plan: MaskPlan, k: int, start: int) -> torch.Tensor:
         stop = min(start + BATCH, plan.n_masks[k])
-        return to_device(draw(plan, k, start, stop), model.device)
+        return to_device(torch.from_numpy(plan.draw(k, start, stop)), model.device)
 
     def scored(name: str, n_masks: int) -> np.ndarray:
         plan = plan_of(segments, name, n_masks)
@@ -65,7 +62,7 @@ def score_masks(
             [
                 np.concatenate(
                     [
-                        score(masks(plan, k, start), k).cpu().numpy()
+                        score(occluded(plan, k, start), k).cpu().numpy()
                         for start in range(0, n_masks, BATCH)
                     ]
                 )
@@ -78,7 +75,7 @@ def score_masks(
 
 def summed(
     segments: Segmentations, name: str, scores: np.ndarray, n_masks: int
-) -> tuple[Statistics, Plan]:
+) -> tuple[Statistics, MaskPlan]:
     """Return the statistics of the first masks of each segmentation, and their plan."""
     _, T, _ = segments.labels.shape
     plan = plan_of(segments, name, n_masks)
@@ -92,11 +89,9 @@ def summed(
         position[k] += len(occluded)
         return torch.from_numpy(scores[k, start : position[k]])
 
-    accumulate(
-        statistics, score, plan, device=torch.device("cpu"), batch_size=64,
-        checkpoint=lambda _: None, progress=lambda _: None,
-    )  # fmt: skip
-    return statistics, plan
+    sums = ScoreSums(statistics, score, plan, CPU)
+    accumulate(sums, plan, device=CPU, batch=BatchSize(64))
+    return sums.statistics(), plan
 
 
 def at_steps(cells: np.ndarray) -> np.ndarray:
@@ -155,7 +150,7 @@ def main() -> None:
     for n in counts:
         line = f"{n:6}"
         for estimator, width in (("mean", 12), ("loglinear", 17)):
-            cells = ESTIMATORS[estimator].prepare(*summed(segments, "trial", trial, n))(range(4))
+            cells = ESTIMATORS[estimator].prepare(*summed(segments, "trial", trial, n))(ALL_FOLDS)
             for name, view in views.items():
                 raw = correlation(view(cells), view(heatmap(truth))).value
                 accuracy = raw / ceiling(noise[name])

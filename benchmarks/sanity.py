@@ -9,33 +9,20 @@ one's, so the first row tells how far the maps repeat.
 
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
-import torch
 
-from s2txai.analysis.sanity import Design, Speech, correlations_by_depth
-from s2txai.datasets import parse_task
-from s2txai.datasets.audio import read_audio
+from benchmarks.clip import hear
+from s2txai.analysis.sanity import correlations_by_depth
 from s2txai.models.base import Model
 from s2txai.models.loading import load_model
+from s2txai.saliency.design import MaskDesign
 
-ROOT = Path(__file__).resolve().parents[1]
-CLIP = ROOT / "resources/speech/librivox/sense_and_sensibility_01_austen_64kb-0880.wav"
 LEVELS = (30,)
 MASKS = 64
 DRAWS = 3
-
-
-def hear(model: Model) -> Speech:
-    """Return what the trained model says of the clip."""
-    features = model.features(read_audio(CLIP, model.facts.sampling_rate))
-    prompt = model.prompt(parse_task("asr-en"))
-    inputs = torch.from_numpy(features.values).to(model.device)[None]
-    states = model.encode(inputs, features.padding_value)
-    (tokens,) = model.generate(states, prompt, beam=5, max_new_tokens=40)
-    print(f"hypothesis: {model.text(tokens)}")
-    return Speech(features.values, features.padding_value, prompt, tokens)
 
 
 def main() -> None:
@@ -50,13 +37,15 @@ def main() -> None:
         return load_model(arguments.model, "whisper", device="cpu")
 
     model = load()
-    speech, n = hear(model), len(model.layers())
+    heard, n = hear(model), len(model.layers())
+    print(f"hypothesis: {model.text(heard.tokens)}")
+    design = MaskDesign(arguments.masks, n_segments=LEVELS)
     depths = range(n + 1) if arguments.cascade else [0, round(n / 3), round(2 * n / 3), n]
     started = time.perf_counter()
     found = pd.concat(
         correlations_by_depth(
-            load, speech, depths if draw == 0 else depths[1:], Design(LEVELS, arguments.masks, 0),
-            other=Design(LEVELS, arguments.masks, 1), seed=draw,
+            load, heard, depths if draw == 0 else depths[1:], design,
+            other=replace(design, seed=1), seed=draw,
         )
         for draw in range(arguments.draws)
     )  # fmt: skip

@@ -31,25 +31,18 @@ from statistics import median
 import numpy as np
 import torch
 
+from benchmarks.clip import ROOT, hear
 from benchmarks.random_conformer import save_fama_small
-from s2txai.datasets import parse_task
-from s2txai.datasets.audio import read_audio
 from s2txai.models.base import Model
 from s2txai.models.loading import load_model, resolve_precision
 from s2txai.models.memory import fitting_batch_size
-from s2txai.saliency.segments import Segmentations, segmentations
-from s2txai.saliency.smx import (
-    Plan,
-    Score,
-    accumulate,
-    input_score,
-    masks_per_segmentation,
-    segmentation_names,
-)
+from s2txai.saliency.design import MaskDesign
+from s2txai.saliency.engine import BatchSize, Masks, accumulate
+from s2txai.saliency.heard import Heard
+from s2txai.saliency.score_sums import Score, ScoreSums
+from s2txai.saliency.smx import input_masks, input_score
 from s2txai.saliency.statistics import Statistics
 
-ROOT = Path(__file__).resolve().parents[1]
-CLIP = ROOT / "resources/speech/librivox/sense_and_sensibility_01_austen_64kb-0880.wav"
 LEVELS = (2000, 2500, 3000)
 T, F, I = 700, 80, 30
 VOCABULARIES = (8_000, 16_000, 51_865)
@@ -84,62 +77,41 @@ def spectrogram(n_frames: int) -> np.ndarray:
     return np.einsum("tfij,ij->tf", smooth, window).astype(np.float32)
 
 
-def plan_of(segments: Segmentations, n_masks: int) -> Plan:
-    return Plan(
-        seed=0,
-        utterance="benchmark",
-        names=segmentation_names(segments),
-        sizes=segments.n_segments,
-        n_masks=masks_per_segmentation(n_masks, segments),
-        p=0.5,
-    )
+def masks_of(heard: Heard, n_masks: int) -> Masks:
+    design = MaskDesign(n_masks, n_segments=LEVELS)
+    return input_masks(heard, design, utterance="benchmark", subsampling=2, time_only=False)
 
 
 def loop(
     score: Score,
-    segments: Segmentations,
+    masks: Masks,
     n_rows: int,
-    n_masks: int,
     batch: int,
     device: str,
     clock: Callable[[], float] = time.perf_counter,
 ) -> float:
-    """Return the seconds of ``n_masks`` masks."""
-    statistics = Statistics.zeros(segments.labels, n_rows, 2, -(-segments.labels.shape[1] // 2))
+    """Return the seconds that all masks take."""
+    statistics = Statistics.zeros(masks.segments, n_rows, 2, -(-masks.segments.shape[1] // 2))
     started = clock()
-    accumulate(
-        statistics,
-        score,
-        plan_of(segments, n_masks),
-        device=torch.device(device),
-        batch_size=batch,
-        checkpoint=lambda _: None,
-        progress=lambda _: None,
-    )
+    sums = ScoreSums(statistics, score, masks.plan, torch.device(device))
+    accumulate(sums, masks.plan, device=torch.device(device), batch=BatchSize(batch))
+    sums.statistics()
     return clock() - started
 
 
 @dataclass(frozen=True)
 class Case:
-    """A model and a hypothesis of an utterance [T, F]."""
+    """A model and what it heard."""
 
     name: str
     model: Model
-    features: np.ndarray
-    padding_value: float
-    prompt: list[int]
-    tokens: list[int]
+    heard: Heard
 
 
 def whisper(folder: Path, **compute: object) -> Case:
     """Return what a Whisper says of the clip."""
     model = load_model(folder, "whisper", **compute)
-    features = model.features(read_audio(CLIP, model.facts.sampling_rate))
-    prompt = model.prompt(parse_task("asr-en"))
-    inputs = torch.from_numpy(features.values).to(model.device)[None]
-    states = model.encode(inputs, features.padding_value)
-    (tokens,) = model.generate(states, prompt, beam=5, max_new_tokens=40)
-    return Case(folder.name, model, features.values, features.padding_value, prompt, tokens)
+    return Case(folder.name, model, hear(model))
 
 
 def fama_small(**compute: object) -> Case:
@@ -148,45 +120,44 @@ def fama_small(**compute: object) -> Case:
         save_fama_small(Path(folder))
         model = load_model(Path(folder), "conformer", **compute)
     tokens = torch.randint(4, 16_000, (I,), generator=torch.Generator().manual_seed(0)).tolist()
-    return Case("Conformer as FAMA small", model, spectrogram(T), 0.0, [2], tokens)
+    return Case("Conformer as FAMA small", model, Heard(spectrogram(T), 0.0, [2], tokens))
 
 
 def against_the_forward(table: str, case: Case, precision: str, compile: bool) -> None:
     """Print table (a) or (d)."""
-    model, padding_value, prompt, tokens = (
-        case.model, case.padding_value, case.prompt, case.tokens
-    )  # fmt: skip
-    inputs = torch.from_numpy(case.features).to(model.device)
-    segments = segmentations(case.features, LEVELS)
-    score = input_score(model, case.features, padding_value, prompt, tokens, segments)
+    model, heard = case.model, case.heard
+    inputs = heard.inputs(model.device)
+    one_each = masks_of(heard, len(LEVELS))
+    score = input_score(model, heard, one_each, "bin mean")
 
     def work(n: int) -> object:
-        occluded = torch.ones((n, segments.n_segments[0]), dtype=torch.bool, device=model.device)
-        return score(occluded, 0)
+        shape = n, one_each.plan.sizes[0]
+        return score(torch.ones(shape, dtype=torch.bool, device=model.device), 0)
 
     batch = fitting_batch_size(model.device, work)
     # Full batches of every level, as nearly all are in a long run.
     n_masks = len(LEVELS) * batch * (1 if model.device.type == "cpu" else 16)
+    masks = masks_of(heard, n_masks)
 
     def forward() -> float:
         batch_inputs = inputs.expand(batch, -1, -1).contiguous()
         started = time.perf_counter()
         for _ in range(n_masks // batch):
-            model.decode(model.encode(batch_inputs, padding_value), prompt, tokens)
+            heard.logits(model, batch_inputs)
         if model.device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter() - started
 
     def whole() -> float:
-        return loop(score, segments, len(tokens), n_masks, batch, str(model.device))
+        return loop(score, masks, len(heard.tokens), batch, str(model.device))
 
     whole(), forward()  # the first calls pay for what later ones reuse
     pairs = [(whole(), forward()) for _ in range(REPEATS)]
-    masks = sum(plan_of(segments, n_masks).n_masks)
+    n_scored = sum(masks.plan.n_masks)
     forwards = n_masks // batch * batch
-    full = median(masks / seconds for seconds, _ in pairs)
+    full = median(n_scored / seconds for seconds, _ in pairs)
     bare = median(forwards / seconds for _, seconds in pairs)
-    ratio = median((masks / a) / (forwards / b) for a, b in pairs)
+    ratio = median((n_scored / a) / (forwards / b) for a, b in pairs)
     print(
         f"({table}) {case.name}, {hardware(model.device)}, {precision}{', compiled' * compile}, "
         f"batches of {batch}\n"
@@ -198,17 +169,17 @@ def against_the_forward(table: str, case: Case, precision: str, compile: bool) -
 def outside_the_forward() -> None:
     """Print table (b)."""
     torch.set_num_threads(1)
-    features = spectrogram(T)
-    segments = segmentations(features, LEVELS)
-    print(f"(b) one thread, T={T}, F={F}, I={I}, segments {segments.n_segments}")
+    heard = Heard(spectrogram(T), 0.0, [], [0] * I)
+    n_masks = 6 * BATCH * len(LEVELS)
+    masks = masks_of(heard, n_masks)
+    print(f"(b) one thread, T={T}, F={F}, I={I}, segments {masks.plan.sizes}")
     print("    vocabulary  ms/mask  published  share")
     for vocabulary in VOCABULARIES:
-        score = input_score(NoForward(vocabulary), features, 0.0, [], [0] * I, segments)
-        n_masks = 6 * BATCH * len(LEVELS)
-        loop(score, segments, I, n_masks, BATCH, "cpu")
+        score = input_score(NoForward(vocabulary), heard, masks, "bin mean")
+        loop(score, masks, I, BATCH, "cpu")
         # Time of the processor, which other work on the machine does not lengthen by waiting.
         found = [
-            1000 * loop(score, segments, I, n_masks, BATCH, "cpu", time.process_time) / n_masks
+            1000 * loop(score, masks, I, BATCH, "cpu", time.process_time) / n_masks
             for _ in range(REPEATS)
         ]
         published = PUBLISHED_MS[vocabulary]
@@ -228,10 +199,9 @@ def memory() -> None:
 def _peak_memory(n_frames: int, n_masks: int) -> int:
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
-    features = spectrogram(n_frames)
-    segments = segmentations(features, LEVELS)
-    score = input_score(NoForward(1000), features, 0.0, [], [0] * I, segments)
-    loop(score, segments, I, n_masks, BATCH, "cpu")
+    heard = Heard(spectrogram(n_frames), 0.0, [], [0] * I)
+    masks = masks_of(heard, n_masks)
+    loop(input_score(NoForward(1000), heard, masks, "bin mean"), masks, I, BATCH, "cpu")
     status = Path("/proc/self/status").read_text()
     return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
 

@@ -9,8 +9,8 @@ import soundfile
 
 from s2txai.analysis.correlations import correlate
 from s2txai.datasets import Utterance
-from s2txai.saliency.pooling import all_attention_maps
-from s2txai.saliency.statistics import AXES, UNITS, Statistics
+from s2txai.saliency.aggregation import all_attention_maps
+from s2txai.saliency.statistics import Statistics
 from s2txai.storage.artifacts import load, save
 
 L, H, T, F = 4, 6, 331, 80
@@ -51,7 +51,9 @@ def write_run(
         attention = attention_arrays(rng, planted, n_layers)
         _save(root, "attention", utterance, attention, _ATTENTION_AXES, {})
         for step, statistics in (("smx", smx(rng, planted)), ("smh", smh(rng, planted))):
-            _save(root, step, utterance, statistics.arrays(), AXES, {"p": 0.5, "seed": 1})
+            _save(
+                root, step, utterance, statistics.arrays(), Statistics.AXES, {"p": 0.5, "seed": 1}
+            )
         aggregate = aggregate_arrays(rng, planted, attention, noise)
         parameters = {"smx": {"p": 0.5, "n_segments": [100, 200]}, "smh": {"p": 0.5}}
         _save(root, "aggregate", utterance, aggregate, aggregate_axes(aggregate), parameters)
@@ -317,8 +319,8 @@ _DELETION_AXES = {
 }
 _UNITS = {
     "decode": {"log_probs": "nat", "frame_shift": "s"},
-    "smx": UNITS,
-    "smh": UNITS,
+    "smx": Statistics.UNITS,
+    "smh": Statistics.UNITS,
     "deletion": {"percents": "% of cells", "sizes": "% of cells", "log_probs": "nat"},
 }
 

@@ -11,18 +11,19 @@ import pytest
 import yaml
 
 from s2txai.analysis.correlations import correlate
-from s2txai.analysis.deletion import map_names
 from s2txai.analysis.deletion_curves import score_deletion
 from s2txai.analysis.sensitivity import MAIN, sensitivity
 from s2txai.analysis.word_times import timestamps
 from s2txai.datasets import Utterance, parse_task
-from s2txai.saliency.gradient_statistics import GRADIENTS
+from s2txai.saliency.deletion_maps import map_names
+from s2txai.saliency.design import MaskDesign
+from s2txai.saliency.methods import METHODS
 from s2txai.saliency.pooling import POOLINGS
 from s2txai.steps.aggregate import aggregate_shard
 from s2txai.steps.attention import attention_shard
 from s2txai.steps.decode import decode_shard, score_transcripts
-from s2txai.steps.deletion import Search, deletion_shard
-from s2txai.steps.gradients import gradient_shard
+from s2txai.steps.deletion import DeletionDesign, deletion_shard
+from s2txai.steps.gradients import gradients_shard
 from s2txai.steps.shard import Workplace
 from s2txai.steps.smh import smh_shard
 from s2txai.steps.smx import smx_shard
@@ -48,7 +49,7 @@ TOP_FOLDERS = {
 } | {".ci", "benchmarks", "docs", "tests"}
 # Made by the workflow, not part of a fresh clone.
 GENERATED = ("results", "resources/models")
-STEPS = ("decode", "attention", "smx", "smh", *GRADIENTS, "aggregate", "deletion")
+STEPS = ("decode", "attention", "smx", "smh", *METHODS, "aggregate", "deletion")
 TABLES = (
     "decode/transcripts", "decode/scores", "correlate/utterances", "correlate/summary",
     "correlate/reliability", "correlate/mixing", "correlate/best_heads", "correlate/masks",
@@ -99,23 +100,27 @@ def results(tmp_path_factory):
     def made(step):
         return load_shard(folder(root, step), [ID], step)
 
-    masks = {"n_masks": 32, "p": 0.5, "seed": 0, "batch_size": 8}
+    masks = {"n_segments": (200,), "n_masks": 32, "p": 0.5, "seed": 0}
+    parameters = {
+        "grad": masks, "input_x_gradient": {}, "integrated_gradients": {"n_points": 4},
+    }  # fmt: skip
     decode_shard(place("decode"), [utterance], RUN.task, beam=1)
     attention_shard(place("attention"), made("decode"))
-    smx_shard(place("smx"), made("decode"), n_segments=[200], **masks)
-    smh_shard(place("smh"), made("decode"), **masks)
-    gradient_shard(place("grad"), "grad", made("decode"), n_segments=[200], **masks)
-    gradient_shard(place("input_x_gradient"), "input_x_gradient", made("decode"))
-    gradient_shard(place("integrated_gradients"), "integrated_gradients", made("decode"), n_steps=4)
-    gradients = {method: made(method) for method in GRADIENTS}
+    smx_shard(place("smx"), made("decode"), MaskDesign(32, n_segments=(200,)), batch_size=8)
+    smh_shard(place("smh"), made("decode"), MaskDesign(32, "zero"), batch_size=8)
+    for method in METHODS:
+        gradients_shard(
+            place(method), method, made("decode"), parameters=parameters[method], batch_size=8
+        )
+    gradients = {method: made(method) for method in METHODS}
     sources = [made(step) for step in ("decode", "attention", "smx", "smh")]
     aggregate_shard(
         folder(root, "aggregate"), *sources, poolings=list(POOLINGS), gradients=gradients
     )
     deletion_shard(
         place("deletion"), made("decode"), made("smx"), made("aggregate"),
-        maps=map_names(list(POOLINGS), list(GRADIENTS)), percents=[0, 50, 100],
-        search=Search(1, 8, 0, insertion=True), gradients=gradients,
+        DeletionDesign(1, [0, 50, 100], 0, insertion=True),
+        poolings=list(POOLINGS), gradients=gradients, batch_size=8,
     )  # fmt: skip
     return Results(root, written_tables(root, utterance, made))
 
@@ -344,7 +349,7 @@ def test_poolings_are_defined():
 def test_maps_of_deletion_are_defined():
     rows = table_rows(section("definitions.md", "Deletion"))
     listed = {name for first, _ in rows for name in re.findall("`(.*?)`", first)}
-    assert listed == {"smx_<pooling>", "ca_layer_<layer>", *map_names([], list(GRADIENTS))}
+    assert listed == {"smx_<pooling>", "ca_layer_<layer>", *map_names([], list(METHODS))}
 
 
 def test_citation_agrees_with_the_package():

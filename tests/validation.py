@@ -16,10 +16,11 @@ import pandas as pd
 from s2txai.analysis.correlations import Tables, correlate
 from s2txai.analysis.deletion_curves import score_deletion
 from s2txai.datasets import Utterance, parse_task
+from s2txai.saliency.design import MaskDesign
 from s2txai.steps.aggregate import aggregate_shard
 from s2txai.steps.attention import attention_shard
 from s2txai.steps.decode import decode_shard, score_transcripts
-from s2txai.steps.deletion import Search, deletion_shard
+from s2txai.steps.deletion import DeletionDesign, deletion_shard
 from s2txai.steps.shard import Workplace
 from s2txai.steps.smh import smh_shard
 from s2txai.steps.smx import smx_shard
@@ -105,10 +106,11 @@ class Study:
         """Return the saliency maps of a seed and their correlations with attention."""
         key = (seed, n_masks, levels)
         if key not in self._runs:
-            masks = {"n_masks": n_masks, "p": 0.5, "seed": seed, "batch_size": 256}
             decoded = self.read("decode")
-            smx_shard(self._place("smx"), decoded, n_segments=list(levels), **masks)
-            smh_shard(self._place("smh"), decoded, **masks)
+            smx = MaskDesign(n_masks, n_segments=levels, seed=seed)
+            smh = MaskDesign(n_masks, "zero", seed=seed)
+            smx_shard(self._place("smx"), decoded, smx, batch_size=256)
+            smh_shard(self._place("smh"), decoded, smh, batch_size=256)
             earlier = [decoded, *(self.read(step) for step in ("attention", "smx", "smh"))]
             aggregate_shard(self._root / "aggregate", *earlier, poolings=POOLINGS)
             aggregated = self.read("aggregate")
@@ -126,7 +128,7 @@ class Study:
         """Return the area under the WER for each map of a run."""
         deletion_shard(
             self._place("deletion"), self.read("decode"), run.smx, run.aggregated,
-            maps=DELETION_MAPS, percents=PERCENTS, search=Search(beam=1, batch_size=32, seed=seed),
+            DeletionDesign(beam=1, percents=PERCENTS, seed=seed), poolings=(), batch_size=32,
         )  # fmt: skip
         references = [one.transcript for one in self.utterances]
         table = score_deletion(

@@ -8,6 +8,7 @@ from scipy.stats import kendalltau, pearsonr, spearmanr, t, zscore
 
 from s2txai.analysis.correlations import ATTENTION, MEASURE, VARIANTS, correlate
 from s2txai.errors import UserError
+from s2txai.saliency.aggregation import attention_maps
 from s2txai.saliency.correlation import (
     METRICS,
     choose_rows,
@@ -17,7 +18,6 @@ from s2txai.saliency.correlation import (
     row_correlations,
     token_classes,
 )
-from s2txai.saliency.pooling import attention_maps
 from s2txai.storage.artifacts import Artifact
 
 I, STEPS = 7, 12

@@ -10,21 +10,24 @@ from hypothesis import strategies as st
 from s2txai.analysis.deletion import (
     BeamSearch,
     area_under_curve,
-    cell_order,
     delete,
+    insert,
+    perturb,
+    size,
+)
+from s2txai.errors import UserError
+from s2txai.saliency.deletion_maps import (
+    cell_order,
     deletion_map,
     energy_map,
     further_layers,
-    insert,
     map_names,
-    perturb,
     random_map,
     scaled_maps,
     sentence_map,
-    size,
     spread_over_cells,
 )
-from s2txai.errors import UserError
+from s2txai.saliency.heard import Heard
 from tests.toy import PROMPT, WORDS, LinearModel, WordModel
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "data" / "spes_small.npz"
@@ -320,7 +323,7 @@ def test_decoding_deleted_inputs(batch_size):
     saliency = np.repeat([4.0, 3, 2, 1], 8)[:, None] * np.ones(4)
     model = WordModel()
     found = perturb(
-        model, spoken(words), 0.0, PROMPT, [0, 1, 2, 0, 4], saliency, [0, 25, 50, 100],
+        model, Heard(spoken(words), 0.0, PROMPT, [0, 1, 2, 0, 4]), saliency, [0, 25, 50, 100],
         search=BeamSearch(1, 20), batch_size=batch_size, seed=0,
     )  # fmt: skip
     # A deleted stretch sounds like the mean of the input, in which north prevails.
@@ -334,9 +337,10 @@ def test_decoding_deleted_inputs(batch_size):
 
 
 def test_new_tokens_are_capped():
+    heard = Heard(spoken(["north", "east", "south"]), 0.0, PROMPT, [0, 1, 2, 4])
     found = perturb(
-        WordModel(), spoken(["north", "east", "south"]), 0.0, PROMPT, [0, 1, 2, 4],
-        np.zeros((24, 4)), [0], search=BeamSearch(1, 2), batch_size=4, seed=0,
+        WordModel(), heard, np.zeros((24, 4)), [0],
+        search=BeamSearch(1, 2), batch_size=4, seed=0,
     )  # fmt: skip
     assert found.texts == ["north east"]
 
@@ -356,8 +360,9 @@ def test_log_probability_by_hand(mode, logits, batch_size):
     weights[0, 0, :, 0] = 1
     model = LinearModel(weights)
     found = perturb(
-        model, np.array([[2], [0]], np.float32), 0.0, PROMPT, [0, 1], np.array([[1], [0]]),
-        [0, 50, 100], mode=mode, search=None, batch_size=batch_size, seed=0,
+        model, Heard(np.array([[2], [0]], np.float32), 0.0, PROMPT, [0, 1]),
+        np.array([[1], [0]]), [0, 50, 100],
+        mode=mode, search=None, batch_size=batch_size, seed=0,
     )  # fmt: skip
     expected = (-np.log1p(np.exp(-np.array(logits, float))) - np.log(2)) / 2
     np.testing.assert_allclose(found.log_probs, expected, rtol=1e-6)

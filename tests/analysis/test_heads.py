@@ -10,7 +10,7 @@ from transformers import GenerationConfig
 from s2txai.analysis.heads import select_heads
 from s2txai.analysis.verdict import judge
 from tests.analysis.test_words import SteadyModel, align
-from tests.steps.test_steps import Study, pick, write_corpus
+from tests.studies import Study, pick, write_corpus
 from tests.tiny_whisper import EOS, NO_TIMESTAMPS, START, tiny_whisper
 from tests.toy import PLANTED
 

@@ -1,19 +1,22 @@
 """Maps that speak of the model lose their likeness when its weights are random."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 
-from benchmarks.sanity import hear
-from s2txai.analysis.sanity import Design, Speech, correlations_by_depth
+from benchmarks.clip import hear
+from s2txai.analysis.sanity import correlations_by_depth
 from s2txai.models.loading import load_model
+from s2txai.saliency.design import MaskDesign
+from s2txai.saliency.heard import Heard
 from tests.tiny_whisper import tiny_whisper
 from tests.weights import model_directory
 
 N_LAYERS = 8
-DESIGN = Design([100, 200], 256)
-SPEECH = Speech(
+DESIGN = MaskDesign(256, n_segments=(100, 200))
+HEARD = Heard(
     np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32),
     padding_value=0.0,
     prompt=[21, 22],
@@ -26,7 +29,7 @@ MAPS = ["ca_mean", "ca_last", "smx_avg2d"]
 def found():
     """Mean over draws of random weights, [depth, map]."""
     tables = [
-        correlations_by_depth(tiny_whisper, SPEECH, [0, 2, N_LAYERS], DESIGN, seed=seed)
+        correlations_by_depth(tiny_whisper, HEARD, [0, 2, N_LAYERS], DESIGN, seed=seed)
         for seed in range(4)
     ]
     pivots = [one.pivot_table(index="depth", columns="map", values="rho") for one in tables]
@@ -48,7 +51,7 @@ def test_what_is_left_falls_with_the_depth(found):
 
 def test_other_masks_tell_how_far_the_map_repeats():
     one = correlations_by_depth(
-        tiny_whisper, SPEECH, [0], DESIGN, other=Design([100, 200], 256, seed=1)
+        tiny_whisper, HEARD, [0], DESIGN, other=replace(DESIGN, seed=1)
     ).set_index("map")["rho"]
     assert one["ca_mean"] == pytest.approx(1)
     assert 0.3 < one["smx_avg2d"] < 0.999
@@ -60,10 +63,8 @@ def test_attention_and_saliency_of_whisper_fall_towards_0():
     """A third, two thirds, all of the layers of tiny.en random, from the output down."""
     directory = model_directory("whisper-tiny.en")
     load = partial(load_model, directory, "whisper", device="cpu", precision="float32")
-    speech = hear(load())
-    table = correlations_by_depth(
-        load, speech, [4, 8, 12], Design([30], 16), other=Design([30], 16, seed=1)
-    )
+    heard, design = hear(load()), MaskDesign(16, n_segments=(30,))
+    table = correlations_by_depth(load, heard, [4, 8, 12], design, other=replace(design, seed=1))
     found = table.pivot(index="depth", columns="map", values="rho")
     # The first four are the norm of the output and the upper three of the decoder's four layers.
     assert 0.2 < found.at[4, "ca_mean"] < 0.7

@@ -1,18 +1,19 @@
 """Designs of the perturbation, compared on a model that reads a known part of the input."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from s2txai.analysis.sensitivity import MAIN, _across_halves, sensitivity
 from s2txai.errors import UserError
-from s2txai.saliency.baselines import OCCLUDED_VALUES
 from s2txai.saliency.correlation import correlation
-from s2txai.saliency.pooling import HALVES
+from s2txai.saliency.occluded_values import OCCLUDED_VALUES
 from s2txai.saliency.reliability import half_correlation, split_half
-from s2txai.saliency.statistics import Statistics
+from s2txai.saliency.statistics import HALVES, Statistics
 from s2txai.steps.smx import smx_shard
 from s2txai.storage.artifacts import load_shard
-from tests.steps.test_steps import SMX, Study, write_corpus
+from tests.studies import SMX, Study, write_corpus
 from tests.toy import WordModel
 
 FEATURES = np.array([[1.0, 5.0], [3.0, 4.0], [2.0, 9.0]], np.float32)
@@ -34,7 +35,7 @@ def test_unknown_occluded_value():
 
 DESIGNS = {
     MAIN: {},
-    "n_segments-40": {"n_segments": [40]},
+    "n_segments-40": {"n_segments": (40,)},
     "p-0.9": {"p": 0.9},
     "again": {"seed": 2},
 }
@@ -53,9 +54,14 @@ def study(tmp_path_factory):
 def designs(study):
     made = {}
     for name, changes in DESIGNS.items():
-        smx_shard(study.place(name), study.read("decode"), **(SMX | changes))
+        perturb(study, name, **changes)
         made[name] = read(study, name)
     return made
+
+
+def perturb(study, name, decoded=None, **changes):
+    decoded = study.read("decode") if decoded is None else decoded
+    smx_shard(study.place(name), decoded, replace(SMX, **changes), batch_size=32)
 
 
 def read(study, name):
@@ -135,8 +141,8 @@ def test_noise_that_two_designs_share_is_no_agreement():
 
 
 def test_a_design_in_the_store_is_not_computed_again(study):
-    other = Study(study._results.parent, study.utterances, None, "other")
-    smx_shard(other.place("p-0.9"), study.read("decode"), **(SMX | {"p": 0.9}))
+    other = Study(study.results.parent, study.utterances, None, "other")
+    perturb(other, "p-0.9", study.read("decode"), p=0.9)
     for found, wanted in zip(read(other, "p-0.9"), read(study, "p-0.9"), strict=True):
         np.testing.assert_array_equal(found["occluded_sum"], wanted["occluded_sum"])
 
@@ -151,9 +157,7 @@ def test_reliability_is_that_of_the_map(table, designs):
 
 
 def test_another_occluded_value_is_another_map(study):
-    smx_shard(
-        study.place("quiet"), study.read("decode"), **(SMX | {"occluded_value": "bin minimum"})
-    )
+    perturb(study, "quiet", occluded_value="bin minimum")
     for quiet, main in zip(read(study, "quiet"), study.read("smx"), strict=True):
         assert quiet.meta["parameters"]["occluded_value"] == "bin minimum"
         sums = [artifact["occluded_sum"].sum(axis=0).T for artifact in (quiet, main)]

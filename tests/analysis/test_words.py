@@ -29,10 +29,11 @@ from s2txai.errors import UserError
 from s2txai.models import decoding
 from s2txai.models.base import CrossAttention
 from s2txai.models.loading import load_model
-from s2txai.saliency import attention
-from s2txai.saliency.pooling import attention_maps
+from s2txai.saliency.aggregation import attention_maps
+from s2txai.saliency.attention import attention
+from s2txai.saliency.heard import Heard
 from s2txai.storage.artifacts import Artifact
-from tests.steps.test_steps import Study, pick, write_corpus
+from tests.studies import Study, pick, write_corpus
 from tests.toy import MISPLACED, PLANTED, WORD_STEPS, WordModel, n_words
 from tests.weights import ROOT, model_directory
 
@@ -364,10 +365,11 @@ def test_whisper_on_real_speech():
     (utterance,) = (one for one in manifest if one.id == "sns-0870")
     task = parse_task("asr-en")
     decoded = decoding.decode(model, read_audio(utterance.path, 16_000), task, beam=1)
-    attended = attention.extract(
-        model, decoded["features"], float(decoded["padding_value"]),
+    heard = Heard(
+        decoded["features"], float(decoded["padding_value"]),
         decoded["prompt"].tolist(), decoded["tokens"].tolist(),
     )  # fmt: skip
+    attended = attention(model, heard)
     meta = {"utterance": utterance.id, "parameters": {"beam": 1}}
     maps = attention_maps(attended["cross_attention"])
     tables = timestamps([utterance], [Artifact(maps, meta)], [Artifact(decoded, meta)])

@@ -12,7 +12,6 @@ from safetensors.torch import load_file, save_file
 from transformers import CanaryProcessor, CohereAsrProcessor
 
 from s2txai.analysis.correlations import correlate
-from s2txai.analysis.deletion import map_names
 from s2txai.analysis.deletion_curves import score_deletion
 from s2txai.datasets import parse_task, read_manifest, select
 from s2txai.errors import UserError
@@ -20,14 +19,15 @@ from s2txai.models.base import n_steps
 from s2txai.models.families import FAMILIES
 from s2txai.models.handle import ModelHandle
 from s2txai.models.loading import load_model
-from s2txai.saliency.estimators import maps_of
+from s2txai.saliency.deletion_maps import map_names
+from s2txai.saliency.design import MaskDesign
 from s2txai.saliency.statistics import N_FOLDS
 from s2txai.steps.aggregate import aggregate_shard
 from s2txai.steps.attention import attention_shard
 from s2txai.steps.decode import decode_shard
-from s2txai.steps.deletion import Search, deletion_shard
-from s2txai.steps.gradients import gradient_shard
-from s2txai.steps.shard import Workplace
+from s2txai.steps.deletion import DeletionDesign, deletion_shard
+from s2txai.steps.gradients import gradients_shard
+from s2txai.steps.shard import Workplace, maps_of
 from s2txai.steps.smh import smh_shard
 from s2txai.steps.smx import smx_shard
 from s2txai.storage.artifacts import load_shard
@@ -72,20 +72,21 @@ def results(family, tmp_path_factory):
     def made(step):
         return load_shard(root / step, list(SECONDS), step)
 
-    masks = {"n_masks": 32, "p": 0.5, "seed": 0, "batch_size": 8}
-    segments = {"n_segments": [200, 400]}
+    smx = MaskDesign(32, n_segments=(200, 400), token_p=0.2)
+    smh = MaskDesign(32, "attention-mask")
+    parameters = {"n_segments": (200, 400), "n_masks": 32, "p": 0.5, "seed": 0}
     decode_shard(place("decode"), utterances, TASK, beam=2)
     attention_shard(place("attention"), made("decode"))
-    smx_shard(place("smx"), made("decode"), **masks, **segments, token_p=0.2)
-    smh_shard(place("smh"), made("decode"), **masks, occluded_value="attention-mask")
-    gradient_shard(place("grad"), "grad", made("decode"), **masks, **segments)
+    smx_shard(place("smx"), made("decode"), smx, batch_size=8)
+    smh_shard(place("smh"), made("decode"), smh, batch_size=8)
+    gradients_shard(place("grad"), "grad", made("decode"), parameters=parameters, batch_size=8)
     earlier = [made(step) for step in ("decode", "attention", "smx", "smh")]
     aggregate_shard(
         root / "aggregate", *earlier, poolings=POOLINGS, gradients={"grad": made("grad")}
     )
     deletion_shard(
         place("deletion"), made("decode"), made("smx"), made("aggregate"),
-        maps=map_names(POOLINGS), percents=[0, 50, 100], search=Search(1, 8, 0),
+        DeletionDesign(1, [0, 50, 100], 0), poolings=POOLINGS, batch_size=8,
     )  # fmt: skip
     return made
 

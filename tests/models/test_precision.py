@@ -9,8 +9,9 @@ from s2txai.datasets import parse_task
 from s2txai.datasets.audio import read_audio
 from s2txai.errors import UserError
 from s2txai.models.loading import load_model, resolve_precision
-from s2txai.saliency.segments import segmentations
-from s2txai.saliency.smx import Plan, draw, input_score, segmentation_names
+from s2txai.saliency.design import MaskDesign
+from s2txai.saliency.heard import Heard
+from s2txai.saliency.smx import input_masks, input_score
 from tests.weights import ROOT, model_directory
 
 CLIP = ROOT / "resources/speech/librivox/sense_and_sensibility_01_austen_64kb-0880.wav"
@@ -27,14 +28,15 @@ def scores(batch_size=N_MASKS, **options):
         *tokenizer.encode(TEXT, add_special_tokens=False).ids,
         tokenizer.token_to_id("<|endoftext|>"),
     ]
-    segments = segmentations(features.values, [300])
-    score = input_score(
-        model, features.values, features.padding_value,
-        model.prompt(parse_task("asr-en")), tokens, segments,
+    prompt = model.prompt(parse_task("asr-en"))
+    heard = Heard(features.values, features.padding_value, prompt, tokens)
+    masks = input_masks(
+        heard, MaskDesign(N_MASKS, n_segments=(300,)),
+        utterance="u", subsampling=model.facts.subsampling, time_only=False,
     )  # fmt: skip
-    plan = Plan(0, "u", segmentation_names(segments), segments.n_segments, (N_MASKS,), 0.5)
+    score = input_score(model, heard, masks, "bin mean")
     batches = [
-        score(draw(plan, 0, start, start + batch_size), 0)
+        score(torch.from_numpy(masks.plan.draw(0, start, start + batch_size)), 0)
         for start in range(0, N_MASKS, batch_size)
     ]
     return torch.cat(batches).double().numpy()

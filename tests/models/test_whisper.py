@@ -13,8 +13,9 @@ from s2txai.models import decoding
 from s2txai.models.base import n_steps
 from s2txai.models.loading import load_model
 from s2txai.models.whisper import MULTILINGUAL_VOCABULARY
-from s2txai.saliency import attention
-from s2txai.saliency.smh import FILLINGS
+from s2txai.saliency.attention import attention
+from s2txai.saliency.heard import Heard
+from s2txai.saliency.occluded_values import OCCLUDED_STATES
 from tests.weights import ROOT, model_directory
 
 pytestmark = pytest.mark.model
@@ -107,9 +108,8 @@ def test_fast_and_eager_attention_give_the_same_logits(model, states, hypothesis
 
 
 def test_attention_rows_sum_to_one_over_all_steps(model, decoded, hypothesis):
-    found = attention.extract(
-        model, decoded["features"], float(decoded["padding_value"]), *hypothesis
-    )
+    padding_value = float(decoded["padding_value"])
+    found = attention(model, Heard(decoded["features"], padding_value, *hypothesis))
     L, H, I, steps = found["cross_attention"].shape
     assert (4, 6, len(hypothesis[1])) == (L, H, I)
     assert steps == n_steps(len(decoded["features"]), 2)
@@ -121,9 +121,8 @@ def test_attention_rows_sum_to_one_over_all_steps(model, decoded, hypothesis):
 def test_attention_follows_the_speech(model, decoded, hypothesis):
     """Later words are attended later; rows shifted against columns would still show this, rows
     in disorder would not."""
-    found = attention.extract(
-        model, decoded["features"], float(decoded["padding_value"]), *hypothesis
-    )
+    padding_value = float(decoded["padding_value"])
+    found = attention(model, Heard(decoded["features"], padding_value, *hypothesis))
     last_layer = found["cross_attention"][-1].mean(0)[decoded["roles"] == "text"]  # (I, T')
     centre = (last_layer * np.arange(last_layer.shape[1])).sum(1) / last_layer.sum(1)
     assert np.corrcoef(centre, np.arange(len(centre)))[0, 1] > 0.9
@@ -230,12 +229,12 @@ def occluded():
 
 
 @pytest.mark.parametrize("occluded_value", ["zero", "mean"])
-def test_occluded_steps_become_the_filling(model, states, hypothesis, occluded, occluded_value):
+def test_occluded_steps_become_the_value(model, states, hypothesis, occluded, occluded_value):
     """The fast way, with keys and values projected once, against vectors put into copies."""
-    filling = FILLINGS[occluded_value](states[0, :151])
+    occluded_state = OCCLUDED_STATES[occluded_value](states[0, :151])
     hidden = torch.nn.functional.pad(occluded, (0, states.shape[1] - 151))[:, :, None]
-    expected = model.decode(torch.where(hidden, filling, states), *hypothesis)
-    found = model.decode_occluded(states, occluded, *hypothesis, filling)
+    expected = model.decode(torch.where(hidden, occluded_state, states), *hypothesis)
+    found = model.decode_occluded(states, occluded, *hypothesis, occluded_state)
     torch.testing.assert_close(found, expected, atol=2e-3, rtol=1e-4)
     assert (found[0] - found[1]).abs().max() > 0.1
     # Nothing stays behind in the model.

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from s2txai.saliency.attention import extract, rollout
+from s2txai.saliency.attention import attention, rollout
+from s2txai.saliency.heard import Heard
 from tests.planted import (
     LOOKING,
     N_PADDING,
@@ -49,7 +50,7 @@ def test_even_attention_forgets_where_a_step_was():
 @pytest.mark.parametrize("mixing", [0.0, 0.3, 0.5])
 def test_planted_mixing_is_rolled_out(mixing):
     features = energies("yes no no yes").astype(np.float32)
-    found = extract(PlantedModel(mixing), features, 0.0, [9], [0, 1, 1, 0, 3])
+    found = attention(PlantedModel(mixing), Heard(features, 0.0, [9], [0, 1, 1, 0, 3]))
     planted = reading_attention(16)
     np.testing.assert_allclose(
         found["rolled_out_attention"][READING, LOOKING, :4],
@@ -70,8 +71,8 @@ def test_what_padding_took_from_speech_counts():
             return weights
 
     features = energies("yes no").astype(np.float32)
-    hypothesis = [9], [0, 1, 3]
-    plain, leaking = (extract(one(), features, 0.0, *hypothesis) for one in (PlantedModel, Leaking))
+    heard = Heard(features, 0.0, [9], [0, 1, 3])
+    plain, leaking = (attention(model(), heard) for model in (PlantedModel, Leaking))
     gained = leaking["rolled_out_attention"] - plain["rolled_out_attention"]
     np.testing.assert_allclose(gained[..., 0], 0.5 * plain["padding_mass"], rtol=1e-5)
     np.testing.assert_allclose(gained[..., 1:], 0, atol=1e-7)
@@ -79,5 +80,5 @@ def test_what_padding_took_from_speech_counts():
 
 def test_without_self_attention_at_the_steps_nothing_is_rolled_out():
     features = energies("yes no").astype(np.float32)
-    found = extract(PlantedModel(0.8), features, 0.0, [9], [0, 1, 3])
+    found = attention(PlantedModel(0.8), Heard(features, 0.0, [9], [0, 1, 3]))
     assert set(found) == {"cross_attention", "value_norm_attention", "padding_mass"}

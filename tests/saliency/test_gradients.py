@@ -8,31 +8,38 @@ import torch
 from scipy.stats import spearmanr
 
 from s2txai.errors import UserError
-from s2txai.saliency.baselines import bin_mean
-from s2txai.saliency.gradient_statistics import GRADIENTS, GradientStatistics, gradient_map
-from s2txai.saliency.gradients import (
-    MAPS,
-    accumulate_changes,
-    first_order_change,
-    gradient_names,
-    row_maps,
-    token_log_probs,
-)
-from s2txai.saliency.masks import occlusion
+from s2txai.registry import load_object
+from s2txai.saliency.design import MaskDesign
+from s2txai.saliency.engine import Masks, Perturbation
+from s2txai.saliency.gradients import gradient_masks, row_maps, token_log_probs
+from s2txai.saliency.heard import Heard
+from s2txai.saliency.masks import MaskPlan
+from s2txai.saliency.methods import METHODS
+from s2txai.saliency.occluded_values import bin_mean
 from s2txai.saliency.segments import Segmentations
-from s2txai.saliency.smx import Plan, accumulate, input_score, segmentation_names
-from s2txai.saliency.statistics import Statistics, heatmap
+from s2txai.saliency.smx import input_masks, input_score
+from s2txai.saliency.statistics import GradientStatistics, Statistics, gradient_map, heatmap
+from tests.engine import add_changes, add_masks
 from tests.tiny_whisper import NO_TIMESTAMPS, START, tiny_whisper
 from tests.toy import PROMPT, SUBSAMPLING, LinearModel, WordModel
 
 T, F, V, N_ROWS = 12, 3, 4, 3
 STEPS = T // SUBSAMPLING
 TOKENS = [2, 0, 1]
-WHISPER = (-0.7, [START, NO_TIMESTAMPS], [3, 1, 0])
+UNSAMPLED = [name for name in METHODS if not METHODS[name].sampled]
 
 
 def features(seed=0, shape=(T, F)):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def heard(tokens=TOKENS):
+    return Heard(features(), 0.0, [], tokens)
+
+
+def heard_by_whisper(scale=1.0):
+    inputs = np.float32(scale) * features(shape=(60, 8))
+    return Heard(inputs, -0.7, [START, NO_TIMESTAMPS], [3, 1, 0])
 
 
 def random_model(scale=1.0):
@@ -49,20 +56,17 @@ def blocks(shape=(T, F)):
     return Segmentations(labels, ((1,), (2,)), sizes)
 
 
-def make_plan(segments, n_masks=(8, 4)):
-    return Plan(1, "u1", ("grad-slic-1", "grad-slic-2"), segments.n_segments, n_masks, 0.5)
+def make_masks(segments, n_masks=(8, 4), p=0.5):
+    names = ("grad-slic-1", "grad-slic-2")
+    return Masks(MaskPlan(1, "u1", names, segments.n_segments, n_masks, p), segments.labels)
 
 
-def run(model, inputs, rest, plan, segments, *, batch_size=16, statistics=None):
-    change = first_order_change(model, inputs, *rest, segments)
+def run(model, heard, masks, *, batch_size=16, statistics=None):
     if statistics is None:
         statistics = GradientStatistics.zeros(
-            segments.labels, len(rest[2]), SUBSAMPLING, -(-len(inputs) // SUBSAMPLING)
+            masks.segments, len(heard.tokens), SUBSAMPLING, heard.n_steps(SUBSAMPLING)
         )
-    accumulate_changes(
-        statistics, change, plan, device=model.device, batch_size=batch_size,
-        checkpoint=lambda _: None, progress=lambda _: None,
-    )  # fmt: skip
+    add_changes(statistics, model, heard, masks, batch_size=batch_size)
     return statistics
 
 
@@ -71,11 +75,8 @@ def softmax(logits):
     return exponentials / exponentials.sum(axis=-1, keepdims=True)
 
 
-def masks_of(plan, k):
-    return occlusion(
-        seed=plan.seed, utterance=plan.utterance, segmentation=plan.names[k], start=0,
-        stop=plan.n_masks[k], n_segments=plan.sizes[k], p=plan.p,
-    )  # fmt: skip
+def drawn(plan, k):
+    return plan.draw(k, 0, plan.n_masks[k])
 
 
 # grad
@@ -85,15 +86,15 @@ def test_grad_of_a_linear_model_in_closed_form():
     """Logits are linear in the input, so the gradient of KL is W (p - p0) at the masked input."""
     model, weights = random_model(0.3)
     segments = blocks()
-    plan = make_plan(segments)
-    found = run(model, features(), (0.0, [], TOKENS), plan, segments)
+    masks = make_masks(segments)
+    found, plan = run(model, heard(), masks), masks.plan
     x, value = features().astype(float), bin_mean(features(), 0.0).astype(float)
     p0 = softmax(np.einsum("tf,itfv->iv", x, weights))
     expected_sum = np.zeros_like(found.segment_sum)
     expected_map = np.zeros((N_ROWS, T, F))
     for k, first in enumerate((0, segments.n_segments[0])):
         labels = segments.labels[k] - first
-        for m, mask in enumerate(masks_of(plan, k)):
+        for m, mask in enumerate(drawn(plan, k)):
             masked = np.where(mask[labels], value, x)
             p = softmax(np.einsum("tf,itfv->iv", masked, weights))
             cells = np.einsum("itfv,iv->itf", weights, p - p0) * (value - x)
@@ -108,20 +109,19 @@ def test_grad_of_a_linear_model_in_closed_form():
 
 
 def test_grad_of_whisper_agrees_with_autograd_one_mask_and_row_at_a_time():
-    model, inputs, segments = tiny_whisper(), features(shape=(60, 8)), blocks((60, 8))
-    plan = make_plan(segments, (4, 4))
-    found = run(model, inputs, WHISPER, plan, segments)
-    x, value = torch.from_numpy(inputs), torch.from_numpy(bin_mean(inputs, 0.0))
-    log_p0 = torch.log_softmax(model.differentiable_logits(x[None], *WHISPER)[0], -1)
+    model, heard, segments = tiny_whisper(), heard_by_whisper(), blocks((60, 8))
+    masks = make_masks(segments, (4, 4))
+    found, plan = run(model, heard, masks), masks.plan
+    x, value = torch.from_numpy(heard.features), torch.from_numpy(bin_mean(heard.features, 0.0))
+    rest = heard.padding_value, heard.prompt, heard.tokens
+    log_p0 = torch.log_softmax(model.differentiable_logits(x[None], *rest)[0], -1)
     expected = np.zeros_like(found.segment_sum)
     for k, first in enumerate((0, segments.n_segments[0])):
         labels = segments.labels[k] - first
-        for m, mask in enumerate(masks_of(plan, k)):
+        for m, mask in enumerate(drawn(plan, k)):
             for i in range(3):
                 masked = torch.where(torch.from_numpy(mask[labels]), value, x).requires_grad_()
-                log_p = torch.log_softmax(
-                    model.differentiable_logits(masked[None], *WHISPER)[0], -1
-                )
+                log_p = torch.log_softmax(model.differentiable_logits(masked[None], *rest)[0], -1)
                 (log_p0[i].exp() * (log_p0[i] - log_p[i])).sum().backward()
                 cells = (masked.grad * (value - x)).numpy()
                 for s in range(segments.n_segments[k]):
@@ -134,9 +134,7 @@ def test_grad_of_whisper_agrees_with_autograd_one_mask_and_row_at_a_time():
 def test_masks_that_change_nothing_have_no_gradient():
     # At the unperturbed input the divergence has its minimum.
     model, _ = random_model()
-    segments = blocks()
-    plan = replace(make_plan(segments), p=0.0)
-    found = run(model, features(), (0.0, [], TOKENS), plan, segments)
+    found = run(model, heard(), make_masks(blocks(), p=0.0))
     np.testing.assert_allclose(found.segment_sum, 0, atol=1e-6)
     assert found.n_masks.sum() == 12
 
@@ -148,16 +146,13 @@ def test_grad_agrees_with_smx_where_cells_matter_to_different_degrees():
     weights = rng.standard_normal((1, T, F, V)) * sizes
     model = LinearModel(weights.reshape(1, STEPS, SUBSAMPLING * F, V))
     labels = np.arange(T * F, dtype=np.int32).reshape(1, T, F)
-    segments = Segmentations(labels, ((1,),), (T * F,))
-    plan = Plan(1, "u1", gradient_names(segments), segments.n_segments, (512,), 0.5)
-    rest = (0.0, [], TOKENS[:1])
-    found = run(model, features(), rest, plan, segments, batch_size=512)
+    one_row = heard(TOKENS[:1])
+    plan = MaskPlan(1, "u1", ("grad-slic-1",), (T * F,), (512,), 0.5)
+    found = run(model, one_row, Masks(plan, labels), batch_size=512)
     statistics = Statistics.zeros(labels, 1, SUBSAMPLING, STEPS)
-    accumulate(
-        statistics, input_score(model, features(), *rest, segments),
-        replace(plan, names=segmentation_names(segments), n_masks=(4096,)),
-        device=model.device, batch_size=512, checkpoint=lambda _: None, progress=lambda _: None,
-    )  # fmt: skip
+    plan = replace(plan, names=("slic-1",), n_masks=(4096,))
+    score = input_score(model, one_row, Masks(plan, labels), "bin mean")
+    add_masks(statistics, score, plan, batch_size=512)
     grad, smx = gradient_map(found)[0].ravel(), heatmap(statistics)[0].ravel()
     assert spearmanr(grad, smx).statistic > 0.9
     assert np.corrcoef(grad, smx)[0, 1] > 0.98
@@ -165,11 +160,8 @@ def test_grad_agrees_with_smx_where_cells_matter_to_different_degrees():
 
 @pytest.mark.parametrize("batch_size", [1, 5])
 def test_numbers_do_not_depend_on_the_batch(batch_size):
-    model, inputs, segments = tiny_whisper(), features(shape=(60, 8)), blocks((60, 8))
-    plan = make_plan(segments)
-    whole, other = (
-        run(model, inputs, WHISPER, plan, segments, batch_size=size) for size in (16, batch_size)
-    )
+    model, heard, masks = tiny_whisper(), heard_by_whisper(), make_masks(blocks((60, 8)))
+    whole, other = (run(model, heard, masks, batch_size=size) for size in (16, batch_size))
     largest = np.abs(whole.segment_sum).max()
     np.testing.assert_allclose(whole.segment_sum, other.segment_sum, atol=1e-5 * largest)
     np.testing.assert_array_equal(whole.n_masks, other.n_masks)
@@ -177,22 +169,21 @@ def test_numbers_do_not_depend_on_the_batch(batch_size):
 
 def test_extended_is_in_one_go_and_folds_are_balanced():
     model, _ = random_model()
-    segments, rest = blocks(), (0.0, [], TOKENS)
-    few = run(model, features(), rest, make_plan(segments, (6, 3)), segments, batch_size=4)
+    segments = blocks()
+    few = run(model, heard(), make_masks(segments, (6, 3)), batch_size=4)
     np.testing.assert_array_equal(few.n_masks, [[2, 1], [2, 1], [1, 1], [1, 0]])
     more = run(
-        model, features(), rest, make_plan(segments, (8, 8)), segments,
+        model, heard(), make_masks(segments, (8, 8)),
         batch_size=4, statistics=GradientStatistics.from_mapping(few.arrays()),
     )  # fmt: skip
-    once = run(model, features(), rest, make_plan(segments, (8, 8)), segments, batch_size=4)
+    once = run(model, heard(), make_masks(segments, (8, 8)), batch_size=4)
     np.testing.assert_array_equal(once.n_masks, 2)
     np.testing.assert_allclose(more.segment_sum, once.segment_sum, rtol=1e-12)
 
 
 def test_folds_add_up_to_the_map():
     model, _ = random_model()
-    segments = blocks()
-    found = run(model, features(), (0.0, [], TOKENS), make_plan(segments, (8, 8)), segments)
+    found = run(model, heard(), make_masks(blocks(), (8, 8)))
     parts = [gradient_map(found, [fold]) for fold in range(4)]
     np.testing.assert_allclose(gradient_map(found), np.mean(parts, axis=0), atol=1e-12)
     assert np.abs(parts[0] - parts[1]).max() > 0.01
@@ -200,9 +191,8 @@ def test_folds_add_up_to_the_map():
 
 def test_running_out_of_memory_halves_the_batch(caplog):
     model, _ = random_model()
-    segments, rest = blocks(), (0.0, [], TOKENS)
-    plan = make_plan(segments)
-    expected = run(model, features(), rest, plan, segments)
+    masks = make_masks(blocks())
+    expected = run(model, heard(), masks)
     whole, sizes = model.differentiable_logits, []
 
     def cramped(inputs, *rest):
@@ -212,7 +202,7 @@ def test_running_out_of_memory_halves_the_batch(caplog):
         return whole(inputs, *rest)
 
     model.differentiable_logits = cramped
-    found = run(model, features(), rest, plan, segments, batch_size=8)
+    found = run(model, heard(), masks, batch_size=8)
     assert max(sizes) == 2
     assert caplog.text.count("Out of memory") == 2
     np.testing.assert_allclose(found.segment_sum, expected.segment_sum, rtol=1e-9)
@@ -221,11 +211,11 @@ def test_running_out_of_memory_halves_the_batch(caplog):
 # The maps of log p
 
 
-def maps(method, model, inputs, rest, **options):
-    log_probs, distance = token_log_probs(model, inputs, *rest)
+def maps(method, model, heard, *, batch_size=16, **parameters):
+    log_probs, distance = token_log_probs(model, heard)
     with torch.no_grad():
         ends = log_probs(torch.stack([distance, torch.zeros_like(distance)])).numpy()  # (2, I)
-    found = row_maps(method, log_probs, distance, len(rest[2]), **({"batch_size": 16} | options))
+    found = row_maps(model, heard, method, batch_size=batch_size, **parameters)
     return found, ends[0] - ends[1]
 
 
@@ -238,7 +228,7 @@ def logistic():
 
 def test_input_x_gradient_of_a_logistic_model():
     model, w = logistic()
-    found, _ = maps("input_x_gradient", model, features(), (0.0, [], [0]))
+    found, _ = maps("input_x_gradient", model, heard([0]))
     x, value = features().astype(float), bin_mean(features(), 0.0)
     expected = w * (1 - 1 / (1 + np.exp(-(w * x).sum()))) * (x - value)
     np.testing.assert_allclose(found[0], expected, rtol=1e-4)
@@ -247,7 +237,7 @@ def test_input_x_gradient_of_a_logistic_model():
 def test_integrated_gradients_of_a_logistic_model():
     """The gradient is along w everywhere, so each cell gets its share of the difference."""
     model, w = logistic()
-    found, difference = maps("integrated_gradients", model, features(), (0.0, [], [0]), n_steps=50)
+    found, difference = maps("integrated_gradients", model, heard([0]), n_points=50)
     shares = w * (features() - bin_mean(features(), 0.0))
     np.testing.assert_allclose(found[0], shares / shares.sum() * difference, rtol=1e-4)
 
@@ -255,22 +245,22 @@ def test_integrated_gradients_of_a_logistic_model():
 @pytest.mark.parametrize("kind", ["linear", "whisper"])
 def test_integrated_gradients_are_complete(kind):
     if kind == "linear":
-        model, inputs, rest = random_model()[0], features(), (0.0, [], TOKENS)
+        model, utterance = random_model()[0], heard()
     else:
-        model, inputs, rest = tiny_whisper(), 0.3 * features(shape=(60, 8)), WHISPER
-    found, difference = maps("integrated_gradients", model, inputs, rest, n_steps=200)
+        model, utterance = tiny_whisper(), heard_by_whisper(scale=0.3)
+    found, difference = maps("integrated_gradients", model, utterance, n_points=200)
     np.testing.assert_allclose(found.sum(axis=(1, 2)), difference, rtol=0.01, atol=0.01)
     assert np.abs(difference).max() > 1
-    few, _ = maps("integrated_gradients", model, inputs, rest, n_steps=2)
+    few, _ = maps("integrated_gradients", model, utterance, n_points=2)
     assert np.abs(few.sum(axis=(1, 2)) - difference).max() > 0.05
 
 
-@pytest.mark.parametrize("method", list(MAPS))
+@pytest.mark.parametrize("method", UNSAMPLED)
 def test_maps_do_not_depend_on_the_batch(method):
-    options = {"n_steps": 9} if method == "integrated_gradients" else {}
-    model, inputs = tiny_whisper(), features(shape=(60, 8))
+    parameters = {"n_points": 9} if method == "integrated_gradients" else {}
+    model, utterance = tiny_whisper(), heard_by_whisper()
     whole, single = (
-        maps(method, model, inputs, WHISPER, batch_size=size, **options)[0] for size in (16, 2)
+        maps(method, model, utterance, batch_size=size, **parameters)[0] for size in (16, 2)
     )
     np.testing.assert_allclose(whole, single, atol=1e-5 * np.abs(whole).max())
     assert whole.dtype == np.float32
@@ -281,23 +271,38 @@ def test_each_row_explains_its_own_token():
     """A word of the toy is heard in two frames of one bin, so its map is nothing elsewhere."""
     model = WordModel()
     inputs = np.random.default_rng(0).random((24, 4)).astype(np.float32)
-    found, _ = maps("input_x_gradient", model, inputs, (0.0, PROMPT, [1, 3, 0]))
+    found, _ = maps("input_x_gradient", model, Heard(inputs, 0.0, PROMPT, [1, 3, 0]))
     for row in range(3):
-        heard = np.zeros((24, 4), dtype=bool)
-        heard[8 * row + 2 : 8 * row + 4] = True
-        assert np.abs(found[row][heard]).min() > 0
-        assert not found[row][~heard].any()
+        read = np.zeros((24, 4), dtype=bool)
+        read[8 * row + 2 : 8 * row + 4] = True
+        assert np.abs(found[row][read]).min() > 0
+        assert not found[row][~read].any()
 
 
 # Names
 
 
 def test_every_method_is_computed():
-    assert set(GRADIENTS) == {"grad", *MAPS}
-    assert [name for name in GRADIENTS if GRADIENTS[name].sampled] == ["grad"]
+    assert set(METHODS) == {"grad", "input_x_gradient", "integrated_gradients"}
+    assert [name for name in METHODS if METHODS[name].sampled] == ["grad"]
+    for method in (METHODS[name] for name in METHODS):
+        compute = load_object(method.compute)
+        assert isinstance(compute, Perturbation) if method.sampled else callable(compute)
+
+
+def test_masks_have_names_of_their_own():
+    """So that they, and hence the noise, are not those of SMX; all else is."""
+    design = MaskDesign(8, n_segments=(100, 200), seed=1)
+    smx, grad = (
+        layout(heard(), design, utterance="u1", subsampling=SUBSAMPLING, time_only=False)
+        for layout in (input_masks, gradient_masks)
+    )
+    assert grad.plan.names == tuple(f"grad-{name}" for name in smx.plan.names)
+    assert replace(grad.plan, names=smx.plan.names) == smx.plan
+    np.testing.assert_array_equal(grad.segments, smx.segments)
 
 
 def test_an_unknown_method_is_refused_with_the_known_ones():
     with pytest.raises(UserError, match="did you mean 'integrated_gradients'") as caught:
-        GRADIENTS["integrated_gradient"]
+        METHODS["integrated_gradient"]
     assert "grad, input_x_gradient, integrated_gradients" in str(caught.value)

@@ -6,11 +6,12 @@ import torch
 
 from s2txai.errors import UserError
 from s2txai.saliency import loglinear
-from s2txai.saliency.estimators import maps_of
 from s2txai.saliency.loglinear import prepare
-from s2txai.saliency.smx import Plan, accumulate, draw
+from s2txai.saliency.masks import MaskPlan
 from s2txai.saliency.statistics import N_FOLDS, Statistics, heatmap
-from tests.steps.test_steps import Study, write_corpus
+from s2txai.steps.shard import maps_of
+from tests.engine import add_masks
+from tests.studies import Study, write_corpus
 from tests.toy import WordModel
 
 ROWS = 5
@@ -33,26 +34,19 @@ def planted(n_masks, *, sizes=(30,), noise=0.0, seed=0, p=0.5):
         ]
     ).astype(np.int32)[:, :, None]
     statistics = Statistics.zeros(segments, ROWS, 1, frames, logarithms=True)
-    plan = Plan(seed, "u", tuple("abc"[: len(sizes)]), tuple(sizes), (n_masks,) * len(sizes), p)
+    plan = MaskPlan(seed, "u", tuple("abc"[: len(sizes)]), tuple(sizes), (n_masks,) * len(sizes), p)
 
     def score(occluded, k):
         log = -4 + occluded.double() @ torch.from_numpy(slopes[k])
         return (log + noise * torch.randn(log.shape, generator=random, dtype=torch.float64)).exp()
 
-    extend(statistics, score, plan)
+    add_masks(statistics, score, plan, batch_size=64)
     truth = []
     for b in slopes:
         factors = p * np.exp(b) + 1 - p  # of a segment that may be occluded or not
         mean = np.exp(-4 + noise**2 / 2) * factors.prod(axis=0)
         truth.append(mean * np.exp(b) / factors)
     return statistics, plan, truth
-
-
-def extend(statistics, score, plan):
-    accumulate(
-        statistics, score, plan, device=torch.device("cpu"), batch_size=64,
-        checkpoint=lambda _: None, progress=lambda _: None,
-    )  # fmt: skip
 
 
 def agreement(found, expected):
@@ -114,7 +108,7 @@ def test_the_gram_matrix_is_that_of_the_masks(monkeypatch):
     statistics, plan, _ = planted(101)
     monkeypatch.setattr(loglinear, "_BLOCK", 7)
     moments = loglinear._moments(statistics, plan, 0, slice(0, 30))
-    occluded = draw(plan, 0, 0, 101).double().numpy()
+    occluded = plan.draw(0, 0, 101).astype(float)
     for fold in range(N_FOLDS):
         own = occluded[fold::N_FOLDS]
         np.testing.assert_array_equal(moments[fold].xx, own.T @ own)
@@ -157,14 +151,14 @@ def test_through_the_steps(tmp_path):
     study.decode()
     study.attention()
     # Levels that collapse into one segmentation: its masks are those of both.
-    study.smx(estimator="loglinear", n_segments=[400, 401])
+    study.smx(estimator="loglinear", n_segments=(400, 401))
     study.smh(estimator="loglinear")
     for step, n_names in (("smx", 1), ("smh", 1)):
         for artifact in study.read(step):
             assert len(artifact.meta["masks"]["segmentations"]) == n_names
             make, mean = maps_of(artifact, "loglinear"), maps_of(artifact, "mean")
             size = int(artifact["segments"].max()) + 1
-            occluded = draw(make_plan(artifact), 0, 0, 600).numpy()
+            occluded = make_plan(artifact).draw(0, 0, 600)
             counts = np.array([occluded[f::4].sum(axis=0) for f in range(4)])
             np.testing.assert_array_equal(counts, artifact["occluded_count"][:, :size])
             found, expected = make(range(4)), mean(range(4))
@@ -179,7 +173,7 @@ def make_plan(artifact):
     parameters, masks = artifact.meta["parameters"], artifact.meta["masks"]
     sizes = tuple(len(np.unique(segments)) for segments in artifact["segments"])
     n_masks = tuple(artifact["n_masks"].sum(axis=0).tolist())
-    return Plan(
+    return MaskPlan(
         parameters["seed"], artifact.meta["utterance"], tuple(masks["segmentations"]), sizes,
         n_masks, parameters["p"],
     )  # fmt: skip

@@ -4,17 +4,15 @@ import numpy as np
 import pytest
 
 from s2txai.errors import UserError
-from s2txai.saliency.pooling import (
+from s2txai.saliency.aggregation import (
     ATTENTION_KINDS,
-    HALVES,
-    POOLINGS,
     all_attention_maps,
     attention_maps,
     kinds_of,
-    pool,
-    saliency_maps,
 )
-from s2txai.saliency.statistics import N_FOLDS, Statistics, heatmap
+from s2txai.saliency.maps import saliency_maps
+from s2txai.saliency.pooling import POOLINGS, pool
+from s2txai.saliency.statistics import HALVES, N_FOLDS, Statistics, heatmap
 
 I, T, F, R = 3, 7, 4, 2
 STEPS = 4  # ceil(7 / 2): the last step has one frame

@@ -4,10 +4,11 @@ import torch
 from scipy.stats import pearsonr
 
 from s2txai.saliency.correlation import correlation
+from s2txai.saliency.masks import MaskPlan
 from s2txai.saliency.pooling import pool
 from s2txai.saliency.reliability import ceiling, half_correlation, spearman_brown, split_half
-from s2txai.saliency.smx import Plan, accumulate
 from s2txai.saliency.statistics import Statistics, heatmap
+from tests.engine import add_masks
 
 T, F, R, STEPS, ROWS, P = 40, 3, 2, 20, 10, 0.5
 
@@ -32,11 +33,8 @@ def simulated(seed, n_masks, replicate=0):
         return clean + 2 * torch.randn(clean.shape, generator=noise, dtype=torch.float64)
 
     statistics = Statistics.zeros(segments, ROWS, R, STEPS)
-    accumulate(
-        statistics, score, Plan(seed, f"u{replicate}", ("a", "b"), sizes, (n_masks, n_masks), P),
-        device=torch.device("cpu"), batch_size=64,
-        checkpoint=lambda _: None, progress=lambda _: None,
-    )  # fmt: skip
+    plan = MaskPlan(seed, f"u{replicate}", ("a", "b"), sizes, (n_masks, n_masks), P)
+    add_masks(statistics, score, plan, batch_size=64)
     # E[score | s hidden] = w_s + p times the sum of the others.
     expected = [(w + P * (w.sum(1, keepdim=True) - w)).numpy() for w in weights]
     truth = (expected[0][:, segments[0]] + expected[1][:, segments[1] - T]) / 2

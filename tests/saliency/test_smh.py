@@ -3,10 +3,12 @@ import pytest
 import torch
 
 from s2txai.errors import UserError
+from s2txai.saliency.design import MaskDesign
+from s2txai.saliency.heard import Heard
+from s2txai.saliency.score_sums import GRID
 from s2txai.saliency.scores import kl_divergence
-from s2txai.saliency.smh import SEGMENTATION, state_score, step_segments
-from s2txai.saliency.smx import GRID, Plan, accumulate
-from s2txai.saliency.statistics import Statistics, heatmap
+from s2txai.saliency.smh import smh, state_score, step_segments
+from s2txai.saliency.statistics import heatmap
 from tests.toy import SUBSAMPLING, LinearModel
 
 T, F, V, STEPS, D = 11, 3, 4, 6, 3 * SUBSAMPLING
@@ -16,15 +18,13 @@ def features(seed=0):
     return np.random.default_rng(seed).standard_normal((T, F)).astype(np.float32)
 
 
-def run(model, n_rows, n_masks, p=0.5, padding_value=0.0, occluded_value="zero"):
-    score = state_score(model, features(), padding_value, [], [0] * n_rows, occluded_value)
-    statistics = Statistics.zeros(step_segments(STEPS), n_rows, subsampling=1, n_steps=STEPS)
-    plan = Plan(1, "u1", (SEGMENTATION,), (STEPS,), (n_masks,), p)
-    accumulate(
-        statistics, score, plan, device=model.device, batch_size=64,
-        checkpoint=lambda _: None, progress=lambda _: None,
-    )  # fmt: skip
-    return heatmap(statistics)
+def heard(n_rows, padding_value=0.0):
+    return Heard(features(), padding_value, [], [0] * n_rows)
+
+
+def run(model, n_rows, n_masks, p=0.5, occluded_value="zero"):
+    design = MaskDesign(n_masks, occluded_value, p=p, seed=1)
+    return heatmap(smh(model, heard(n_rows), design, utterance="u1", batch_size=64))
 
 
 def test_every_step_is_a_segment():
@@ -37,14 +37,14 @@ def test_every_step_is_a_segment():
     ("p", "occluded_value"), [(0.3, "zero"), (0.5, "zero"), (0.5, "mean")]
 )  # fmt: skip
 def test_one_step_a_row(p, occluded_value):
-    """Row i reads step i: KL there, p times KL elsewhere, with the filling in an occluded step."""
+    """Row i reads step i: KL there, p times KL elsewhere, with the value of an occluded step."""
     own = np.eye(STEPS, dtype=bool)
     weights = own[:, :, None, None] * np.random.default_rng(1).standard_normal((1, 1, D, V))
     cells = np.zeros((STEPS * SUBSAMPLING, F))
     cells[:T] = features()
     states = cells.reshape(STEPS, D)
-    filling = np.zeros(D) if occluded_value == "zero" else states.mean(axis=0)
-    changed = np.tile(filling, (1, STEPS, 1)) @ weights[0, 0]
+    value = np.zeros(D) if occluded_value == "zero" else states.mean(axis=0)
+    changed = np.tile(value, (1, STEPS, 1)) @ weights[0, 0]
     score = kl_divergence(states @ weights[0, 0], changed)[0]
 
     found = run(LinearModel(weights), STEPS, 2048, p, occluded_value=occluded_value)
@@ -60,7 +60,7 @@ def test_padding_is_never_hidden():
     weights = np.zeros((1, STEPS + 3, D, V))
     weights[0, STEPS:] = np.arange(V)
     model = LinearModel(weights, n_padding=3)
-    score = state_score(model, features(), 0.7, [], [0], "zero")
+    score = state_score(model, heard(1, padding_value=0.7), "zero")
     assert score(torch.ones((1, STEPS), dtype=torch.bool), 0).item() == pytest.approx(0, abs=1e-12)
 
 

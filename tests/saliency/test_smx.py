@@ -10,21 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax, rel_entr, softmax
 
-from s2txai.saliency import smx as spes
-from s2txai.saliency.baselines import bin_mean
-from s2txai.saliency.masks import occlusion
-from s2txai.saliency.segments import Segmentations
-from s2txai.saliency.smx import (
-    GRID,
-    Plan,
-    accumulate,
-    input_score,
-    masks_per_segmentation,
-    segmentation_names,
-)
-from s2txai.saliency.statistics import AXES, UNITS, Statistics, heatmap, token_heatmap
+from s2txai.saliency import masks as masks_module
+from s2txai.saliency.engine import Masks
+from s2txai.saliency.heard import Heard
+from s2txai.saliency.masks import MaskPlan, occlusion
+from s2txai.saliency.occluded_values import bin_mean
+from s2txai.saliency.score_sums import GRID
+from s2txai.saliency.segments import Segmentations, masks_per_segmentation, segmentation_names
+from s2txai.saliency.smx import input_score
+from s2txai.saliency.statistics import Statistics, heatmap, token_heatmap
 from s2txai.storage.artifacts import load, save
 from s2txai.storage.provenance import describe
+from tests.engine import add_masks
 from tests.toy import SUBSAMPLING, LinearModel
 
 T, F, V = 6, 4, 3
@@ -49,7 +46,7 @@ def linear_model(cell_weights):
 
 
 def plan_of(segmented, n_masks, p=0.5, utterance="u1"):
-    return Plan(
+    return MaskPlan(
         seed=3,
         utterance=utterance,
         names=segmentation_names(segmented),
@@ -59,22 +56,21 @@ def plan_of(segmented, n_masks, p=0.5, utterance="u1"):
     )
 
 
-def run(score, segmented, n_masks, n_rows, *, p=0.5, batch_size=32, statistics=None, **hooks):
+def run(score, segmented, n_masks, n_rows, *, p=0.5, statistics=None, **options):
     if statistics is None:
         statistics = Statistics.zeros(segmented.labels, n_rows, SUBSAMPLING, STEPS)
-    accumulate(
-        statistics,
-        score,
-        plan_of(segmented, n_masks, p),
-        device=torch.device("cpu"),
-        batch_size=batch_size,
-        **{"checkpoint": lambda _: None, "progress": lambda _: None, **hooks},
-    )
+    add_masks(statistics, score, plan_of(segmented, n_masks, p), **options)
     return statistics
 
 
+def score_of(model, features, segmented, n_rows, padding_value=0.0):
+    heard = Heard(features, padding_value, [], [0] * n_rows)
+    masks = Masks(plan_of(segmented, n_masks=()), segmented.labels)
+    return input_score(model, heard, masks, "bin mean")
+
+
 def saliency(model, features, segmented, n_masks, n_rows, **options):
-    score = input_score(model, features, 0.0, [], [0] * n_rows, segmented)
+    score = score_of(model, features, segmented, n_rows)
     return heatmap(run(score, segmented, n_masks, n_rows, **options))
 
 
@@ -131,7 +127,7 @@ def test_one_segment_a_row(p):
 
 
 def test_one_segment_a_row_is_exact_over_all_masks(monkeypatch):
-    monkeypatch.setattr(spes, "occlusion", every_mask_once)
+    monkeypatch.setattr(masks_module, "occlusion", every_mask_once)
     weights, features = one_segment_a_row(), spectrogram()
     expected, _ = expected_for_one_segment_a_row(weights, features, 0.5)
     found = saliency(linear_model(weights), features, ONE, (2**S,), S)
@@ -157,7 +153,7 @@ def test_model_linear_in_the_features_has_known_saliency(linear):
 
 
 def test_model_linear_in_the_features_is_exact_over_all_masks(linear, monkeypatch):
-    monkeypatch.setattr(spes, "occlusion", every_mask_once)
+    monkeypatch.setattr(masks_module, "occlusion", every_mask_once)
     weights, features, expected = linear
     found = saliency(linear_model(weights), features, ONE, (2**S,), 4)
     np.testing.assert_allclose(found, expected, rtol=1e-10)
@@ -165,7 +161,7 @@ def test_model_linear_in_the_features_is_exact_over_all_masks(linear, monkeypatc
 
 def test_score_linear_in_the_masks(monkeypatch):
     """E[sum of w over hidden segments | s hidden] = w_s + p times the sum of the others."""
-    monkeypatch.setattr(spes, "occlusion", every_mask_once)
+    monkeypatch.setattr(masks_module, "occlusion", every_mask_once)
     w = torch.arange(1, S + 1, dtype=torch.float64)
     found = heatmap(run(lambda occluded, k: (occluded * w).sum(1)[:, None], ONE, (2**S,), 1))
     expected = (w + 0.5 * (w.sum() - w)).numpy()
@@ -194,7 +190,8 @@ def test_padding_is_never_perturbed():
     """A row that reads only padding has no saliency, also when the padding is not 0."""
     weights = np.zeros((1, STEPS + 2, SUBSAMPLING * F, V))
     weights[:, STEPS:] = np.arange(V)
-    score = input_score(LinearModel(weights, n_padding=2), spectrogram(), 1.5, [], [0], ONE)
+    model = LinearModel(weights, n_padding=2)
+    score = score_of(model, spectrogram(), ONE, 1, padding_value=1.5)
     hidden = torch.ones((1, S), dtype=torch.bool)
     assert score(hidden, 0).item() == pytest.approx(0, abs=1e-12)
 
@@ -255,7 +252,7 @@ def test_sums_by_fold_and_segmentation(p):
 @pytest.mark.parametrize("batch_size", [1, 5, 64, 1000])
 def test_batches_do_not_matter(batch_size):
     weights, features = np.random.default_rng(2).standard_normal((4, T, F, V)), spectrogram()
-    score = input_score(linear_model(weights), features, 0.0, [], [0] * 4, TWO)
+    score = score_of(linear_model(weights), features, TWO, 4)
     found = run(score, TWO, (100, 150), 4, batch_size=batch_size)
     assert_close(found, run(score, TWO, (100, 150), 4, batch_size=16), rtol=0, atol=1e-9)
 
@@ -277,16 +274,13 @@ def all_sums(n_masks, statistics=None, **options):
         statistics = Statistics.zeros(
             TWO.labels, 3, SUBSAMPLING, STEPS, logarithms=True, tokens=True
         )
-    accumulate(
-        statistics, score, replace(plan_of(TWO, n_masks), token_p=0.3), device=torch.device("cpu"),
-        **{"checkpoint": lambda _: None, "progress": lambda _: None, **options},
-    )  # fmt: skip
+    add_masks(statistics, score, replace(plan_of(TWO, n_masks), token_p=0.3), **options)
     return statistics
 
 
 def stored(statistics, path):
     source = dict.fromkeys(["utterance", "model_sha256", "audio_sha256", "task"], "x")
-    save(path, statistics.arrays(), describe("smx", source, {}, AXES, UNITS))
+    save(path, statistics.arrays(), describe("smx", source, {}, Statistics.AXES, Statistics.UNITS))
     return Statistics.from_mapping(load(path, "smx").arrays)
 
 
@@ -296,7 +290,7 @@ def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(survived, tmp_path)
     whole = run(score, TWO, n_masks, 3)
     checkpoints = 0
 
-    def checkpoint(current):
+    def on_batch(_, current):
         nonlocal checkpoints
         stored(current(), tmp_path / "entry.npz")
         checkpoints += 1
@@ -307,7 +301,7 @@ def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(survived, tmp_path)
         return score(occluded, k)
 
     with pytest.raises(KeyboardInterrupt):
-        run(killed_score, TWO, n_masks, 3, checkpoint=checkpoint)
+        run(killed_score, TWO, n_masks, 3, on_batch=on_batch)
     kept = Statistics.from_mapping(load(tmp_path / "entry.npz").arrays)
     assert kept.n_masks.sum() == 2 * survived * 32  # a batch of each segmentation
     resumed = run(score, TWO, n_masks, 3, statistics=kept)
@@ -367,10 +361,7 @@ def test_batches_are_halved_when_memory_runs_out(kind, caplog):
         return weird_score()(occluded, k)
 
     found = Statistics.zeros(TWO.labels, 3, SUBSAMPLING, STEPS)
-    last = accumulate(
-        found, score, plan_of(TWO, (40, 60)), device=torch.device("cpu"), batch_size=20,
-        checkpoint=lambda _: None, progress=lambda _: None,
-    )  # fmt: skip
+    last = add_masks(found, score, plan_of(TWO, (40, 60)), batch_size=20)
     assert last == 5
     assert sizes == [20, 10] + 20 * [5]
     assert "Out of memory with batches of 20: going on with 10." in caplog.text
@@ -420,11 +411,12 @@ def test_only_the_segmentation_that_lacks_masks_gets_some():
 
 def test_progress_counts_every_mask_and_checkpoints_follow_batches():
     counted, saved = [], []
-    run(
-        weird_score(), TWO, (70, 142), 3, batch_size=64,
-        progress=counted.append,
-        checkpoint=lambda current: saved.append(current().n_masks.sum(axis=0).tolist()),
-    )  # fmt: skip
+
+    def on_batch(n_new, current):
+        counted.append(n_new)
+        saved.append(current().n_masks.sum(axis=0).tolist())
+
+    run(weird_score(), TWO, (70, 142), 3, batch_size=64, on_batch=on_batch)
     assert sum(counted) == 70 + 142
     assert saved == [[64, 64], [70, 128], [70, 142]]
 
@@ -458,7 +450,7 @@ def test_merged_levels_share_their_masks():
 
 def test_pooled_segmentations_are_exact_over_all_masks(monkeypatch):
     """Total score over total count, whatever the numbers of masks."""
-    monkeypatch.setattr(spes, "occlusion", every_mask_once)
+    monkeypatch.setattr(masks_module, "occlusion", every_mask_once)
     small = Segmentations(
         np.stack([BLOCKS // 2, BLOCKS % 2 + 3]).astype(np.int32), ((1,), (2,)), (3, 2)
     )
@@ -493,13 +485,9 @@ class ChainModel(LinearModel):
 
 def test_preceding_tokens():
     strength = np.tril([[1.0, 0, 0], [0, 2, 0], [3, 0, 0]])
-    score = input_score(ChainModel(strength), spectrogram(), 0.0, [], [0] * 3, ONE)
+    score = score_of(ChainModel(strength), spectrogram(), ONE, 3)
     statistics = Statistics.zeros(ONE.labels, 3, SUBSAMPLING, STEPS, tokens=True)
-    plan = replace(plan_of(ONE, (2048,)), token_p=0.25)
-    accumulate(
-        statistics, score, plan, device=torch.device("cpu"), batch_size=32,
-        checkpoint=lambda _: None, progress=lambda _: None,
-    )  # fmt: skip
+    add_masks(statistics, score, replace(plan_of(ONE, (2048,)), token_p=0.25))
     # Without weights for the input the divergence of a row is known from the tokens alone.
     kl = {x: float(np.log(3) * -1 - log_softmax([x, 0, 0]).mean()) for x in (1.0, 2.0, 3.0)}
     own = np.zeros((3, 3))

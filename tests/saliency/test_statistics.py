@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s2txai.saliency.statistics import AXES, N_FOLDS, UNITS, Statistics, heatmap
+from s2txai.saliency.statistics import N_FOLDS, Statistics, heatmap
 from s2txai.storage.artifacts import load, save
 
 # Two segmentations of 3 frames and 2 bins: by frame (ids 0-2), by bin (ids 3-4).
@@ -107,7 +107,8 @@ def test_result_file_round_trip(tmp_path):
     statistics, _ = filled(1)
     meta = {
         **dict.fromkeys(["dataset", "model", "model_sha256", "audio_sha256", "task"], "x"),
-        **{"step": "smx", "utterance": "u1", "parameters": {}, "axes": AXES, "units": UNITS},
+        **{"step": "smx", "utterance": "u1", "parameters": {}},
+        **{"axes": statistics.axes, "units": Statistics.UNITS},
     }
     save(tmp_path / "u1.npz", statistics.arrays(), meta)
     read = Statistics.from_mapping(load(tmp_path / "u1.npz", "smx").arrays)

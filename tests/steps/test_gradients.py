@@ -7,115 +7,50 @@ import pytest
 import soundfile
 
 from s2txai.analysis.correlations import correlate
-from s2txai.analysis.deletion import map_names
 from s2txai.analysis.deletion_curves import score_deletion
 from s2txai.analysis.verdict import judge
-from s2txai.datasets import parse_task, read_manifest, select
+from s2txai.datasets import read_manifest, select
 from s2txai.report.page import Facts, RunFiles, write_report
 from s2txai.report.show import show
-from s2txai.saliency.gradient_statistics import (
-    GRADIENTS,
-)
+from s2txai.saliency import gradients
+from s2txai.saliency.deletion_maps import map_names
+from s2txai.saliency.design import MaskDesign
 from s2txai.saliency.masks import occlusion
-from s2txai.steps.aggregate import aggregate_shard
-from s2txai.steps.attention import attention_shard
-from s2txai.steps.decode import decode_shard, score_transcripts
-from s2txai.steps.deletion import Search, deletion_shard
-from s2txai.steps.gradients import gradient_shard
-from s2txai.steps.shard import Workplace
-from s2txai.steps.smh import smh_shard
-from s2txai.steps.smx import smx_shard
-from s2txai.storage.artifacts import load_shard
-from s2txai.storage.store import Store
+from s2txai.saliency.methods import METHODS
+from s2txai.steps.decode import score_transcripts
+from s2txai.steps.deletion import DeletionDesign
+from s2txai.steps.shard import heard_of
 from s2txai.study.plan import Run
 from s2txai.study.results import write_table
+from tests.studies import POOLINGS, TASK, TEXTS, Study, write_corpus
 from tests.synthetic_results import write_failures
 from tests.tiny_whisper import tiny_whisper
-from tests.toy import Handle, WordModel, write_speech
+from tests.toy import WordModel
 from tests.weights import ROOT
 
-TASK = parse_task("asr-en")
-POOLINGS = ("avg2d", "max2d")
-PARAMETERS = {
-    "grad": {"n_segments": [400, 800], "n_masks": 64, "p": 0.5, "seed": 1},
-    "input_x_gradient": {},
-    "integrated_gradients": {"n_steps": 8},
-}
 SCORING = {"text_normalisation": "whisper"}
 KEY = ("toys", "words", "asr-en")
 
 
-class Study:
-    """Runs the steps on one shard, as the workflow's scripts do."""
-
-    def __init__(self, root, utterances, model, name="results"):
-        self.utterances = utterances
-        self.ids = [utterance.id for utterance in utterances]
-        self.model = Handle(model)
-        self.store, self.results = Store(root / "store"), root / name
-
-    def place(self, step):
-        return Workplace(self.model, self.store, self.results / step / "0000")
-
-    def read(self, step):
-        return load_shard(self.results / step / "0000", self.ids, step)
-
-    def decode(self):
-        decode_shard(self.place("decode"), self.utterances, TASK, beam=2)
-
-    def gradient(self, method, batch_size=16, **changes):
-        gradient_shard(
-            self.place(method), method, self.read("decode"),
-            batch_size=batch_size, **(PARAMETERS[method] | changes),
-        )  # fmt: skip
-
-    def everything(self, methods, n_masks=64):
-        masks = {"n_masks": n_masks, "p": 0.5, "seed": 1, "batch_size": 32}
-        self.decode()
-        decoded = self.read("decode")
-        attention_shard(self.place("attention"), decoded)
-        smx_shard(self.place("smx"), decoded, n_segments=[400, 800], **masks)
-        smh_shard(self.place("smh"), decoded, **masks)
-        for method in methods:
-            self.gradient(method)
-        gradients = {method: self.read(method) for method in methods}
-        sources = [self.read(step) for step in ("attention", "smx", "smh")]
-        aggregate_shard(
-            self.results / "aggregate" / "0000", decoded, *sources,
-            poolings=POOLINGS, gradients=gradients,
-        )  # fmt: skip
-        deletion_shard(
-            self.place("deletion"), decoded, self.read("smx"), self.read("aggregate"),
-            maps=map_names(POOLINGS, methods), percents=[0, 50, 100],
-            search=Search(beam=1, batch_size=8, seed=0), gradients=gradients,
-        )  # fmt: skip
-        return self
-
-    def files(self, *steps):
-        return {
-            path.relative_to(self.results): path.read_bytes()
-            for step in steps
-            for path in sorted((self.results / step).rglob("*.npz"))
-        }
-
-
-def write_corpus(root, texts):
-    lines = ["id\tpath\tlanguage\ttranscript"]
-    for number, (name, text) in enumerate(texts.items()):
-        write_speech(root / f"{name}.wav", text, seed=number)
-        lines.append(f"{name}\t{name}.wav\ten\t{text}")
-    (root / "manifest.tsv").write_text("\n".join(lines))
-    return select(read_manifest(root / "manifest.tsv"), TASK)
-
-
-TEXTS = {"five": "north east south west east", "four": "west south north east"}
+def run_all(study, methods, n_masks=64):
+    """Run every step with some gradient methods, and return the study."""
+    study.decode(beam=2)
+    study.attention()
+    study.smx(n_masks=n_masks)
+    study.smh(n_masks=n_masks, batch_size=32)
+    for method in methods:
+        study.gradient(method)
+    study.aggregate(methods=methods)
+    design = DeletionDesign(beam=1, percents=[0, 50, 100], seed=0)
+    study.deletion(design, methods=methods, batch_size=8)
+    return study
 
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
     root = tmp_path_factory.mktemp("toy")
-    study = Study(root, write_corpus(root, TEXTS), WordModel())
-    return study.everything(list(GRADIENTS), n_masks=2000)
+    study = Study(root, write_corpus(root), WordModel())
+    return run_all(study, list(METHODS), n_masks=2000)
 
 
 @pytest.fixture(scope="module")
@@ -128,13 +63,13 @@ def whisper(tmp_path_factory):
         "id\tpath\tlanguage\ttranscript\nnoise\tnoise.wav\ten\tword1 word2"
     )
     utterances = select(read_manifest(root / "manifest.tsv"), TASK)
-    return Study(root, utterances, tiny_whisper()).everything(list(GRADIENTS), n_masks=16)
+    return run_all(Study(root, utterances, tiny_whisper()), list(METHODS), n_masks=16)
 
 
 @pytest.fixture
 def study(tmp_path):
-    study = Study(tmp_path, write_corpus(tmp_path, TEXTS), WordModel())
-    study.decode()
+    study = Study(tmp_path, write_corpus(tmp_path), WordModel())
+    study.decode(beam=2)
     return study
 
 
@@ -144,7 +79,7 @@ def study(tmp_path):
 def test_the_planted_step_stands_out_in_every_method(toy):
     for artifact in toy.read("aggregate"):
         n_words = len(artifact["tokens"]) - 1
-        for method in GRADIENTS:
+        for method in METHODS:
             best = np.abs(artifact[method][:n_words]).argmax(axis=1)
             assert best.tolist() == [4 * row + 1 for row in range(n_words)], method
 
@@ -167,7 +102,7 @@ def test_masks_are_not_those_of_smx(toy):
 
 
 def test_more_masks_run_only_what_is_missing(study):
-    model = study.model.model
+    model = study.handle.model
     study.gradient("grad", n_masks=32)
     model.calls.clear()
     study.gradient("grad", n_masks=64)
@@ -175,7 +110,7 @@ def test_more_masks_run_only_what_is_missing(study):
     assert model.calls["encode"] == 2 * (32 + 1)
     extended = study.files("grad")
     fresh = Study(study.results.parent / "fresh", study.utterances, model)
-    fresh.decode()
+    fresh.decode(beam=2)
     fresh.gradient("grad", n_masks=64)
     assert fresh.files("grad") == extended
     for artifact in study.read("grad"):
@@ -188,7 +123,7 @@ def test_more_masks_run_only_what_is_missing(study):
 
 def test_a_killed_step_continues_at_its_last_checkpoint(study, monkeypatch):
     monkeypatch.setattr("s2txai.steps.masked.SECONDS_BETWEEN_CHECKPOINTS", 0)
-    model, passes = study.model.model, 0
+    model, passes = study.handle.model, 0
     whole = model.differentiable_logits
 
     def killed(*inputs):
@@ -207,15 +142,15 @@ def test_a_killed_step_continues_at_its_last_checkpoint(study, monkeypatch):
     # Of the first utterance the unperturbed input and 4 passes of 8 masks were done.
     assert model.calls["encode"] == (64 - 4 * 8 + 1) + (64 + 1)
     once = Study(study.results.parent / "once", study.utterances, model)
-    once.decode()
+    once.decode(beam=2)
     once.gradient("grad", batch_size=8)
     assert once.files("grad") == study.files("grad")
 
 
-@pytest.mark.parametrize("method", list(GRADIENTS))
+@pytest.mark.parametrize("method", list(METHODS))
 def test_a_second_run_never_loads_the_model(toy, method):
     again = Study(toy.results.parent, toy.utterances, None, "again")
-    again.decode()
+    again.decode(beam=2)
     again.gradient(method)
     assert again.files(method) == toy.files(method)
 
@@ -225,21 +160,21 @@ def test_a_second_run_never_loads_the_model(toy, method):
     [
         ("grad", {"seed": 2}),
         ("grad", {"p": 0.4}),
-        ("grad", {"n_segments": [400]}),
-        ("integrated_gradients", {"n_steps": 9}),
+        ("grad", {"n_segments": (400,)}),
+        ("integrated_gradients", {"n_points": 9}),
     ],
 )
 def test_other_parameters_are_other_work(toy, method, change):
     other = Study(toy.results.parent, toy.utterances, None, "other")
-    other.decode()
+    other.decode(beam=2)
     with pytest.raises(AssertionError, match="the model was loaded"):
         other.gradient(method, **change)
 
 
 def test_the_batch_is_settled_by_memory_where_it_is_automatic(whisper):
     found = whisper.read("grad")
-    other = Study(whisper.results.parent / "auto", whisper.utterances, whisper.model.model)
-    other.decode()
+    other = Study(whisper.results.parent / "auto", whisper.utterances, whisper.handle.model)
+    other.decode(beam=2)
     other.gradient("grad", batch_size="auto")
     for one, same in zip(other.read("grad"), found, strict=True):
         np.testing.assert_allclose(
@@ -247,12 +182,24 @@ def test_the_batch_is_settled_by_memory_where_it_is_automatic(whisper):
         )
 
 
+def test_without_the_step_the_bits_are_the_same(toy):
+    """What the library makes of an utterance is what the step writes."""
+    design = MaskDesign(64, n_segments=(400, 800), p=0.5, seed=1)
+    for decoded, written in zip(toy.read("decode"), toy.read("grad"), strict=True):
+        found = gradients.grad(
+            toy.handle.model, heard_of(decoded), design,
+            utterance=decoded.meta["utterance"], batch_size=16,
+        )  # fmt: skip
+        for name, array in found.arrays().items():
+            assert array.tobytes() == written[name].tobytes()
+
+
 # Later steps
 
 
 def test_listed_methods_change_no_other_number(toy):
-    without = Study(toy.results.parent, toy.utterances, toy.model.model, "without")
-    without.everything([], n_masks=2000)
+    without = Study(toy.results.parent, toy.utterances, toy.handle.model, "without")
+    run_all(without, [], n_masks=2000)
     for one, other in zip(toy.read("aggregate"), without.read("aggregate"), strict=True):
         assert set(one.arrays) - set(other.arrays) == {
             "grad", "grad_halves", "n_masks_grad", "input_x_gradient", "integrated_gradients",
@@ -266,7 +213,7 @@ def test_listed_methods_change_no_other_number(toy):
     )
     for name in ("utterances", "summary", "reliability"):
         table, expected = getattr(full, name), getattr(part, name)
-        kept = table[~table["saliency"].isin(list(GRADIENTS))].reset_index(drop=True)
+        kept = table[~table["saliency"].isin(list(METHODS))].reset_index(drop=True)
         assert kept.to_csv() == expected.to_csv()
     assert full.mixing.to_csv() == part.mixing.to_csv()
     for one, other in zip(toy.read("deletion"), without.read("deletion"), strict=True):
@@ -287,13 +234,13 @@ def test_aggregate_pools_and_keeps_signs(toy):
         )
         assert artifact["n_masks_grad"] == 64
         assert artifact.meta["masks"]["grad"] == grad.meta["masks"]
-        assert artifact.meta["parameters"]["integrated_gradients"]["n_steps"] == 8
+        assert artifact.meta["parameters"]["integrated_gradients"]["n_points"] == 8
 
 
 def test_maps_without_masks_need_no_correction_and_grad_has_an_exact_one(toy):
     tables = correlate(toy.read("aggregate"), poolings=POOLINGS, rows="all")
     summary = tables.summary[tables.summary["attention"] == "ca_head"]
-    assert set(summary["saliency"]) == {"smx_avg2d", "smx_max2d", "smh", *GRADIENTS}
+    assert set(summary["saliency"]) == {"smx_avg2d", "smx_max2d", "smh", *METHODS}
     for method in ("input_x_gradient", "integrated_gradients"):
         rows = summary[summary["saliency"] == method]
         assert set(rows["ceiling_kind"]) == {"deterministic"}
@@ -305,7 +252,7 @@ def test_maps_without_masks_need_no_correction_and_grad_has_an_exact_one(toy):
     assert "n_masks:64" in grad["signature"].iloc[0]
     # The head that attends to the step that is read, and the one that looks away.
     headline = summary[(summary["metric"] == "pearson") & (summary["normalise"] == "token")]
-    for method in GRADIENTS:
+    for method in METHODS:
         read, away = headline[headline["saliency"] == method].sort_values("head")["rho"]
         assert abs(read) > 0.5, method
         assert abs(away) < 0.2, method
@@ -322,35 +269,35 @@ def test_a_map_that_is_constant_in_one_method_drops_its_row_there_alone(toy):
 
 def test_deletion_orders_cells_by_the_full_maps(toy):
     tables = score_deletion(list(TEXTS.values()), toy.read("deletion"), TASK, **SCORING)
-    assert tables.curves["map"].unique().tolist() == list(map_names(POOLINGS, list(GRADIENTS)))
+    assert tables.curves["map"].unique().tolist() == list(map_names(POOLINGS, list(METHODS)))
     auc = tables.areas
     auc = auc[auc["metric"] == "wer"].set_index("map")
-    for method in GRADIENTS:
+    for method in METHODS:
         assert auc.loc[method, "auc"] > auc.loc["random", "auc"]
     signatures = auc["signature"]
     assert "n_segments:400,800" in signatures["grad"]
     assert "n_masks:64" in signatures["grad"]
-    assert "n_steps:8" in signatures["integrated_gradients"]
+    assert "n_points:8" in signatures["integrated_gradients"]
     for name in ("ca_mean", "random", "input_x_gradient"):
         assert "n_masks" not in signatures[name]
-        assert "n_steps" not in signatures[name]
+        assert "n_points" not in signatures[name]
 
 
 def test_whisper_goes_through_all_steps(whisper):
     (artifact,) = whisper.read("aggregate")
     n_rows, steps = artifact["smh"].shape
-    for method in GRADIENTS:
+    for method in METHODS:
         assert artifact[method].shape == (n_rows, steps)
         assert np.isfinite(artifact[method]).all()
         assert artifact[method].min() < 0 < artifact[method].max()
     (deleted,) = whisper.read("deletion")
-    assert deleted["maps"].tolist() == list(map_names(POOLINGS, list(GRADIENTS)))
+    assert deleted["maps"].tolist() == list(map_names(POOLINGS, list(METHODS)))
 
 
 # What people read
 
 
-@pytest.mark.parametrize("method", list(GRADIENTS))
+@pytest.mark.parametrize("method", list(METHODS))
 def test_show(toy, method, tmp_path):
     text = show(toy.results / method / "0000" / "five.npz", tmp_path / "map.png")
     assert f"step        {method}" in text
@@ -398,5 +345,5 @@ def test_the_page_shows_every_method(toy, tmp_path):
         assert page.count(name) > 3, name
     assert "by definition: the map is made without random masks" in page
     sweep = (tmp_path / "sweep.csv").read_text().splitlines()[0].split(",")
-    for method in GRADIENTS:
+    for method in METHODS:
         assert {f"rho_{method}", f"signature_{method}", f"auc_{method}"} <= set(sweep)

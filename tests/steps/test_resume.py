@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from s2txai.storage.artifacts import load
-from tests.steps.test_steps import Study, write_corpus
+from tests.studies import Study, write_corpus
 from tests.toy import WordModel
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,7 +21,7 @@ CHILD = """
 import sys, time
 from pathlib import Path
 from tests.toy import WordModel
-from tests.steps.test_steps import Study, write_corpus
+from tests.studies import Study, write_corpus
 import s2txai.steps.masked as masked
 
 masked.SECONDS_BETWEEN_CHECKPOINTS = 0
@@ -63,7 +63,7 @@ CRAMPED = """
 import logging, resource, signal, sys
 from pathlib import Path
 from tests.toy import WordModel
-from tests.steps.test_steps import Study, write_corpus
+from tests.studies import Study, write_corpus
 from s2txai.log import logging_to
 
 root = Path(sys.argv[1])

@@ -14,12 +14,12 @@ from s2txai.errors import UserError, UtteranceError
 from s2txai.models.base import CrossAttention
 from s2txai.models.handle import LoadingError, ModelHandle
 from s2txai.steps.decode import decode_shard, score_transcripts
-from s2txai.steps.gradients import gradient_shard
+from s2txai.steps.gradients import gradients_shard
 from s2txai.storage.artifacts import load_shard
 from s2txai.storage.failures import Failure, failures, failures_where_met, pass_on, record
 from s2txai.study.plan import Run
 from s2txai.study.results import check_failures, failures_table, load_shards, remaining, write_table
-from tests.steps.test_steps import TASK, Study, write_corpus
+from tests.studies import TASK, Study, write_corpus
 from tests.toy import WORDS, WordModel, write_speech
 
 GOOD, BAD = "five", "four"
@@ -33,7 +33,7 @@ class Partial(Study):
         return load_shard(self.folder(step), self.ids, step)
 
     def folder(self, step):
-        return self._results / step / "0000"
+        return self.results / step / "0000"
 
     def after(self, step, *earlier):
         """Begin a step: pass on what failed before it."""
@@ -250,7 +250,7 @@ def test_stop_raises_the_first(tmp_path, caplog):
             replace(study.place("decode"), on_failure="stop"), study.utterances, TASK, beam=1
         )
     assert "decode: stopped at the utterance five" in caplog.text
-    assert list(study._results.rglob("*.*")) == []
+    assert list(study.results.rglob("*.*")) == []
 
 
 NOT_OF_AN_UTTERANCE = {
@@ -304,7 +304,7 @@ def test_an_unexpected_error_on_every_utterance_fails_the_job(tmp_path, caplog):
     study = study_of(tmp_path, Broken())
     with pytest.raises(RuntimeError, match="a mistake in the program"):
         study.decode()
-    assert "decode: not one of 2 utterances could be done" in caplog.text
+    assert "decode: not one of 2 utterances could be processed" in caplog.text
 
 
 def test_unusable_recordings_alone_do_not_fail_the_job(tmp_path):
@@ -358,11 +358,11 @@ def test_gradients_of_the_others(tmp_path):
 
     study = study_of(tmp_path, Rough())
     study.decode()
-    for method, options in (
-        ("grad", {"n_segments": [400], "n_masks": 16, "p": 0.5, "seed": 0}),
+    for method, parameters in (
+        ("grad", {"n_segments": (400,), "n_masks": 16, "p": 0.5, "seed": 0}),
         ("input_x_gradient", {}),
     ):
-        gradient_shard(study.place(method), method, study.read("decode"), **options)
+        gradients_shard(study.place(method), method, study.read("decode"), parameters=parameters)
         assert study.told(method) == [Failure(BAD, method, "RuntimeError: no gradient")]
         assert (study.folder(method) / f"{GOOD}.npz").exists()
 

@@ -6,8 +6,8 @@ import pytest
 import soundfile
 import yaml
 
-from s2txai.analysis.deletion import map_names
-from s2txai.saliency.gradient_statistics import GRADIENTS
+from s2txai.saliency.deletion_maps import map_names
+from s2txai.saliency.methods import METHODS
 from s2txai.storage.artifacts import load_shard
 from tests.tiny_whisper import save_tiny_whisper
 from tests.workflow.project import Project
@@ -44,7 +44,9 @@ def finished(tmp_path_factory):
         "runs": [{"dataset": "noise", "models": ["tiny"], "tasks": ["asr-en"]}],
         "smx": {"n_segments": [100], "n_masks": 16},
         "smh": {"n_masks": 16},
-        "gradient": {"methods": ["integrated_gradients", "grad", "input_x_gradient"], "n_steps": 4},
+        "gradient": {
+            "methods": ["integrated_gradients", "grad", "input_x_gradient"], "n_points": 4,
+        },
         "deletion": {"step": 50},
     }  # fmt: skip
     (project.folder / project.configfile).write_text(yaml.safe_dump(settings))
@@ -55,12 +57,12 @@ def finished(tmp_path_factory):
 
 def test_every_method_is_computed_correlated_and_deleted_by(finished):
     run = finished.folder / RUN
-    for method in GRADIENTS:
+    for method in METHODS:
         (artifact,) = load_shard(run / method / "0000", ["one"], method)
         assert artifact.meta["parameters"]["precision"] == "float32"
-    assert set(GRADIENTS) < set(pd.read_csv(run / "correlate" / "summary.csv")["saliency"])
+    assert set(METHODS) < set(pd.read_csv(run / "correlate" / "summary.csv")["saliency"])
     names = pd.read_csv(run / "deletion" / "auc.csv")["map"].unique().tolist()
-    assert names == list(map_names(["avg2d", "max2d"], list(GRADIENTS)))
+    assert names == list(map_names(["avg2d", "max2d"], list(METHODS)))
     page = (finished.folder / "results" / "report" / "index.html").read_text("utf-8")
     assert "integrated gradients" in page
 
@@ -76,7 +78,7 @@ def test_a_method_less_runs_no_other_step_that_perturbs(finished, tmp_path):
 
 def test_each_parameter_concerns_its_method_alone(finished, tmp_path):
     copy = finished.copy(tmp_path)
-    copy.configure(gradient={"n_steps": 5})
+    copy.configure(gradient={"n_points": 5})
     shown = copy.snakemake("--dry-run").stdout
     assert "Gradients by integrated_gradients" in shown
     assert "Gradients by grad" not in shown
