@@ -8,7 +8,8 @@ from pathlib import Path
 
 from s2txai import __version__
 from s2txai.errors import UserError
-from s2txai.study.plan import plan, read_config
+from s2txai.study.config import read_config
+from s2txai.study.plan import plan
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

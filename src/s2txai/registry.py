@@ -5,7 +5,7 @@ does is named as ``module:function`` and imported by :func:`load_object` when it
 """
 
 import importlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from difflib import get_close_matches
@@ -17,6 +17,9 @@ T = TypeVar("T")
 
 # Hash of the extension that is being imported; names that are registered meanwhile are its own.
 _ORIGIN: ContextVar[str | None] = ContextVar("_ORIGIN", default=None)
+
+# The registries in which an extension registered a name, in order.
+_EXTENDED: "dict[Registry[Any], None]" = {}
 
 
 @contextmanager
@@ -84,6 +87,7 @@ class Registry(Generic[T]):
             self._entries[name] = target
             if origin := _ORIGIN.get():
                 self._origins[name] = origin
+                _EXTENDED[self] = None
             return target
 
         return decorate
@@ -91,6 +95,10 @@ class Registry(Generic[T]):
     def origin(self, name: str) -> str | None:
         """Return the sha256 of the extension that registered a name; None for our own names."""
         return self._origins.get(name)
+
+    def of_extensions(self) -> list[str]:
+        """Return the names that extensions registered."""
+        return list(self._origins)
 
     def __getitem__(self, name: str) -> T:
         """Return what is filed under ``name``.
@@ -110,6 +118,11 @@ class Registry(Generic[T]):
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
+
+
+def names_of_extensions(kinds: Collection[str]) -> "dict[Registry[Any], list[str]]":
+    """Return the names that extensions registered, by their registry, of some kinds."""
+    return {registry: registry.of_extensions() for registry in _EXTENDED if registry.kind in kinds}
 
 
 def extension_hashes(names: Mapping[Registry[Any], Iterable[str]]) -> dict[str, str]:

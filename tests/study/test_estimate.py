@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from s2txai.study.config import read_config
 from s2txai.study.estimate import (
     GPU_FLOPS,
     SECONDS_PER_JOB,
@@ -17,7 +18,7 @@ from s2txai.study.estimate import (
     estimate,
     print_estimate,
 )
-from s2txai.study.plan import plan, read_config
+from s2txai.study.plan import plan
 from tests.weights import ROOT, model_directory
 
 COST = Cost(mask=2.0, state_mask=0.5, deleted=3.0, hypothesis=5.0, n_maps=24)

@@ -12,7 +12,8 @@ import soundfile
 
 from s2txai.datasets.files import read_yaml
 from s2txai.errors import UserError
-from s2txai.study.plan import plan, read_config
+from s2txai.study.config import read_config
+from s2txai.study.plan import plan
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULT = read_yaml(ROOT / "config" / "config.yaml")
@@ -248,7 +249,10 @@ def test_impossible_runs(config, root, change, sentence):
     [
         ({"shard_size": 0}, "config: 'shard_size' must be at least 1, not 0."),
         ({"shard_size": True}, "config: 'shard_size' must be a whole number (at least 1), not"),
-        ({"text_normalisation": "whispr"}, "config: 'text_normalisation' must be one of 'whisper'"),
+        (
+            {"text_normalisation": "whispr"},
+            "config: 'text_normalisation': Unknown text normalisation 'whispr'; did you mean 'whisper'? Choose one of: none, whisper.",
+        ),
         ({"runs": []}, "config: 'runs' must"),
         (
             {"smh": {"n_masks": 100, "p": 0.5, "target_reliability": 0.9}},
@@ -260,7 +264,13 @@ def test_impossible_runs(config, root, change, sentence):
         ),
         (
             {"smh": {"n_masks": 100, "p": 0.5, "estimator": "loglin"}},
-            "config: 'smh.estimator' must be one of 'mean', 'loglinear', not 'loglin'",
+            "config: 'smh.estimator': Unknown estimator 'loglin'; did you mean 'loglinear'? "
+            "Choose one of: loglinear, mean.",
+        ),
+        (
+            {"smh": {"n_masks": 100, "p": 0.5, "occluded_value": "nil"}},
+            "config: 'smh.occluded_value': Unknown occluded state 'nil'. Choose one of: "
+            "attention-mask, mean, zero.",
         ),
         ({"smh": {"n_masks": 100, "p": 1}}, "config: 'smh.p' must be more than 0 and less than 1"),
     ],
@@ -529,7 +539,7 @@ def test_reference_hash_follows_the_texts_of_the_task(config, root):
 def test_planning_needs_no_torch():
     code = (
         "import sys; from pathlib import Path\n"
-        "from s2txai.study.plan import plan; from s2txai.study.config import read_yaml\n"
+        "from s2txai.study.plan import plan; from s2txai.datasets.files import read_yaml\n"
         "root = Path(sys.argv[1]); plan(read_yaml(root / 'config' / 'config.yaml'), root)\n"
         "print(*(name for name in ('torch', 'transformers', 'snakemake') if name in sys.modules))"
     )

@@ -101,7 +101,10 @@ class Project:
         """Yield each rule with what its message looks like, the wildcards being groups."""
         for path in (self.folder / "workflow" / "rules").glob("*.smk"):
             for rule, message in re.findall(
-                r'^rule (\w+):\n(?:(?!^rule ).*\n)*?    message:\n +"(.+)"$', path.read_text(), re.M
+                r"^(?:rule|use rule \w+ as) (\w+)(?: with)?:\n"
+                r'(?:(?!^(?:use )?rule ).*\n)*?    message:\n +"(.+)"$',
+                path.read_text(),
+                re.M,
             ):
                 escaped = re.escape(message)
                 yield (

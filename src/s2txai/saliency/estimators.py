@@ -3,16 +3,17 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from s2txai.registry import Registry
-from s2txai.saliency import loglinear
+from s2txai.registry import Registry, load_object
 from s2txai.saliency.pooling import MapOfFolds
-from s2txai.saliency.smx import Plan
 from s2txai.saliency.statistics import Statistics, heatmap
 from s2txai.storage.artifacts import Artifact
+
+if TYPE_CHECKING:
+    from s2txai.saliency.smx import Plan  # which imports torch
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Estimator:
         Whether it needs sums of the logarithms of the scores.
     """
 
-    prepare: Callable[[Statistics, Plan], MapOfFolds]
+    prepare: Callable[[Statistics, "Plan"], MapOfFolds]
     logarithms: bool
 
 
@@ -36,7 +37,14 @@ ESTIMATORS: Registry[Estimator] = Registry("estimator")
 ESTIMATORS.register("mean")(
     Estimator(lambda statistics, _: partial(heatmap, statistics), logarithms=False)
 )
-ESTIMATORS.register("loglinear")(Estimator(loglinear.prepare, logarithms=True))
+ESTIMATORS.register("loglinear")(
+    Estimator(
+        lambda statistics, masks: load_object("s2txai.saliency.loglinear:prepare")(
+            statistics, masks
+        ),
+        logarithms=True,
+    )
+)
 
 
 def maps_of(artifact: Artifact, estimator: str) -> MapOfFolds:
@@ -53,8 +61,10 @@ def maps_of(artifact: Artifact, estimator: str) -> MapOfFolds:
     return ESTIMATORS[estimator].prepare(statistics, _plan(statistics, artifact.meta))
 
 
-def _plan(statistics: Statistics, meta: dict[str, Any]) -> Plan:
+def _plan(statistics: Statistics, meta: dict[str, Any]) -> "Plan":
     """Return the masks behind an artefact, as they were drawn."""
+    from s2txai.saliency.smx import Plan
+
     sizes = [len(np.unique(segments)) for segments in statistics.segments]
     return Plan(
         seed=meta["parameters"]["seed"],

@@ -4,7 +4,7 @@ Light enough to import while Snakemake plans; what runs a model is in
 :mod:`s2txai.saliency.gradients`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -15,6 +15,13 @@ from s2txai.registry import Registry
 from s2txai.saliency.statistics import N_FOLDS
 
 
+def one_pass_per_row(
+    parameters: Mapping[str, Any], rows: float, forward: float, backward: float
+) -> float:
+    """Return the seconds of a method that runs every row forward and backward once."""
+    return rows * (forward + backward)
+
+
 @dataclass(frozen=True)
 class Method:
     """What the rest of the package must know of a gradient method.
@@ -23,15 +30,48 @@ class Method:
     ----------
     sampled
         Whether its map is a mean over random masks, and hence has sampling noise.
+    parameters
+        From a configuration to what the method uses of it: the keywords of its function, and what
+        makes its jobs run again.
+    seconds
+        From these parameters, the rows of an utterance and the seconds of a forward and of a
+        backward pass to the seconds that an utterance takes.
     """
 
     sampled: bool
+    parameters: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda config: {}
+    seconds: Callable[[Mapping[str, Any], float, float, float], float] = one_pass_per_row
+
+
+def _of_grad(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "n_segments": config["smx"]["n_segments"],
+        "p": config["smx"]["p"],
+        "n_masks": config["gradient"]["n_masks"],
+        "seed": config["seed"],
+    }
 
 
 GRADIENTS: Registry[Method] = Registry("gradient method")
-GRADIENTS.register("grad")(Method(sampled=True))
+GRADIENTS.register("grad")(
+    Method(
+        sampled=True,
+        parameters=_of_grad,
+        seconds=lambda parameters, rows, forward, backward: (
+            parameters["n_masks"] * (forward + rows * backward)
+        ),
+    )
+)
 GRADIENTS.register("input_x_gradient")(Method(sampled=False))
-GRADIENTS.register("integrated_gradients")(Method(sampled=False))
+GRADIENTS.register("integrated_gradients")(
+    Method(
+        sampled=False,
+        parameters=lambda config: {"n_steps": config["gradient"]["n_steps"]},
+        seconds=lambda parameters, rows, forward, backward: (
+            parameters["n_steps"] * one_pass_per_row(parameters, rows, forward, backward)
+        ),
+    )
+)
 
 AXES: dict[str, list[str]] = {
     "segments": ["segmentation", "frame", "frequency"],

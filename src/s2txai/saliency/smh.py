@@ -4,39 +4,17 @@ Each encoder step over speech is a segment of its own. The paper does not publis
 map; that an occluded step becomes the zero vector is our reading of it, and there are two others.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from s2txai.models.base import Model, n_steps
-from s2txai.registry import Registry
+from s2txai.saliency.occluded_values import OCCLUDED_STATES as FILLINGS
 from s2txai.saliency.scores import Divergence
 from s2txai.saliency.smx import Score
 
 SEGMENTATION = "encoder-steps"
-
-# From states [T', D] to what an occluded step becomes, [D], or None: hidden from cross-attention.
-Filling = Callable[[torch.Tensor], torch.Tensor | None]
-
-FILLINGS: Registry[Filling] = Registry("occluded value")
-
-
-@FILLINGS.register("zero")
-def zero(states: torch.Tensor) -> torch.Tensor:
-    """Return the zero vector [D]."""
-    return torch.zeros_like(states[0])
-
-
-@FILLINGS.register("mean")
-def mean(states: torch.Tensor) -> torch.Tensor:
-    """Return the mean [D] of the states [T', D] over speech."""
-    return states.mean(dim=0)
-
-
-@FILLINGS.register("attention-mask")
-def attention_mask(states: torch.Tensor) -> None:
-    """Hide the step from cross-attention."""
 
 
 def step_segments(n_steps: int) -> np.ndarray:

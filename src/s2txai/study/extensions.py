@@ -20,6 +20,7 @@ __all__ = ["extension_hashes", "load_extensions"]
 
 MODELS = Path("resources", "models")  # folder of the fetched models, in that of the project
 
+
 class _Loader(SourceFileLoader):
     """Runs the bytes that were hashed: bytecode beside the file may be that of another version."""
 

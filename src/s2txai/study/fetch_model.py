@@ -79,6 +79,27 @@ def model_files(folder: Path, entry: Mapping[str, Any]) -> list[Path]:
     return [folder / name for name in family.files(names, with_code=trusts_code(entry))]
 
 
+def fetched_entry(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a model's files depend on of its entry: another description fetches nothing."""
+    return {key: entry[key] for key in ("family", "source", "options") if key in entry}
+
+
+def local_files(entry: Mapping[str, Any]) -> list[Path]:
+    """Return the files of a model whose source is a folder on this machine; else none."""
+    if "path" not in entry["source"]:
+        return []
+    return model_files(Path(entry["source"]["path"]), entry)
+
+
+def local_states(entry: Mapping[str, Any]) -> list[tuple[int, int]]:
+    """Return size and time of :func:`local_files`, in bytes and ns.
+
+    Snakemake overlooks a replacement that is older than what it replaces.
+    """
+    states = [file.stat() for file in local_files(entry)]
+    return [(state.st_size, state.st_mtime_ns) for state in states]
+
+
 def fetch_model(
     entry: Mapping[str, Any],
     destination: Path,
