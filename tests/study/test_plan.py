@@ -251,7 +251,8 @@ def test_impossible_runs(config, root, change, sentence):
         ({"shard_size": True}, "config: 'shard_size' must be a whole number (at least 1), not"),
         (
             {"text_normalisation": "whispr"},
-            "config: 'text_normalisation': Unknown text normalisation 'whispr'; did you mean 'whisper'? Choose one of: none, whisper.",
+            "config: 'text_normalisation': Unknown text normalisation 'whispr'; did you mean "
+            "'whisper'? Choose one of: none, whisper.",
         ),
         ({"runs": []}, "config: 'runs' must"),
         (
@@ -619,3 +620,58 @@ def test_family_and_options_are_checked(root, config, family, options, words):
     with pytest.raises(UserError) as caught:
         plan(config | {"models": {"english": entry}}, root)
     assert words in str(caught.value)
+
+
+# What a job plans
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """Return the names of the audio files that are opened."""
+    names = []
+    original = soundfile.SoundFile.__init__
+
+    def note(self, file, *arguments, **options):
+        names.append(Path(file).name)
+        original(self, file, *arguments, **options)
+
+    monkeypatch.setattr(soundfile.SoundFile, "__init__", note)
+    return names
+
+
+def test_a_job_plans_its_run_alone_and_opens_no_recording(config, root, opened):
+    write_manifest(root / "other" / "manifest.tsv", ROWS[:1])
+    config["datasets"] = {
+        "other": {"manifest": "other/manifest.tsv", "description": "More.", "licence": "CC0"}
+    }
+    config["runs"].append({"dataset": "other", "models": ["many"], "tasks": ["asr-en"]})
+    opened.clear()
+    whole = plan(config, root)
+    assert set(opened) == {"en-1.wav", "en-2.wav", "en-3.wav"}
+    opened.clear()
+    # The manifest of another run may be gone.
+    (root / "other" / "manifest.tsv").unlink()
+    key = ("talks", "many", "asr-en")
+    own = plan(config, root, only=key, check_recordings=False)
+    assert opened == []
+    assert own.runs == {key: whole.runs[key]}
+    assert own.models == {"many": whole.models["many"]}
+    assert own.designs == whole.designs
+
+
+def test_a_run_that_no_entry_asks_for_is_refused(config, root):
+    with pytest.raises(UserError, match="no entry of 'runs' asks for talks/none/asr-en"):
+        plan(config, root, only=("talks", "none", "asr-en"))
+
+
+def test_the_whole_study_can_be_planned_without_its_recordings(config, root, opened):
+    opened.clear()
+    runs = list(plan(config, root, check_recordings=False).runs)
+    assert opened == []
+    assert runs == list(plan(config, root).runs)
+    assert opened
+
+
+def test_gradient_methods_are_in_the_order_of_their_registry(config, root):
+    config["gradient"]["methods"] = ["integrated_gradients", "grad"]
+    assert plan(config, root).methods == ("grad", "integrated_gradients")
