@@ -21,7 +21,11 @@ from benchmarks.spes import CLIP, hardware
 from s2txai.analysis.correlations import correlate
 from s2txai.datasets import Utterance, parse_task
 from s2txai.models.handle import ModelHandle
+<<<<<<< HEAD
 from s2txai.saliency.deletion_maps import map_names
+=======
+from s2txai.models.process import configure_process
+>>>>>>> main
 from s2txai.steps.aggregate import aggregate_shard
 from s2txai.steps.attention import attention_shard
 from s2txai.steps.decode import decode_shard
@@ -82,7 +86,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
@@ -90,13 +94,13 @@ def main() -> None:
         handle = ModelHandle(
             "conformer",
             folder,
-            device=asked.device,
-            precision=asked.precision,
-            threads=asked.threads,
+            device=arguments.device,
+            precision=arguments.precision,
         )
+        configure_process(precision=handle.precision, threads=arguments.threads)
         size = (folder / "checkpoint.pt").stat().st_size / 1e9
         print(f"Conformer of {size:.1f} GB, {hardware(handle.model.device)}, {handle.precision}")
-        for name, work in six_steps(Path(temporary), handle, asked.masks).items():
+        for name, work in six_steps(Path(temporary), handle, arguments.masks).items():
             started = time.perf_counter()
             work()
             print(f"    {name:32} {time.perf_counter() - started:8.1f} s", flush=True)

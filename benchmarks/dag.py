@@ -79,7 +79,7 @@ def write_study(folder: Path, n_utterances: int, shard_size: int, models: int, t
 def snakemake(folder: Path, *arguments: str) -> tuple[str, str]:
     """Return how long a call took, and what it printed."""
     started, used = time.perf_counter(), cpu_seconds()
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "snakemake", "--configfile", "study.yaml", *arguments],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(folder / "src")},
@@ -87,23 +87,23 @@ def snakemake(folder: Path, *arguments: str) -> tuple[str, str]:
         text=True,
         check=False,
     )
-    shown = done.stdout + done.stderr
-    if done.returncode:
+    shown = process.stdout + process.stderr
+    if process.returncode:
         raise SystemExit(shown)
     seconds, busy = time.perf_counter() - started, cpu_seconds() - used
     return f"{seconds:.1f} s ({busy:.1f} s of CPU)", shown
 
 
 def cpu_seconds() -> float:
-    """Return what children computed so far: beside other work, the clock tells little."""
+    """Return what children computed so far: beside other work, the clock says little."""
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return children.ru_utime + children.ru_stime
 
 
 def n_jobs(shown: str) -> int:
     """Return the number of jobs that a dry run counts."""
-    found = re.search(r"^total +(\d+)$", shown, re.M)
-    return int(found[1]) if found else 0
+    total = re.search(r"^total +(\d+)$", shown, re.M)
+    return int(total[1]) if total else 0
 
 
 def make_outputs(folder: Path, shown: str) -> None:
@@ -128,15 +128,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--utterances", type=int, default=5000)
     parser.add_argument("--shard-size", type=int, default=100)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         scratch_project(folder)
-        write_study(folder, asked.utterances, asked.shard_size, models=3, tasks=4)
+        write_study(folder, arguments.utterances, arguments.shard_size, models=3, tasks=4)
         took, shown = snakemake(folder, "--dry-run", "--quiet", "rules")
         print(
-            f"plan: {asked.utterances:,} utterances, 3 models, 4 tasks, shards of "
-            f"{asked.shard_size}: {n_jobs(shown):,} jobs in {took}"
+            f"plan: {arguments.utterances:,} utterances, 3 models, 4 tasks, shards of "
+            f"{arguments.shard_size}: {n_jobs(shown):,} jobs in {took}"
         )
         write_study(folder, 620, 10, models=1, tasks=4)
         _, shown = snakemake(folder, "--dry-run")

@@ -45,7 +45,7 @@ def score_masks(
     folder: Path, levels: list[int], n_trial: int, n_reference: int
 ) -> tuple[Segmentations, np.ndarray, np.ndarray]:
     """Return the segments, and scores [K, masks, I] of the trial and of the reference masks."""
-    model = load_model("whisper", folder)
+    model = load_model(folder, "whisper")
     features = model.features(read_audio(CLIP, model.facts.sampling_rate))
     prompt = model.prompt(parse_task("asr-en"))
     states = model.encode(

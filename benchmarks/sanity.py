@@ -47,7 +47,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     def load() -> Model:
-        return load_model("whisper", arguments.model, device="cpu")
+        return load_model(arguments.model, "whisper", device="cpu")
 
     model = load()
     speech, n = hear(model), len(model.layers())

@@ -133,7 +133,7 @@ class Case:
 
 def whisper(folder: Path, **compute: object) -> Case:
     """Return what a Whisper says of the clip."""
-    model = load_model("whisper", folder, **compute)
+    model = load_model(folder, "whisper", **compute)
     features = model.features(read_audio(CLIP, model.facts.sampling_rate))
     prompt = model.prompt(parse_task("asr-en"))
     inputs = torch.from_numpy(features.values).to(model.device)[None]
@@ -146,7 +146,7 @@ def fama_small(**compute: object) -> Case:
     """Return a Conformer of that size, with random weights, and a random hypothesis."""
     with tempfile.TemporaryDirectory() as folder:
         save_fama_small(Path(folder))
-        model = load_model("conformer", Path(folder), **compute)
+        model = load_model(Path(folder), "conformer", **compute)
     tokens = torch.randint(4, 16_000, (I,), generator=torch.Generator().manual_seed(0)).tolist()
     return Case("Conformer as FAMA small", model, spectrogram(T), 0.0, [2], tokens)
 

@@ -298,7 +298,7 @@ def test_tokenizers_that_are_none(tmp_path, content):
     folder = whisper_folder(tmp_path, [])
     (folder / "tokenizer.json").write_text(content)
     with pytest.raises(UserError, match=r"tokenizer\.json is no tokenizer \("):
-        load_model("whisper", folder, device="cpu")
+        load_model(folder, "whisper", device="cpu")
 
 
 LAYER = "encoder/conv1/weight encoder/layer_{}/a decoder/layer_0/a decoder/embeddings/weight"
@@ -308,7 +308,7 @@ LAYER = "encoder/conv1/weight encoder/layer_{}/a decoder/layer_0/a decoder/embed
 def test_variables_of_no_whisper(tmp_path, number):
     folder = whisper_folder(tmp_path, LAYER.format(number).split())
     with pytest.raises(UserError, match=r"model\.bin does not hold the weights of a Whisper"):
-        load_model("whisper", folder, device="cpu")
+        load_model(folder, "whisper", device="cpu")
 
 
 def test_a_model_of_ten_billion_layers_is_not_built():

@@ -38,11 +38,9 @@ def _show(options: argparse.Namespace) -> str:
 
 
 def _estimate(options: argparse.Namespace) -> str:
-    import transformers
-
+    from s2txai.models.process import configure_process
     from s2txai.study.estimate import estimate_table
 
-    transformers.logging.set_verbosity_error()
     root = Path.cwd()
     if not (root / "Snakefile").exists():
         raise UserError(
@@ -50,6 +48,8 @@ def _estimate(options: argparse.Namespace) -> str:
         )
     config = read_config(root, options.config)
     study = plan(config, root)
+    precision = config["compute"]["precision"]
+    configure_process(precision=precision, threads=options.cores, quiet=True)
     return estimate_table(study, config, Path(layout.MODELS), options.cores)
 
 

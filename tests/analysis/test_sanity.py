@@ -59,7 +59,7 @@ def test_other_masks_tell_how_far_the_map_repeats():
 def test_attention_and_saliency_of_whisper_fall_towards_0():
     """A third, two thirds, all of the layers of tiny.en random, from the output down."""
     directory = model_directory("whisper-tiny.en")
-    load = partial(load_model, "whisper", directory, device="cpu", precision="float32")
+    load = partial(load_model, directory, "whisper", device="cpu", precision="float32")
     speech = hear(load())
     table = correlations_by_depth(
         load, speech, [4, 8, 12], Design([30], 16), other=Design([30], 16, seed=1)

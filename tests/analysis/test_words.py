@@ -358,7 +358,7 @@ def test_refusals(study, tmp_path):
 def test_whisper_on_real_speech():
     """By tiny.en's last layer words of this clip start 83 ms off, by its first 348 ms."""
     model = load_model(
-        "whisper", model_directory("whisper-tiny.en"), device="cpu", precision="float32"
+        model_directory("whisper-tiny.en"), "whisper", device="cpu", precision="float32"
     )
     manifest = read_manifest(ROOT / "resources/speech/librivox.tsv")
     (utterance,) = (one for one in manifest if one.id == "sns-0870")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from s2txai.models.conformer import Settings, search
+from s2txai.models.conformer import SearchSettings, search
 from tests.golden.test_conformer import network
 from tests.golden.test_spes import read
 
@@ -32,7 +32,7 @@ def test_hypotheses_and_scores(model, key, utterance, padded):
     lengths = torch.from_numpy(GOLDEN["model1/src_lengths"])[utterance : utterance + 1]
     features = torch.from_numpy(GOLDEN["model1/src_tokens"])[utterance : utterance + 1].double()
     states, valid = model.encode(features if padded else features[:, : int(lengths)], lengths)
-    settings = Settings(
+    settings = SearchSettings(
         beam=case["beam_size"],
         last_step=case["max_len"],
         forced=[int(token) for token in GOLDEN[f"{key}/prefix"][utterance]],

@@ -15,7 +15,7 @@ from s2txai.datasets.audio import read_audio
 from s2txai.errors import UserError
 from s2txai.models.conformer import (
     Conformer,
-    Settings,
+    SearchSettings,
     load_fairseq_checkpoint,
     search,
 )
@@ -43,7 +43,7 @@ def directory(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(directory):
-    return load_model("conformer", directory, device="cpu")
+    return load_model(directory, "conformer", device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def test_joint_search_needs_the_language():
     network = tiny_network()
     states, valid = network.encode(*inputs()[:2])
     with pytest.raises(UserError, match="needs the token of the language"):
-        search(network, states, valid, Settings(beam=2, last_step=3, ctc_weight=0.3))
+        search(network, states, valid, SearchSettings(beam=2, last_step=3, ctc_weight=0.3))
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.3])
@@ -123,7 +123,7 @@ def test_searches_side_by_side_are_those_of_single_utterances(weight):
     """Utterances of different lengths: neither attention nor CTC sees the padding."""
     network = tiny_network()
     features, lengths, _ = inputs()
-    settings = Settings(beam=3, last_step=8, forced=[5], no_repeat_ngram=2, ctc_weight=weight)
+    settings = SearchSettings(beam=3, last_step=8, forced=[5], no_repeat_ngram=2, ctc_weight=weight)
     together = search(network, *network.encode(features, lengths), settings)
     for row, length in enumerate(lengths.tolist()):
         one = features[row : row + 1, :length]
@@ -143,7 +143,7 @@ def test_scores_of_joint_decoding_by_their_formula():
     features = inputs()[0][1:2, :14]
     states, valid = network.encode(features, torch.tensor([14]))  # 4 steps
     weight, tag = 0.7, 5
-    settings = Settings(beam=3, last_step=4, forced=[tag], ctc_weight=weight)
+    settings = SearchSettings(beam=3, last_step=4, forced=[tag], ctc_weight=weight)
     (found,) = search(network, states, valid, settings)
     assert len({tuple(one.tokens) for one in found}) == 3
     ctc = torch.log_softmax(
@@ -322,14 +322,9 @@ def best_by_trying(model, states, forced, n_symbols, weight):
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
-def test_greedy_search_follows_attention_and_ctc(directory, states, tmp_path, weight):
-    folder = tmp_path / "model"
-    folder.mkdir()
-    for file in directory.iterdir():
-        (folder / file.name).symlink_to(file)
-    if weight:
-        (folder / "s2txai-options.json").write_text(f'{{"ctc_weight": {weight}}}')
-    model = load_model("conformer", folder, device="cpu")
+def test_greedy_search_follows_attention_and_ctc(directory, states, weight):
+    options = {"ctc_weight": weight} if weight else {}
+    model = load_model(directory, "conformer", device="cpu", options=options)
     forced = model.forced(parse_task("asr-en"))
     with torch.inference_mode():
         expected = best_by_trying(model, states, forced, 63, weight)
@@ -339,12 +334,8 @@ def test_greedy_search_follows_attention_and_ctc(directory, states, tmp_path, we
 
 @pytest.mark.parametrize("weight", [0.0, 0.4])
 @pytest.mark.parametrize("beam", [1, 4])
-def test_utterances_side_by_side_do_not_see_each_other(directory, tmp_path, states, beam, weight):
-    (folder := tmp_path / "model").mkdir()
-    for file in directory.iterdir():
-        (folder / file.name).symlink_to(file)
-    (folder / "s2txai-options.json").write_text(f'{{"ctc_weight": {weight}}}')
-    model = load_model("conformer", folder, device="cpu")
+def test_utterances_side_by_side_do_not_see_each_other(directory, states, beam, weight):
+    model = load_model(directory, "conformer", device="cpu", options={"ctc_weight": weight})
     forced = model.forced(parse_task("asr-en"))
     generator = torch.Generator().manual_seed(0)
     several = states + torch.randn(5, *states.shape[1:], generator=generator)
@@ -363,9 +354,33 @@ def test_joint_decoding_needs_the_head(tmp_path):
     for name in [name for name in content["model"] if name.startswith("auxiliary_decoder")]:
         del content["model"][name]
     torch.save(content, tmp_path / "checkpoint.pt")
-    (tmp_path / "s2txai-options.json").write_text('{"ctc_weight": 0.2}')
     with pytest.raises(UserError, match="no CTC head over its target"):
-        load_model("conformer", tmp_path, device="cpu")
+        load_model(tmp_path, "conformer", device="cpu", options={"ctc_weight": 0.2})
+
+
+def test_the_head_of_the_encoder_runs_only_where_its_logits_are_used():
+    network = tiny_network()
+    features, lengths = inputs()[:2]
+    calls = []
+    network.encoder.ctc_fc.register_forward_hook(lambda *_: calls.append(1))
+    states, valid = network.encode(features, lengths)
+    network.decode(states, valid, torch.tensor([[EOS, 5]] * len(features)))
+    assert network.encode_fully(features, lengths, with_ctc=False).ctc_logits is None
+    assert not calls
+    output = network.encode_fully(features, lengths)
+    assert len(calls) == 1
+    assert output.ctc_logits.shape[:2] == states.shape[:2]
+    torch.testing.assert_close(output.states, states, atol=0, rtol=0)
+
+
+def test_masks_of_the_input_do_not_pay_for_the_head_of_the_encoder(model):
+    features = torch.randn(2, 40, model._n_bins)
+    head, calls = model._network.encoder.ctc_fc, []
+    hook = head.register_forward_hook(lambda *_: calls.append(1))
+    model.encode(features, 0.0)
+    model.encoder_attention(features[:1], 0.0)
+    hook.remove()
+    assert not calls
 
 
 def test_the_example_of_the_documentation_runs(directory):
@@ -377,7 +392,7 @@ def test_the_example_of_the_documentation_runs(directory):
     assert names["attention"].shape == (2, 2, 2, 4, n_steps)
     assert names["joint"].shape == (2, n_steps, 64)
     assert names["output"].ctc_logits.shape == (2, n_steps, 20)
-    assert [len(hypotheses) for hypotheses in names["found"]] == [5, 5]
+    assert [len(hypotheses) for hypotheses in names["hypotheses"]] == [5, 5]
 
 
 # Checkpoints
@@ -539,15 +554,15 @@ def test_incomplete_folders_are_refused(tmp_path, change, words):
     save_conformer(tmp_path)
     change(tmp_path)
     with pytest.raises(UserError, match=words):
-        load_model("conformer", tmp_path, device="cpu")
+        load_model(tmp_path, "conformer", device="cpu")
 
 
 def test_merged_steps_are_refused(tmp_path):
     save_conformer(tmp_path, settings={"ctc_compress_strategy": "avg"})
-    with pytest.raises(UserError, match="no longer tell time"):
-        load_model("conformer", tmp_path, device="cpu")
+    with pytest.raises(UserError, match="no longer have a time"):
+        load_model(tmp_path, "conformer", device="cpu")
 
 
 def test_a_dictionary_without_tags_forces_nothing(tmp_path):
     save_conformer(tmp_path, tags=())
-    assert load_model("conformer", tmp_path, device="cpu").forced(parse_task("asr-de")) == []
+    assert load_model(tmp_path, "conformer", device="cpu").forced(parse_task("asr-de")) == []

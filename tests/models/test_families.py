@@ -64,7 +64,7 @@ def results(family, tmp_path_factory):
     (root / "model").mkdir()
     TINY[family](root / "model")
     utterances = write_corpus(root)
-    handle = ModelHandle(family, root / "model", device="cpu", precision="float32", threads=1)
+    handle = ModelHandle(family, root / "model", device="cpu", precision="float32")
 
     def place(step):
         return Workplace(handle, Store(root / "store"), root / step)
@@ -164,7 +164,7 @@ def test_what_a_family_asks_for_is_what_save_pretrained_writes(family, tmp_path)
     assert FAMILIES[family].has_settings(names)
     for name in set(names) - set(kept):
         (tmp_path / name).unlink()
-    load_model(family, tmp_path, device="cpu")
+    load_model(tmp_path, family, device="cpu")
 
 
 @pytest.mark.parametrize("family", TRANSFORMERS, indirect=True)
@@ -181,7 +181,7 @@ def test_missing_files_are_told(family, tmp_path, file):
     if family == "speech-to-text" and file == "tokenizer_config.json":
         (tmp_path / "vocab.json").unlink()
     with pytest.raises(UserError, match=str(tmp_path)):
-        load_model(family, tmp_path, device="cpu")
+        load_model(tmp_path, family, device="cpu")
 
 
 def damages(whole):
@@ -201,7 +201,7 @@ def test_damaged_files_are_told(family, tmp_path, file):
     for damaged in damages(path.read_bytes()):
         path.write_bytes(damaged)
         with pytest.raises(UserError, match=str(tmp_path)) as raised:
-            load_model(family, tmp_path, device="cpu")
+            load_model(tmp_path, family, device="cpu")
         assert "\n" not in str(raised.value)
 
 
@@ -212,7 +212,7 @@ def test_a_damaged_tokenizer_is_told(family, tmp_path):
     for damaged in damages(path.read_bytes()):
         path.write_bytes(damaged)
         with pytest.raises(UserError, match=str(tmp_path)):
-            load_model(family, tmp_path, device="cpu")
+            load_model(tmp_path, family, device="cpu")
 
 
 @pytest.mark.parametrize("family", TRANSFORMERS, indirect=True)
@@ -224,7 +224,7 @@ def test_missing_weights_are_told(family, tmp_path):
     del weights[sorted(weights)[0]]
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UserError, match="lacks weights"):
-        load_model(family, tmp_path, device="cpu")
+        load_model(tmp_path, family, device="cpu")
 
 
 @pytest.mark.parametrize("family", TRANSFORMERS, indirect=True)
@@ -239,7 +239,7 @@ def test_lengths_and_numbers_of_the_checkpoint_do_not_disturb_the_search(family,
     entries = {"max_length": 448, "num_beams": 4, "num_return_sequences": 2}
     entries |= {"return_dict_in_generate": True}
     file.write_text(json.dumps(json.loads(file.read_text()) | entries))
-    model = load_model(family, tmp_path, device="cpu", precision="float32")
+    model = load_model(tmp_path, family, device="cpu", precision="float32")
     capfd.readouterr()
     found = model.generate(states.expand(2, -1, -1), prompt, beam=3, max_new_tokens=4)
     assert found == expected * 2
@@ -250,7 +250,7 @@ def test_lengths_and_numbers_of_the_checkpoint_do_not_disturb_the_search(family,
 
 def tiny(family, folder):
     TINY[family](folder)
-    return load_model(family, folder, device="cpu", precision="float32")
+    return load_model(folder, family, device="cpu", precision="float32")
 
 
 def test_whisper_reads_the_tokenizer_as_it_was_saved_before(tmp_path):
@@ -261,11 +261,11 @@ def test_whisper_reads_the_tokenizer_as_it_was_saved_before(tmp_path):
     spoken = {f"Ġ{name.strip()}": names[name] for name in names.keys() - tags.keys()}
     (tmp_path / "tokenizer.json").unlink()
     with pytest.raises(UserError, match=r"no tokenizer\.json, and no vocab\.json with merges\.txt"):
-        load_model("whisper", tmp_path, device="cpu")
+        load_model(tmp_path, "whisper", device="cpu")
     (tmp_path / "vocab.json").write_text(json.dumps(spoken))
     (tmp_path / "merges.txt").write_text("#version: 0.2\n")
     (tmp_path / "added_tokens.json").write_text(json.dumps(tags))
-    again = load_model("whisper", tmp_path, device="cpu", precision="float32")
+    again = load_model(tmp_path, "whisper", device="cpu", precision="float32")
     tokens = range(len(names))
     assert again.token_table(tokens) == model.token_table(tokens)
     assert again.prompt(TASK) == model.prompt(TASK)
@@ -273,7 +273,7 @@ def test_whisper_reads_the_tokenizer_as_it_was_saved_before(tmp_path):
 
 def test_speech_to_text_translates_by_tag(tmp_path):
     save_speech_to_text(tmp_path, languages=True)
-    model = load_model("speech-to-text", tmp_path, device="cpu")
+    model = load_model(tmp_path, "speech-to-text", device="cpu")
     start, tag = model.prompt(parse_task("st-en-it"))
     assert start == model._network.config.decoder_start_token_id
     assert model.token_table([tag]).pieces == ["<lang:it>"]
@@ -309,7 +309,7 @@ def test_feature_extractors_are_found_in_the_settings_of_a_processor(tmp_path):
     (tmp_path / "preprocessor_config.json").unlink()
     CanaryProcessor(model._extractor, model._pieces._tokenizer).save_pretrained(tmp_path)
     assert not (tmp_path / "preprocessor_config.json").exists()
-    again = load_model("canary", tmp_path, device="cpu", precision="float32")
+    again = load_model(tmp_path, "canary", device="cpu", precision="float32")
     audio = noise(0.5)
     np.testing.assert_array_equal(again.features(audio).values, model.features(audio).values)
 
@@ -322,7 +322,7 @@ def test_seamless_is_told_the_language_of_the_text(tmp_path):
         model.prompt(parse_task("asr-de"))
     (tmp_path / "generation_config.json").unlink()
     with pytest.raises(UserError, match="no text_decoder_lang_to_code_id"):
-        load_model("seamless-m4t-v2", tmp_path, device="cpu")
+        load_model(tmp_path, "seamless-m4t-v2", device="cpu")
 
 
 @pytest.mark.parametrize(("n_frames", "n_states"), [(46, 3), (48, 4), (50, 4), (64, 5)])
@@ -398,8 +398,8 @@ def test_code_beside_the_weights_is_run_only_if_trusted(tmp_path, monkeypatch, t
 
     fetch_model(entry, tmp_path / "model", logging.getLogger(), snapshot=snapshot)
     assert (tmp_path / "model" / "custom.py").exists() is trusted
-    model = load_model("whisper", tmp_path / "model", device="cpu")
-    assert getattr(model._network, "was_run", False) is trusted
+    handle = ModelHandle("whisper", tmp_path / "model", device="cpu", precision="float32")
+    assert getattr(handle.model._network, "was_run", False) is trusted
 
 
 def change_settings(**changes):
@@ -462,7 +462,7 @@ def test_a_folder_cannot_ask_for_more_than_weights(tmp_path, change, words):
     TINY["whisper"](folder)
     change(folder)
     with pytest.raises(UserError, match=words):
-        load_model("whisper", folder, device="cpu")
+        load_model(folder, "whisper", device="cpu")
     assert not list(tmp_path.rglob("opened"))
 
 
@@ -470,13 +470,13 @@ def test_a_folder_cannot_ask_for_more_than_weights(tmp_path, change, words):
 def test_attention_of_the_library_may_be_named(tmp_path, implementation):
     TINY["whisper"](tmp_path)
     change_settings(attn_implementation=implementation)(tmp_path)
-    load_model("whisper", tmp_path, device="cpu")
+    load_model(tmp_path, "whisper", device="cpu")
 
 
 def test_weights_in_several_files_are_read(tmp_path):
     """As ``save_pretrained`` divides large ones."""
     TINY["whisper"](tmp_path)
-    whole = load_model("whisper", tmp_path, device="cpu")._network.state_dict()
+    whole = load_model(tmp_path, "whisper", device="cpu")._network.state_dict()
     weights = load_file(tmp_path / "model.safetensors")
     (tmp_path / "model.safetensors").unlink()
     files = {name: f"model-{number % 2}.safetensors" for number, name in enumerate(weights)}
@@ -485,5 +485,5 @@ def test_weights_in_several_files_are_read(tmp_path):
         save_file(part, tmp_path / file, metadata={"format": "pt"})
     index = {"metadata": {}, "weight_map": files}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    parts = load_model("whisper", tmp_path, device="cpu")._network.state_dict()
+    parts = load_model(tmp_path, "whisper", device="cpu")._network.state_dict()
     assert all(torch.equal(parts[name], whole[name]) for name in whole)

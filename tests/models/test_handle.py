@@ -1,37 +1,33 @@
-"""The handle: what is known of a model before it is loaded, and how it is loaded."""
+"""The handle: what a model's identity takes, and how a job loads it."""
 
 import pytest
-import torch
 
 from s2txai.models.handle import ModelHandle
-from tests.weights import model_directory
-
-pytestmark = pytest.mark.model
-
-
-@pytest.fixture
-def threads():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+from s2txai.models.options import read_options, write_options
+from tests.tiny_models import TINY
 
 
-def handle(**options):
-    return ModelHandle(
-        "whisper", model_directory("whisper-tiny.en"), device="cpu", precision="auto", **options
-    )
+def handle(family, directory):
+    TINY[family](directory)
+    return ModelHandle(family, directory, device="cpu", precision="auto")
 
 
-@pytest.mark.parametrize("n", [1, 3])
-def test_a_job_computes_with_the_threads_it_was_given(threads, n):
-    place = handle(threads=n)
-    assert place.model.device.type == "cpu"
-    assert torch.get_num_threads() == n
-
-
-def test_identity_and_precision_are_known_without_loading(threads):
-    torch.set_num_threads(2)
-    place = handle(threads=1)
+def test_identity_and_precision_need_no_loading(tmp_path, monkeypatch):
+    place = handle("whisper", tmp_path)
+    monkeypatch.setattr("s2txai.models.handle.load_model", None)
     assert place.precision == "float32"
     assert len(place.sha256) == 64
-    assert torch.get_num_threads() == 2  # nothing was loaded
+
+
+@pytest.mark.parametrize("options", [{}, {"ctc_weight": 0.25}])
+def test_a_job_passes_on_the_options_that_lie_beside_the_weights(tmp_path, options):
+    place = handle("conformer", tmp_path)
+    write_options(tmp_path, options)
+    assert read_options(tmp_path) == options
+    assert place.model._ctc_weight == options.get("ctc_weight", 0.0)
+
+
+def test_options_are_part_of_the_identity(tmp_path):
+    without = handle("conformer", tmp_path).sha256
+    write_options(tmp_path, {"ctc_weight": 0.25})
+    assert ModelHandle("conformer", tmp_path, device="cpu", precision="auto").sha256 != without

@@ -31,7 +31,7 @@ def directory(family, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(family, directory):
-    return load_model(family, directory, device="cpu", precision="float32")
+    return load_model(directory, family, device="cpu", precision="float32")
 
 
 @pytest.fixture(scope="module")
@@ -350,7 +350,7 @@ def test_layers_hold_every_weight_once(model):
 
 def test_layers_begin_at_the_output(model, case, family, directory):
     """Weights of the first half leave the states as they are, those of the second change them."""
-    other = load_model(family, directory, device="cpu", precision="float32")
+    other = load_model(directory, family, device="cpu", precision="float32")
     layers = other.layers()
     n_decoder = 1 + len(cross_attentions(other)) + 1
     for layer in layers[:n_decoder]:
@@ -366,7 +366,7 @@ def test_layers_begin_at_the_output(model, case, family, directory):
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_half_precision_stays_close(model, case, family, directory, precision):
-    rough = load_model(family, directory, device="cpu", precision=precision)
+    rough = load_model(directory, family, device="cpu", precision=precision)
     states = rough.encode(case.inputs, case.padding_value)
     logits = rough.decode(states, *case.hypothesis)
     exact = model.decode(case.states, *case.hypothesis)

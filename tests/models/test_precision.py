@@ -20,7 +20,7 @@ TEXT = " He was not an ill-disposed young man,"
 
 def scores(batch_size=N_MASKS, **options):
     """Return the scores [masks, rows] of the first masks."""
-    model = load_model("whisper", model_directory("whisper-tiny.en"), device="cpu", **options)
+    model = load_model(model_directory("whisper-tiny.en"), "whisper", device="cpu", **options)
     features = model.features(read_audio(CLIP, 16_000))
     tokenizer = Tokenizer.from_file(str(model_directory("whisper-tiny.en") / "tokenizer.json"))
     tokens = [

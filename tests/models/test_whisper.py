@@ -27,7 +27,7 @@ SHORT = next(utterance for utterance in UTTERANCES if utterance.id == "sns-0880"
 @pytest.fixture(scope="module")
 def model():
     directory = model_directory("whisper-tiny.en")
-    return load_model("whisper", directory, device="cpu", precision="float32")
+    return load_model(directory, "whisper", device="cpu", precision="float32")
 
 
 @pytest.fixture(scope="module")
@@ -191,14 +191,14 @@ def test_every_weight_is_read(model):
 def test_transformers_directory_gives_the_same_model(model, states, hypothesis, tmp_path):
     model._network.save_pretrained(tmp_path)
     model._tokenizer.save(str(tmp_path / "tokenizer.json"))
-    again = load_model("whisper", tmp_path, device="cpu", precision="float32")
+    again = load_model(tmp_path, "whisper", device="cpu", precision="float32")
     assert isinstance(again._network, WhisperForConditionalGeneration)
     torch.testing.assert_close(again.decode(states, *hypothesis), model.decode(states, *hypothesis))
 
 
 def test_bfloat16_stays_close(decoded, hypothesis, states, model):
     rough = load_model(
-        "whisper", model_directory("whisper-tiny.en"), device="cpu", precision="bfloat16"
+        model_directory("whisper-tiny.en"), "whisper", device="cpu", precision="bfloat16"
     )
     logits = rough.decode(states, *hypothesis)
     assert logits.dtype == torch.float32
@@ -219,7 +219,7 @@ def test_audio_past_the_context_is_refused(model):
 
 def test_missing_tokenizer_is_told(tmp_path):
     with pytest.raises(UserError, match=r"has no tokenizer\.json"):
-        load_model("whisper", tmp_path, device="cpu", precision="float32")
+        load_model(tmp_path, "whisper", device="cpu", precision="float32")
 
 
 @pytest.fixture(scope="module")

@@ -324,9 +324,7 @@ def test_a_model_that_cannot_be_loaded_is_no_fault_of_an_utterance(tmp_path, mon
     monkeypatch.setattr("s2txai.models.handle.load_model", load)
     study = study_of(tmp_path)
     (tmp_path / "model").mkdir()
-    study.handle = ModelHandle(
-        "whisper", tmp_path / "model", device="cpu", precision="float32", threads=1
-    )
+    study.handle = ModelHandle("whisper", tmp_path / "model", device="cpu", precision="float32")
     study.utterances = study.utterances[:1]
     with pytest.raises(LoadingError, match="these are no weights"):
         study.decode()

@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from s2txai.saliency.gradient_statistics import GRADIENTS, Method
-from s2txai.steps.deletion import BATCH_SIZE
+from s2txai.saliency.methods import METHODS, Method
 from s2txai.study.config import read_config
 from s2txai.study.estimate import (
-    DELETED_AT_ONCE,
     GPU_FLOPS,
     SECONDS_PER_JOB,
     TOKENS_PER_SECOND,
@@ -63,7 +61,7 @@ def test_jobs_and_masks_are_those_that_snakemake_plans(config):
 
 def test_gradient_methods_are_jobs_masks_and_backward_passes(config):
     methods = ["grad", "integrated_gradients"]
-    listed = config | {"gradient": {"methods": methods, "n_masks": 40, "n_steps": 10}}
+    listed = config | {"gradient": {"methods": methods, "n_masks": 40, "n_points": 10}}
     cost = replace(COST, backward=1.0)
     before, found = (estimate(*planned(one), one, cost) for one in (config, listed))
     _, run = planned(config)
@@ -180,16 +178,12 @@ def test_recordings_that_cannot_be_used_cost_nothing(config, tmp_path):
 def test_a_method_of_an_extension_is_estimated(config):
     """As one without masks; it used to end in a KeyError."""
     name = "of_an_extension"
-    GRADIENTS.register(name)(Method(sampled=False))
+    METHODS.register(name)(Method("nowhere:nothing"))
     try:
         listed = config | {"gradient": {**config["gradient"], "methods": [name]}}
         found = estimate(*planned(listed), listed, replace(COST, backward=1.0))
     finally:
-        GRADIENTS._entries.pop(name)
+        METHODS._entries.pop(name)
     plain = estimate(*planned(config), config, COST)
     assert found.jobs == plain.jobs + 1
     assert found.seconds > plain.seconds + SECONDS_PER_JOB
-
-
-def test_inputs_deleted_at_once_are_those_of_the_step():
-    assert DELETED_AT_ONCE == BATCH_SIZE

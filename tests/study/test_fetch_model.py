@@ -9,8 +9,9 @@ import zipfile
 import pytest
 
 from s2txai.errors import UserError
+from s2txai.models.options import OPTIONS_FILE, read_options
 from s2txai.study import fetch_model as fetch
-from s2txai.study.fetch_model import OPTIONS, fetch_model, read_options
+from s2txai.study.fetch_model import fetch_model
 
 LOG = logging.getLogger("test")
 WEIGHTS = b"weights" * 1000
@@ -167,7 +168,7 @@ def test_folder_is_linked_without_what_no_model_needs(tmp_path, folder, monkeypa
 
 @pytest.mark.parametrize("options", [{}, {"trust_remote_code": False}])
 def test_a_folder_cannot_ask_for_its_code_to_be_trusted(tmp_path, folder, options):
-    asked = folder / OPTIONS
+    asked = folder / OPTIONS_FILE
     asked.write_text('{"trust_remote_code": true}')
     destination = tmp_path / "m"
     fetch_model(whisper({"path": str(folder)}) | {"options": options}, destination, LOG)

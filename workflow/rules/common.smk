@@ -9,7 +9,7 @@ from pathlib import Path
 
 from s2txai.datasets.files import read_yaml
 from s2txai.errors import UserError
-from s2txai.saliency.gradient_statistics import GRADIENTS
+from s2txai.saliency.methods import METHODS
 from s2txai.study import layout
 from s2txai.study.jobs import Jobs, failures_sentence, figure_heading, in_order
 from s2txai.study.plan import plan
@@ -51,4 +51,4 @@ wildcard_constraints:
     task=r"asr-\w+|st-\w+-\w+",
     shard=r"\d{4}",
     design="|".join(re.escape(name) for name in STUDY.designs) or "none",
-    method="|".join(re.escape(name) for name in GRADIENTS),
+    method="|".join(re.escape(name) for name in METHODS),

@@ -11,13 +11,12 @@ import numpy as np
 import pandas as pd
 
 from s2txai.analysis.comet import comet, comet_facts
-from s2txai.analysis.deletion import area_under_curve
+from s2txai.analysis.deletion import HYPOTHESES, area_under_curve
 from s2txai.analysis.intervals import interval, mean_and_interval, resampled_means, resamples
 from s2txai.analysis.scoring import ADDITIVE, Additive, comparable, score_names, score_signature
 from s2txai.analysis.signature import signature, spread
 from s2txai.datasets import Diacritics, Task
 from s2txai.saliency.gradient_statistics import GRADIENTS
-from s2txai.steps.deletion import HYPOTHESES
 from s2txai.storage.artifacts import Artifact
 
 CHANCE = "random"  # the map that every other is held against

@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -92,19 +93,63 @@ def read_audio(
     except (soundfile.SoundFileError, OSError, MemoryError) as error:
         raise _unreadable(path, error) from error
     _check_whole(name, len(channels), n_samples, rate)
-    samples: npt.NDArray[np.float32] = channels.mean(axis=1)  # (samples,)
-    if not np.isfinite(samples).all():
+    return at_sampling_rate(channels, rate, sampling_rate, name=name)
+
+
+def at_sampling_rate(
+    samples: npt.NDArray[Any], rate: int, sampling_rate: int, *, name: str = "The audio"
+) -> npt.NDArray[np.float32]:
+    """Return samples as one channel at a given sampling rate.
+
+    Parameters
+    ----------
+    samples
+        [samples] or [samples, channels], full scale = 1; integers are scaled to it.
+    rate
+        Of the samples, in Hz.
+    sampling_rate
+        Wanted rate in Hz; other rates are resampled (windowed sinc, torchaudio's defaults).
+    name
+        What messages call the audio.
+
+    Returns
+    -------
+    numpy.ndarray of float32, shape (samples,)
+        Mean of the channels.
+
+    Raises
+    ------
+    UtteranceError
+        If there are fewer than 0.1 s, the shape is another, the rate is no usual one, or the
+        samples hold NaN, infinity or nothing but silence.
+    """
+    n_channels = samples.shape[1] if samples.ndim == 2 else 1
+    if samples.ndim not in (1, 2) or samples.dtype.kind not in "fi" or n_channels > len(samples):
+        raise UtteranceError(
+            f"{name} is an array {list(samples.shape)} of {samples.dtype}; give floats or signed "
+            "integers, [samples] or [samples, channels]."
+        )
+    if len(samples) < SHORTEST * rate:
+        raise UtteranceError(
+            f"{name} holds {len(samples) / rate:.3f} s of audio, less than {SHORTEST} s; leave the "
+            "utterance out."
+        )
+    channels = samples.reshape(len(samples), -1)
+    if samples.dtype.kind == "i":
+        channels = channels / -float(np.iinfo(samples.dtype).min)
+    mono: npt.NDArray[np.float32] = channels.astype(np.float32).mean(axis=1)  # (samples,)
+    if not np.isfinite(mono).all():
         raise _not_finite(name)
-    if not samples.any():
+    if not mono.any():
         raise _silent(name)
     if rate == sampling_rate:
-        return samples
+        return mono
     if rate * sampling_rate // math.gcd(rate, sampling_rate) ** 2 > _LARGEST_FILTER:
         raise UtteranceError(
-            f"{path} has {rate} samples a second, from which {sampling_rate} are not made; convert "
-            f"it to {sampling_rate}."
+            f"{name} has a sampling rate of {rate} Hz, which cannot be resampled to "
+            f"{sampling_rate} Hz; convert it first."
         )
-    return _resample(samples, rate, sampling_rate)
+    return _resample(mono, rate, sampling_rate)
 
 
 def check_sound(path: Path, *, offset: float = 0.0, duration: float | None = None) -> None:

@@ -21,7 +21,7 @@ models:
     languages: [it]              # of the speech
     translation_targets: [en]    # [] if it only transcribes
     source:
-      path: /models/my-model     # what must be there is in the table, too
+      path: /models/my-model     # the table lists what must be there
 ```
 
 Other sources, the Hugging Face hub among them: [adding.md](adding.md#a-model-of-a-known-family).
@@ -36,7 +36,7 @@ _BETWEEN = """
 Families of transformers were tested with its version {version}. Random weights, in small networks,
 show that rows, steps, masks and gradients are what they seem
 (`tests/models/test_model_contract.py`), and that all steps run (`tests/models/test_families.py`);
-not that a trained checkpoint is read as its authors meant, which its transcripts tell: look at
+not that a trained checkpoint is read as its authors meant, which its transcripts show: look at
 `decode/transcripts.csv` first. Their beam search
 is the library's `generate` with the beam of the run; penalties and suppressed tokens that the
 checkpoint's `generation_config.json` names hold, its beam and its lengths do not.
@@ -58,14 +58,14 @@ from pathlib import Path
 
 import torch
 
-from s2txai.models.conformer import Settings, load_fairseq_checkpoint, search
+from s2txai.models.conformer import SearchSettings, load_fairseq_checkpoint, search
 
 network = load_fairseq_checkpoint(Path("/models/fama-small/checkpoint.pt"))
 features = torch.randn(2, 300, 80)  # filterbanks [N, T, F], normalised by utterance
-lengths = torch.tensor([300, 212])  # frames; what lies behind them is ignored
+lengths = torch.tensor([300, 212])  # frames; what follows them is ignored
 tag = 61  # of the language, as the dictionary numbers it
 tokens = torch.tensor([[2, tag, 8, 9]] * 2)  # what the decoder reads: end of sentence, tag, text
-settings = Settings(beam=5, last_step=40, forced=[tag], no_repeat_ngram=5, ctc_weight=0.2)
+settings = SearchSettings(beam=5, last_step=40, forced=[tag], no_repeat_ngram=5, ctc_weight=0.2)
 with torch.inference_mode():
     states, valid = network.encode(features, lengths)  # [N, T', D], [N, T']
     logits = network.decode(states, valid, tokens)  # [N, L, V]
@@ -73,7 +73,7 @@ with torch.inference_mode():
     joint = network.joint_ctc_logits(states, valid, tokens)  # [N, T', V]; not every model has it
     output = network.encode_fully(features, lengths, keep_attention=True)
     # output.attention: one [N, H, T', T'] a layer; output.ctc_logits: [N, T', source symbols]
-    found = search(network, states, valid, settings)  # hypotheses of each utterance, best first
+    hypotheses = search(network, states, valid, settings)  # of each utterance, best first
 ```
 """
 
@@ -81,14 +81,15 @@ with torch.inference_mode():
 def page() -> str:
     """Return docs/models.md."""
     families = {name: FAMILIES[name] for name in FAMILIES}
-    rows = [_row(name, one) for name, one in families.items()]
-    notes = [f"- `{name}`: {one.notes}\n" for name, one in families.items() if one.notes]
+    rows = [_row(name, family) for name, family in families.items()]
+    notes = [f"- `{name}`: {family.notes}\n" for name, family in families.items() if family.notes]
     between = _BETWEEN.format(version=version("transformers"))
     return _OPENING + "".join(rows) + between + "".join(notes) + _CONFORMER
 
 
-def _row(name: str, one: Family) -> str:
-    cells = [f"`{name}`", one.models, one.tasks, one.input, one.checkpoint, one.tested]
+def _row(name: str, family: Family) -> str:
+    texts = [family.models, family.tasks, family.input, family.checkpoint, family.tested]
+    cells = [f"`{name}`", *texts]
     return f"| {' | '.join(cells)} |\n"
 
 

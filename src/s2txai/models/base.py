@@ -4,23 +4,25 @@ A family (Whisper, a Conformer, ...) is one module that implements :class:`Model
 the registry; everything downstream uses only what is declared here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 
 from s2txai.datasets import Task
 from s2txai.errors import UserError
+from s2txai.models.options import NO_OPTIONS
 
-Role = Literal["text", "special", "eos", "prompt"]
+Role = Literal["text", "special", "eos", "forced"]
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What stays the same for every utterance a model hears.
+    """What stays the same for every utterance that a model receives.
 
     Attributes
     ----------
@@ -63,14 +65,14 @@ class Features:
 
 @dataclass(frozen=True)
 class TokenTable:
-    """What each predicted token is, one entry a row.
+    """What each predicted token is, one entry per row.
 
     Attributes
     ----------
     pieces
         The token's text, leading space included.
     roles
-        ``text``, ``special``, ``eos`` or ``prompt``.
+        ``text``, ``special``, ``eos`` or, of a token that every hypothesis begins with, ``forced``.
     word_index
         Which word of the hypothesis the token belongs to, from 0; -1 for no word.
     """
@@ -106,6 +108,18 @@ class Model(Protocol):
 
     facts: Facts
     device: torch.device
+    # Whether float32 products on a GPU may round to TF32; set by whoever loads the model.
+    tf32: bool = False
+
+    @contextmanager
+    def arithmetic(self) -> Iterator[None]:
+        """Set torch's TF32 switches as this model computes, and set them back afterwards.
+
+        Every method enters it by itself; whoever differentiates :meth:`differentiable_logits` does
+        so inside it, since the backward pass obeys the same switches.
+        """
+        with tf32_products(self.device, allowed=self.tf32):
+            yield
 
     def compile(self) -> None:
         """Compile the encoder with ``torch.compile``; nothing where a family does not."""
@@ -114,7 +128,7 @@ class Model(Protocol):
         """Return the tokens that the decoder is given before the first row: context, not rows."""
 
     def forced(self, task: Task) -> list[int]:
-        """Return the tokens that every hypothesis begins with; they are rows (role ``prompt``).
+        """Return the tokens that every hypothesis begins with; they are rows (role ``forced``).
 
         None for most families. A model trained to predict the language tag has it here.
         """
@@ -137,7 +151,7 @@ class Model(Protocol):
         occluded: torch.Tensor,
         prompt: Sequence[int],
         tokens: Sequence[int],
-        filling: torch.Tensor | None,
+        occluded_value: torch.Tensor | None,
     ) -> torch.Tensor:
         """Return logits [N, I, V] with encoder steps occluded.
 
@@ -149,7 +163,7 @@ class Model(Protocol):
             bool [N, T'], True where a step over speech is occluded; steps past the speech stay.
         prompt, tokens
             The hypothesis.
-        filling
+        occluded_value
             [D], the vector that an occluded step becomes; None hides it from cross-attention.
 
         Raises
@@ -158,12 +172,12 @@ class Model(Protocol):
             If the family cannot hide steps.
         """
         # The plain way; a family overrides it where most of the work is the same for all N.
-        if filling is None:
+        if occluded_value is None:
             raise UserError(
                 "This family of models cannot hide encoder steps: set 'smh.occluded_value' to zero."
             )
-        hidden = pad_steps(occluded, states.shape[1])[:, :, None]  # (N, steps, 1)
-        return self.decode(torch.where(hidden, filling, states), prompt, tokens)
+        everywhere = pad_steps(occluded, states.shape[1])[:, :, None]  # (N, steps, 1)
+        return self.decode(torch.where(everywhere, occluded_value, states), prompt, tokens)
 
     def decode_without_tokens(
         self,
@@ -264,8 +278,33 @@ class Model(Protocol):
 class Loader(Protocol):
     """How a family is loaded."""
 
-    def __call__(self, directory: Path, *, device: torch.device, precision: torch.dtype) -> Model:
-        """Load the weights under ``directory``; compute in ``precision`` on ``device``."""
+    def __call__(
+        self,
+        directory: Path,
+        *,
+        device: torch.device,
+        precision: torch.dtype,
+        options: Mapping[str, Any] = NO_OPTIONS,
+    ) -> Model:
+        """Load the weights under ``directory``; compute in ``precision`` on ``device``.
+
+        ``options`` holds those of the family's ``options`` that the model's entry sets.
+        """
+
+
+@contextmanager
+def tf32_products(device: torch.device, *, allowed: bool) -> Iterator[None]:
+    """Let float32 matrix products and convolutions on a GPU round to TF32, or not, for a while."""
+    if device.type != "cuda":  # elsewhere there is no TF32, and nothing to switch
+        yield
+        return
+    matmul, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, convolutions.allow_tf32
+    matmul.allow_tf32 = convolutions.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, convolutions.allow_tf32 = before
 
 
 def pad_steps(occluded: torch.Tensor, n_all_steps: int) -> torch.Tensor:

@@ -1,18 +1,27 @@
 """Canary (Puvvada et al. 2024; Sekoyan et al. 2025): transcription and translation by prompt."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import CanaryForConditionalGeneration, ParakeetFeatureExtractor
 
 from s2txai.datasets import Task
 from s2txai.models.fast_conformer import FastConformerModel
-from s2txai.models.transformers_base import load_network, load_part, load_tokenizer
+from s2txai.models.options import NO_OPTIONS
+from s2txai.models.transformers_loading import load_network, load_part, load_tokenizer
 
 
-def load_canary(directory: Path, *, device: torch.device, precision: torch.dtype) -> "CanaryModel":
+def load_canary(
+    directory: Path,
+    *,
+    device: torch.device,
+    precision: torch.dtype,
+    options: Mapping[str, Any] = NO_OPTIONS,
+) -> "CanaryModel":
     """Load a Canary of the second prompt format, as a :class:`~s2txai.models.base.Loader`."""
-    network = load_network(CanaryForConditionalGeneration, directory).to(device)
+    network = load_network(CanaryForConditionalGeneration, directory, options).to(device)
     return CanaryModel(
         network,
         load_tokenizer(directory),

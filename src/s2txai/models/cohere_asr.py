@@ -1,6 +1,8 @@
 """Cohere Transcribe: a Fast Conformer whose states are projected to the decoder's width."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,15 +15,20 @@ from s2txai.datasets import Task
 from s2txai.errors import UserError, UtteranceError
 from s2txai.models.base import Features
 from s2txai.models.fast_conformer import FastConformerModel
+from s2txai.models.options import NO_OPTIONS
 from s2txai.models.pieces import SPACE
-from s2txai.models.transformers_base import load_network, load_part, load_tokenizer
+from s2txai.models.transformers_loading import load_network, load_part, load_tokenizer
 
 
 def load_cohere_asr(
-    directory: Path, *, device: torch.device, precision: torch.dtype
+    directory: Path,
+    *,
+    device: torch.device,
+    precision: torch.dtype,
+    options: Mapping[str, Any] = NO_OPTIONS,
 ) -> "CohereAsrModel":
     """Load a Cohere Transcribe, as a :class:`~s2txai.models.base.Loader`."""
-    network = load_network(CohereAsrForConditionalGeneration, directory).to(device)
+    network = load_network(CohereAsrForConditionalGeneration, directory, options).to(device)
     return CohereAsrModel(
         network,
         load_tokenizer(directory),
@@ -57,12 +64,12 @@ class CohereAsrModel(FastConformerModel):
         Raises
         ------
         UtteranceError
-            If the audio is longer than what the model hears at once.
+            If the audio is longer than what the model accepts at once.
         """
         seconds, longest = len(audio) / self.facts.sampling_rate, self._extractor.max_audio_clip_s
         if seconds > longest:
             raise UtteranceError(
-                f"The audio lasts {seconds:.1f} s, but this model hears at most {longest:g} s at "
+                f"The audio lasts {seconds:.1f} s, but this model accepts at most {longest:g} s at "
                 "once; cut it into shorter utterances."
             )
         return super().features(audio)

@@ -51,12 +51,12 @@ def read_variables(path: Path) -> dict[str, npt.NDArray[Any]]:
 
 
 class _Reader:
-    """A pass over one file that knows how many bytes are left."""
+    """A pass over one file that counts the bytes that remain."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self._path = path
         self._file = file
-        self._left = os.fstat(file.fileno()).st_size
+        self._remaining = os.fstat(file.fileno()).st_size
 
     def read(self) -> dict[str, npt.NDArray[Any]]:
         self._check_header()
@@ -69,8 +69,8 @@ class _Reader:
             if name not in stored:
                 raise self._malformed(f"alias '{alias}' stands for the unknown variable '{name}'")
             self._add(variables, alias, stored[name])
-        if self._left:
-            raise self._malformed(f"{self._left} bytes follow its end")
+        if self._remaining:
+            raise self._malformed(f"{self._remaining} bytes follow its end")
         return variables
 
     def _check_header(self) -> None:
@@ -82,11 +82,11 @@ class _Reader:
             )
         specification = (self._text(), self._number("<I"))
         if specification != _SPECIFICATION:
-            found, wanted = (
+            actual, expected = (
                 f"{name} revision {number}" for name, number in (specification, _SPECIFICATION)
             )
             raise UserError(
-                f"{self._path} holds a model of kind {found}, but only {wanted} can be read; "
+                f"{self._path} holds a model of kind {actual}, but only {expected} can be read; "
                 "convert a Whisper model with a current CTranslate2."
             )
 
@@ -130,9 +130,9 @@ class _Reader:
         return value
 
     def _bytes(self, count: int) -> bytes:
-        if count > self._left:
-            raise self._malformed(f"it ends {count - self._left} bytes too early")
-        self._left -= count
+        if count > self._remaining:
+            raise self._malformed(f"it ends {count - self._remaining} bytes too early")
+        self._remaining -= count
         return self._file.read(count)
 
     def _malformed(self, what: str) -> UserError:

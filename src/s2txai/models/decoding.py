@@ -51,7 +51,7 @@ def decode(model: Model, audio: np.ndarray, task: Task, *, beam: int) -> dict[st
         states, prompt, beam=beam, max_new_tokens=model.facts.max_new_tokens, forced=forced
     )
     table = model.token_table(tokens)
-    roles = ["prompt"] * len(forced) + table.roles[len(forced) :]
+    roles = ["forced"] * len(forced) + table.roles[len(forced) :]
     return {
         "tokens": np.array(tokens, dtype=np.int64),
         "pieces": np.array(table.pieces, dtype=np.str_),
@@ -71,5 +71,5 @@ def decode(model: Model, audio: np.ndarray, task: Task, *, beam: int) -> dict[st
 def token_log_probs(logits: torch.Tensor, tokens: list[int]) -> np.ndarray:
     """Return float32 [I], the log-probability of each token under logits [I, V], in nats."""
     rows = torch.log_softmax(logits, dim=-1)
-    chosen = rows.gather(1, torch.tensor(tokens, device=logits.device)[:, None])
-    return np.asarray(chosen[:, 0].cpu().numpy())
+    log_probs = rows.gather(1, torch.tensor(tokens, device=logits.device)[:, None])
+    return np.asarray(log_probs[:, 0].cpu().numpy())

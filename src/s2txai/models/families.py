@@ -31,11 +31,16 @@ class Family:
     weights
         Patterns of file names, one of which must be there.
     settings
-        Pattern of the file that tells what the weights are.
+        Pattern of the file that says what the weights are.
     others
         Patterns of vocabularies and the like; what fits no pattern is left alone.
     options
         Keys of a model's ``options`` that the family understands.
+    model_types
+        What ``model_type`` in ``config.json`` is for these models, if transformers wrote it.
+    layouts
+        Of files without a ``model_type``: patterns of names that are all there in a folder of this
+        family.
     tested
         For people: with which weights.
     notes
@@ -54,18 +59,27 @@ class Family:
     # Leaves out weights of other frameworks, and pickles, which can run code.
     others: tuple[str, ...] = ("*.json", "*.txt", "*.model")
     options: tuple[str, ...] = ()
+    model_types: tuple[str, ...] = ()
+    layouts: tuple[tuple[str, ...], ...] = ()
 
     def files(self, names: Sequence[str], *, with_code: bool = False) -> list[str]:
         """Return those of ``names`` that make up a model."""
         return [name for name in names if _fits(name, self.patterns(with_code=with_code))]
 
     def has_weights(self, names: Sequence[str]) -> bool:
-        """Tell whether weights are among ``names``."""
+        """Return whether weights are among ``names``."""
         return any(_fits(name, self.weights) for name in names)
 
     def has_settings(self, names: Sequence[str]) -> bool:
-        """Tell whether the settings are among ``names``."""
+        """Return whether the settings are among ``names``."""
         return any(_fits(name, (self.settings,)) for name in names)
+
+    def has_layout(self, names: Sequence[str]) -> bool:
+        """Return whether ``names`` has the files of one of the layouts."""
+        return any(
+            all(any(_fits(name, (pattern,)) for name in names) for pattern in layout)
+            for layout in self.layouts
+        )
 
     def patterns(self, *, with_code: bool = False) -> tuple[str, ...]:
         """Return all patterns; those of Python code only where a configuration trusts it."""
@@ -90,10 +104,12 @@ FAMILIES.register("whisper")(
         checkpoint="what `save_pretrained` of transformers writes, or CTranslate2's `model.bin` "
         "with `config.json`; and `tokenizer.json`, or `vocab.json` with `merges.txt`",
         tested="tiny.en on real speech; random weights",
-        notes="The 30 s that it was trained with are kept; attention behind the speech is "
+        notes="The 30 s that it was trained with are kept; attention after the speech is "
         "`padding_mass`.",
         weights=("model.bin", "*.safetensors"),
         options=("trust_remote_code",),
+        model_types=("whisper",),
+        layouts=(("model.bin", "config.json"),),  # of CTranslate2
     )
 )
 FAMILIES.register("conformer")(
@@ -109,12 +125,13 @@ FAMILIES.register("conformer")(
         "with `options: {ctc_weight: 0.2}` the prefix scores of the joint CTC head, where a "
         "checkpoint has one, are added with this weight. Positions count by the length of each "
         "utterance, whatever training did, so that no result depends on its batch. Checkpoints "
-        "that merge encoder steps (`ctc_compress_strategy`) are refused: their steps tell no time.",
+        "that merge encoder steps (`ctc_compress_strategy`) are refused: their steps have no time.",
         # These are pickles, too, but are read without running what they hold.
         weights=("*.pt",),
         settings="*.yaml",
         others=("*.txt", "*.model"),
         options=("ctc_weight",),
+        layouts=(("*.pt", "*.yaml"),),
     )
 )
 
@@ -135,6 +152,7 @@ FAMILIES.register("speech-to-text")(
         checkpoint=_SAVED + "`vocab.json` and `sentencepiece.bpe.model`",
         tested=_RANDOM,
         options=_TRUST,
+        model_types=("speech_to_text",),
         notes="A checkpoint for one task does not say which, so that any task is accepted: give "
         "its `languages` and `translation_targets` in the table of models with care.",
     )
@@ -148,6 +166,7 @@ FAMILIES.register("canary")(
         checkpoint=_SAVED + _TOKENIZER,
         tested=_RANDOM,
         options=_TRUST,
+        model_types=("canary",),
         notes="The prompt has the nine tags of Canary 2, from `<|startofcontext|>` to "
         "`<|nodiarize|>`: punctuation is asked for, times, speakers and written numbers are not.",
     )
@@ -161,6 +180,7 @@ FAMILIES.register("seamless-m4t-v2")(
         checkpoint=_SAVED + _TOKENIZER,
         tested=_RANDOM,
         options=_TRUST,
+        model_types=("seamless_m4t_v2",),
         notes="Features are single frames; `encode` stacks them in pairs, as the model wants them, "
         "and of an odd number the last is left out, which the library masks. Where T is a multiple "
         "of 16 the encoder has one step more than T / 16, of the last frames; its attention counts "
@@ -177,9 +197,10 @@ FAMILIES.register("moonshine")(
         checkpoint=_SAVED + _TOKENIZER,
         tested=_RANDOM,
         options=_TRUST,
+        model_types=("moonshine",),
         notes="SMX occludes stretches of time, whole blocks; `smx.n_segments` counts them in 500 "
         "blocks, which are 2 s, and no longer grows from 750 blocks on. The convolutions pad "
-        "nothing, so the model hears less than 56 ms of silence after the utterance, for "
+        "nothing, so less than 56 ms of silence follow the utterance, for "
         "ceil(T / 6) steps.",
     )
 )
@@ -192,6 +213,7 @@ FAMILIES.register("cohere-asr")(
         checkpoint=_SAVED + _TOKENIZER,
         tested=_RANDOM,
         options=_TRUST,
+        model_types=("cohere_asr",),
         notes="Cross-attention sees the encoder's output after a projection; SMH occludes it "
         "before.",
     )

@@ -8,7 +8,8 @@ import torch
 
 from s2txai.models.base import Facts, Features
 from s2txai.models.pieces import WordPieces
-from s2txai.models.transformers_base import TransformersModel, suppressed_tokens
+from s2txai.models.transformers_base import TransformersModel
+from s2txai.models.transformers_loading import suppressed_tokens
 
 
 class FastConformerModel(TransformersModel):
@@ -53,7 +54,7 @@ class FastConformerModel(TransformersModel):
         )
 
     def _tags(self, source: str, target: str) -> list[str]:
-        """Return the prompt: punctuation is wanted, times, speakers and written numbers are not."""
+        """Return the prompt: with punctuation, without times, speakers and written numbers."""
         return [
             *self._opening,
             "<|startofcontext|>",
@@ -72,9 +73,9 @@ class FastConformerModel(TransformersModel):
 
     def features(self, audio: np.ndarray) -> Features:
         """Return log-mel frames, each bin normalised over the utterance."""
-        found = self._extractor(audio, sampling_rate=self.facts.sampling_rate, return_tensors="pt")
+        output = self._extractor(audio, sampling_rate=self.facts.sampling_rate, return_tensors="pt")
         # The extractor gives one frame more than it counts as speech.
-        speech = found["input_features"][0][found["attention_mask"][0].bool()]
+        speech = output["input_features"][0][output["attention_mask"][0].bool()]
         return Features(np.ascontiguousarray(speech.numpy()), padding_value=0.0)
 
     def _inputs(self, features: torch.Tensor, padding_value: float) -> torch.Tensor:

@@ -1,20 +1,19 @@
-"""A model that is loaded when it is first needed, and its identity, which is known before."""
+"""A model that is loaded when it is first needed, and its identity, which takes no loading."""
 
 import hashlib
 from functools import cached_property
 from pathlib import Path
-
-import torch
 
 from s2txai.errors import UserError
 from s2txai.hashing import file_sha256
 from s2txai.log import logger
 from s2txai.models.base import Model
 from s2txai.models.loading import load_model, resolve_device, resolve_precision
+from s2txai.models.options import read_options
 
 
 class LoadingError(Exception):
-    """A model that cannot be loaded, whatever it is to hear: no fault of an utterance."""
+    """A model that cannot be loaded, whatever its input: no fault of an utterance."""
 
 
 class ModelHandle:
@@ -27,11 +26,9 @@ class ModelHandle:
     family
         A name of :data:`s2txai.models.families.FAMILIES`.
     directory
-        Holds the model's files.
+        Holds the model's files, its options among them.
     device, precision
         As for :func:`s2txai.models.loading.load_model`.
-    threads
-        CPU threads of the forward passes.
     compile
         As for :func:`s2txai.models.loading.load_model`.
     """
@@ -43,13 +40,11 @@ class ModelHandle:
         *,
         device: str,
         precision: str,
-        threads: int,
         compile: bool = False,
     ) -> None:
         self._family = family
         self._directory = Path(directory)
         self.device = resolve_device(device)
-        self._threads = threads
         self._compile = compile
         self.precision = resolve_precision(precision, self.device)
 
@@ -71,14 +66,14 @@ class ModelHandle:
         UserError, LoadingError
             If it cannot be loaded.
         """
-        torch.set_num_threads(self._threads)
         logger.info("Loading %s on %s in %s", self._directory.name, self.device, self.precision)
         try:
             return load_model(
-                self._family,
                 self._directory,
+                self._family,
                 device=self.device,
                 precision=self.precision,
+                options=read_options(self._directory),
                 compile=self._compile,
             )
         except UserError:

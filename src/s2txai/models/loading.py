@@ -1,12 +1,16 @@
 """Loading a model on a device, in a precision."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from s2txai.errors import UserError
 from s2txai.models.base import Loader, Model
 from s2txai.models.families import FAMILIES
+from s2txai.models.options import NO_OPTIONS
+from s2txai.models.recognition import family_of
 
 _PRECISIONS = {
     "float32": torch.float32,
@@ -22,7 +26,7 @@ def resolve_device(device: str) -> str:
     Raises
     ------
     UserError
-        If a GPU is asked for and torch sees none.
+        If the device is a GPU and torch sees none.
     """
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
@@ -40,11 +44,15 @@ def resolve_precision(precision: str, device: str) -> str:
     Raises
     ------
     UserError
-        If TF32 is asked for without a GPU.
+        If the precision is unknown, or is TF32 without a GPU.
     """
     on_gpu = device.startswith("cuda")
     if precision == "auto":
         return "float16" if on_gpu else "float32"
+    if precision not in _PRECISIONS:
+        raise UserError(
+            f"Unknown precision '{precision}'; choose one of: auto, {', '.join(_PRECISIONS)}."
+        )
     if precision == "tf32" and not on_gpu:
         raise UserError(
             f"The config asks for precision 'tf32', which '{device}' does not have; "
@@ -54,41 +62,58 @@ def resolve_precision(precision: str, device: str) -> str:
 
 
 def load_model(
-    family: str,
-    directory: Path,
+    directory: Path | str,
+    family: str | None = None,
     *,
     device: str = "auto",
     precision: str = "auto",
+    options: Mapping[str, Any] | None = None,
     compile: bool = False,
 ) -> Model:
-    """Load a model.
+    """Load a model. Nothing of the process changes: neither threads nor switches of torch.
 
     Parameters
     ----------
-    family
-        A name of :data:`s2txai.models.families.FAMILIES`.
     directory
-        Where its files lie.
+        Holds its files.
+    family
+        A name of :data:`s2txai.models.families.FAMILIES`; None concludes it from the files.
     device
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     precision
         Of the forward passes: ``auto``, ``float32``, ``tf32``, ``float16`` or ``bfloat16``. Softmax
         and scores are float32 always.
+    options
+        Of the family, as ``options`` of an entry in the table of models.
     compile
         Whether to compile the encoder, where the family can.
 
     Raises
     ------
     UserError
-        If the family is unknown or the device is not there.
+        If the family is unknown or has no such option, the device is not there, or the files are
+        not those of a model.
     """
+    directory, options = Path(directory), NO_OPTIONS if options is None else options
+    name = family_of(directory) if family is None else family
+    _check_options(name, options)
     device = resolve_device(device)
     precision = resolve_precision(precision, device)
-    # Both are settings of the process; convolutions would round to TF32 unasked.
-    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    loader: Loader = FAMILIES[family].load()
-    model = loader(directory, device=torch.device(device), precision=_PRECISIONS[precision])
+    load: Loader = FAMILIES[name].load()
+    model = load(
+        directory, device=torch.device(device), precision=_PRECISIONS[precision], options=options
+    )
+    model.tf32 = precision == "tf32"
     if compile:
         model.compile()
     return model
+
+
+def _check_options(family: str, options: Mapping[str, Any]) -> None:
+    valid = FAMILIES[family].options
+    unknown = [name for name in options if name not in valid]
+    if unknown:
+        raise UserError(
+            f"The family '{family}' has no option '{unknown[0]}', only "
+            f"{', '.join(valid) or 'none at all'}."
+        )

@@ -14,6 +14,9 @@ from s2txai.log import logger
 
 # Beyond these sizes a forward pass gets no faster, only larger.
 MOST = {"cpu": 16, "cuda": 256}
+# Inputs that are decoded at once unless a configuration says otherwise: a beam search takes most of
+# its time for the first input of a batch.
+BEAM_SEARCH_BATCH = 16
 # Of the free memory; the rest is for what the allocator scatters and other programs take.
 SHARE = 0.7
 
@@ -50,11 +53,11 @@ def fitting_batch_size(device: torch.device, work: Callable[[int], object]) -> i
             peaks.append(_peak(device, work, n))
         except (RuntimeError, MemoryError) as error:
             return smaller_batch(n, error)
-    _, one, two = peaks
-    if one is None or two is None:
+    _, of_first, of_two = peaks
+    if of_first is None or of_two is None:
         return most
-    each = max(two - one, 1)
-    fitting = max(1, int((SHARE * free_memory(device) - one) / each) + 1)
+    of_next = max(of_two - of_first, 1)
+    fitting = max(1, int((SHARE * free_memory(device) - of_first) / of_next) + 1)
     return min(most, 1 << (fitting.bit_length() - 1))
 
 
@@ -116,7 +119,7 @@ def _free_in_cgroup() -> int | None:
         memberships = _MEMBERSHIPS.read_text().splitlines()
     except OSError:
         return None
-    left = []
+    free = []
     for membership in memberships:
         _, controllers, path = membership.split(":", 2)
         if controllers == "":
@@ -132,11 +135,11 @@ def _free_in_cgroup() -> int | None:
         # A limit holds for all groups below; inside a container only the root can be seen.
         parts = Path(path.lstrip("/")).parts
         for depth in range(len(parts) + 1):
-            left.append(_left_in(root.joinpath(*parts[:depth]), limit, usage))
-    return min((bytes_left for bytes_left in left if bytes_left is not None), default=None)
+            free.append(_free_in(root.joinpath(*parts[:depth]), limit, usage))
+    return min((n_bytes for n_bytes in free if n_bytes is not None), default=None)
 
 
-def _left_in(group: Path, limit: str, usage: str) -> int | None:
+def _free_in(group: Path, limit: str, usage: str) -> int | None:
     try:
         return max(0, int((group / limit).read_text()) - int((group / usage).read_text()))
     except (OSError, ValueError):  # not there, or "max"

@@ -1,4 +1,4 @@
-"""Moonshine (Jeffries et al. 2024), which hears the waveform itself.
+"""Moonshine (Jeffries et al. 2024), which receives the waveform itself.
 
 A frame is what the first convolution steps over, a block of samples. The convolutions pad nothing,
 so that the waveform would give one or two steps fewer than ceil(T / r); ``encode`` lets silence
@@ -6,6 +6,7 @@ follow it, until there are that many. The silence is shorter than the kernels to
 """
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from transformers import MoonshineForConditionalGeneration, Wav2Vec2FeatureExtra
 from s2txai.datasets import Task
 from s2txai.errors import UserError
 from s2txai.models.base import Facts, Features, n_steps
+from s2txai.models.options import NO_OPTIONS
 from s2txai.models.pieces import WordPieces
-from s2txai.models.transformers_base import (
-    TransformersModel,
+from s2txai.models.transformers_base import TransformersModel
+from s2txai.models.transformers_loading import (
     load_network,
     load_part,
     load_tokenizer,
@@ -27,11 +29,15 @@ from s2txai.models.transformers_base import (
 
 
 def load_moonshine(
-    directory: Path, *, device: torch.device, precision: torch.dtype
+    directory: Path,
+    *,
+    device: torch.device,
+    precision: torch.dtype,
+    options: Mapping[str, Any] = NO_OPTIONS,
 ) -> "MoonshineModel":
     """Load a Moonshine, as a :class:`~s2txai.models.base.Loader`."""
     return MoonshineModel(
-        load_network(MoonshineForConditionalGeneration, directory).to(device),
+        load_network(MoonshineForConditionalGeneration, directory, options).to(device),
         load_tokenizer(directory),
         load_part(Wav2Vec2FeatureExtractor, directory),
         precision=precision,
@@ -53,7 +59,7 @@ class MoonshineModel(TransformersModel):
     ) -> None:
         config, encoder = network.config, network.get_encoder()
         convolutions = [encoder.conv1, encoder.conv2, encoder.conv3]
-        self._block, *later = (one.stride[0] for one in convolutions)
+        self._block, *later = (convolution.stride[0] for convolution in convolutions)
         self._field = _receptive_field(convolutions)
         super().__init__(
             network,
@@ -109,7 +115,7 @@ class MoonshineModel(TransformersModel):
 def _receptive_field(convolutions: list[torch.nn.Conv1d]) -> int:
     """Return how many samples one step sees."""
     field, step = 1, 1
-    for one in convolutions:
-        field += (one.kernel_size[0] - 1) * step
-        step *= one.stride[0]
+    for convolution in convolutions:
+        field += (convolution.kernel_size[0] - 1) * step
+        step *= convolution.stride[0]
     return field

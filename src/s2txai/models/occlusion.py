@@ -9,11 +9,11 @@ KeysAndValues = tuple[torch.Tensor, torch.Tensor]
 def occluded_attention(
     query: torch.Tensor,
     of_steps: KeysAndValues,
-    of_filling: KeysAndValues | None,
+    of_value: KeysAndValues | None,
     occluded: torch.Tensor,
     scale: float,
 ) -> torch.Tensor:
-    """Attend to steps of which some are replaced by a filling, or hidden.
+    """Attend to steps of which some have the occluded value, or are hidden.
 
     Keys and values of the steps are projected once for all N; with copies of the states they would
     be projected N times.
@@ -24,7 +24,7 @@ def occluded_attention(
         [N, H, I, d].
     of_steps
         Keys and values [1, H, steps, d] of the unperturbed states.
-    of_filling
+    of_value
         Keys and values [1, H, 1, d] of what an occluded step becomes; None hides it.
     occluded
         bool [N, 1, 1, steps].
@@ -38,13 +38,13 @@ def occluded_attention(
     """
     keys, values = of_steps
     scores = (query * scale) @ keys.transpose(-1, -2)  # (N, H, I, steps)
-    if of_filling is None:
+    if of_value is None:
         lowest = torch.finfo(torch.float32).min
         weights = torch.softmax(scores.float().masked_fill(occluded, lowest), dim=-1)
         # Where all is hidden, nothing is attended to, instead of everything alike.
         weights = weights.masked_fill(occluded, 0.0)
         return weights.to(values.dtype) @ values
-    key, value = of_filling
+    key, value = of_value
     scores = torch.where(occluded, (query * scale) @ key.transpose(-1, -2), scores)
     weights = torch.softmax(scores.float(), dim=-1)
     visible = weights.masked_fill(occluded, 0.0)

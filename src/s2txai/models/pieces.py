@@ -29,7 +29,7 @@ class WordPieces:
         added = tokenizer.added_tokens_decoder
         self._special = {
             *tokenizer.all_special_ids,
-            *(token for token, one in added.items() if one.special),
+            *(token for token, entry in added.items() if entry.special),
             # Some tokenizers hold the tags of language and task as if they were text.
             *(token for name, token in self._ids.items() if _TAG.fullmatch(name)),
         }

@@ -6,7 +6,7 @@ before the first. Where the number of frames is a multiple of all the subsamplin
 one step more than there are cells: what that step gets counts as attention outside the speech.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from transformers import SeamlessM4TFeatureExtractor, SeamlessM4Tv2ForSpeechToTe
 from s2txai.datasets import Task
 from s2txai.errors import UserError
 from s2txai.models.base import Facts, Features
+from s2txai.models.options import NO_OPTIONS
 from s2txai.models.pieces import WordPieces
-from s2txai.models.transformers_base import (
-    TransformersModel,
+from s2txai.models.transformers_base import TransformersModel
+from s2txai.models.transformers_loading import (
     load_network,
     load_part,
     load_tokenizer,
@@ -43,7 +44,11 @@ LANGUAGES = dict(pair.split(":") for pair in _CODES.split())
 
 
 def load_seamless_m4t_v2(
-    directory: Path, *, device: torch.device, precision: torch.dtype
+    directory: Path,
+    *,
+    device: torch.device,
+    precision: torch.dtype,
+    options: Mapping[str, Any] = NO_OPTIONS,
 ) -> "SeamlessM4Tv2Model":
     """Load a SeamlessM4T v2, as a :class:`~s2txai.models.base.Loader`.
 
@@ -52,13 +57,13 @@ def load_seamless_m4t_v2(
     Raises
     ------
     UserError
-        If the checkpoint does not tell its languages.
+        If the checkpoint does not list its languages.
     """
-    network = load_network(SeamlessM4Tv2ForSpeechToText, directory).to(device)
+    network = load_network(SeamlessM4Tv2ForSpeechToText, directory, options).to(device)
     if not hasattr(network.generation_config, "text_decoder_lang_to_code_id"):
         raise UserError(
             f"{directory / 'generation_config.json'} has no text_decoder_lang_to_code_id, which "
-            "tells the languages; take the file from the checkpoint this one was made of."
+            "lists the languages; take the file from the checkpoint this one was made of."
         )
     return SeamlessM4Tv2Model(
         network,
@@ -99,7 +104,7 @@ class SeamlessM4Tv2Model(TransformersModel):
         self._targets: dict[str, int] = network.generation_config.text_decoder_lang_to_code_id
 
     def prompt(self, task: Task) -> list[int]:
-        """Return the decoder's start and the language of the text; the speech's is not told.
+        """Return the decoder's start and the language of the text; the speech's is not stated.
 
         Raises
         ------
@@ -119,8 +124,8 @@ class SeamlessM4Tv2Model(TransformersModel):
 
         Of an odd number of frames the last is left out: the extractor masks the pair it is in.
         """
-        found = self._extractor(audio, sampling_rate=self.facts.sampling_rate, return_tensors="np")
-        pairs = found["input_features"][0][found["attention_mask"][0].astype(bool)]
+        output = self._extractor(audio, sampling_rate=self.facts.sampling_rate, return_tensors="np")
+        pairs = output["input_features"][0][output["attention_mask"][0].astype(bool)]
         frames = pairs.reshape(-1, self._extractor.num_mel_bins)
         return Features(np.ascontiguousarray(frames, dtype=np.float32), padding_value=0.0)
 

@@ -1,6 +1,8 @@
 """Speech2Text (Wang et al. 2020, fairseq S2T): a convolutional subsampler and a Transformer."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +15,10 @@ from transformers import (
 from s2txai.datasets import Task
 from s2txai.errors import UserError
 from s2txai.models.base import Facts, Features
+from s2txai.models.options import NO_OPTIONS
 from s2txai.models.pieces import WordPieces
-from s2txai.models.transformers_base import (
-    TransformersModel,
+from s2txai.models.transformers_base import TransformersModel
+from s2txai.models.transformers_loading import (
     load_network,
     load_part,
     suppressed_tokens,
@@ -25,11 +28,15 @@ FRAME_SHIFT = 0.01  # seconds; the extractor leaves Kaldi's default
 
 
 def load_speech_to_text(
-    directory: Path, *, device: torch.device, precision: torch.dtype
+    directory: Path,
+    *,
+    device: torch.device,
+    precision: torch.dtype,
+    options: Mapping[str, Any] = NO_OPTIONS,
 ) -> "SpeechToTextModel":
     """Load a Speech2Text, as a :class:`~s2txai.models.base.Loader`."""
     return SpeechToTextModel(
-        load_network(Speech2TextForConditionalGeneration, directory).to(device),
+        load_network(Speech2TextForConditionalGeneration, directory, options).to(device),
         load_part(Speech2TextTokenizer, directory),
         load_part(Speech2TextFeatureExtractor, directory),
         precision=precision,
@@ -89,10 +96,10 @@ class SpeechToTextModel(TransformersModel):
 
     def features(self, audio: np.ndarray) -> Features:
         """Return log-mel frames, each bin normalised over the utterance."""
-        found = self._extractor(
+        frames = self._extractor(
             audio, sampling_rate=self.facts.sampling_rate, return_tensors="np"
         ).input_features[0]
-        return Features(np.ascontiguousarray(found, dtype=np.float32), padding_value=0.0)
+        return Features(np.ascontiguousarray(frames, dtype=np.float32), padding_value=0.0)
 
     def _inputs(self, features: torch.Tensor, padding_value: float) -> torch.Tensor:
         return features

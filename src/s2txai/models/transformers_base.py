@@ -1,44 +1,25 @@
 """What encoder-decoder models of the transformers library have in common.
 
-A family adds what is its own: how audio becomes input, how a task becomes a prompt.
+A family adds what is its own: how audio becomes input, how a task becomes a prompt. Loading is in
+:mod:`s2txai.models.transformers_loading`.
 """
 
-import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from reprlib import repr as short
 from typing import Any, Protocol
 
-import numpy as np
 import torch
-from safetensors import SafetensorError
-from transformers import (
-    AutoModelForSpeechSeq2Seq,
-    AutoTokenizer,
-    GenerationConfig,
-    GenerationMixin,
-    PreTrainedModel,
-)
+from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPastAndCrossAttentions
-from transformers.utils import GENERATION_CONFIG_NAME
 
-from s2txai.errors import UserError
-from s2txai.models.base import CrossAttention, Facts, Model, Role, TokenTable, pad_steps
-from s2txai.models.memory import to_device
+from s2txai.models.base import Facts, Role, TokenTable
+from s2txai.models.network_model import NetworkModel, inference, word_indices
 from s2txai.models.occlusion import KeysAndValues, occluded_attention, split_heads, value_norms
-from s2txai.study.fetch_model import read_options
 
-# It warns of padding among prompts, of which there is none: all rows of a batch have the same one.
-logging.getLogger("transformers.generation.utils").addFilter(
-    lambda record: "attention mask is not set" not in record.getMessage()
-)
-
-# `generate` takes from the checkpoint what it is not told: these would clash with what it is.
-_TOLD_HERE = ("max_length", "max_new_tokens", "num_return_sequences", "return_dict_in_generate")
+_GENERATION_LOGGER = logging.getLogger("transformers.generation.utils")
 
 
 class Vocabulary(Protocol):
@@ -61,7 +42,7 @@ class _EncoderOutput(BaseModelOutput):  # type: ignore[misc]  # transformers is 
     attention_mask: torch.Tensor | None = None
 
 
-class TransformersModel(Model):
+class TransformersModel(NetworkModel):
     """A speech-to-text model of the transformers library.
 
     Parameters
@@ -92,16 +73,14 @@ class TransformersModel(Model):
         begin_suppress_tokens: Sequence[int],
         precision: torch.dtype,
     ) -> None:
+        super().__init__(facts, network.device, precision)
         self._network = network
         self._encoder = network.get_encoder()
         self._decoder = network.get_decoder()
         self._vocabulary = vocabulary
         self._suppress = list(suppress_tokens)
         self._begin_suppress = list(begin_suppress_tokens)
-        self._precision = precision
         self._eos: int = network.config.eos_token_id
-        self.device = network.device
-        self.facts = facts
 
     def compile(self) -> None:
         """Compile the encoder, where most of the time of a mask goes."""
@@ -115,32 +94,22 @@ class TransformersModel(Model):
         """Return what cross-attention projects: the states, unless a family changes their width."""
         return states
 
-    @torch.inference_mode()
-    def encode(self, features: torch.Tensor, padding_value: float) -> torch.Tensor:
-        """Encode features [N, T, F] into states [N, steps, D]."""
-        return self._encode(features, padding_value)
+    def _encoder_states(self, features: torch.Tensor, padding_value: float) -> torch.Tensor:
+        states: torch.Tensor = self._encoder(
+            self._inputs(features, padding_value)
+        ).last_hidden_state
+        return states
 
-    def _encode(self, features: torch.Tensor, padding_value: float) -> torch.Tensor:
-        with self._autocast():
-            output = self._encoder(self._inputs(features, padding_value))
-        states: torch.Tensor = output.last_hidden_state
-        return states.float()
-
-    @torch.inference_mode()
-    def decode(
-        self, states: torch.Tensor, prompt: Sequence[int], tokens: Sequence[int]
+    def _decoder_states(
+        self, states: torch.Tensor, inputs: torch.Tensor, visible: torch.Tensor | None
     ) -> torch.Tensor:
-        """Return float32 logits [N, I, V]."""
-        return self._decode(states, prompt, tokens)
+        with nullcontext() if visible is None else self._zeroed_embeddings(visible):
+            hidden: torch.Tensor = self._decoded(states, inputs).last_hidden_state
+        return hidden
 
-    def _decode(
-        self, states: torch.Tensor, prompt: Sequence[int], tokens: Sequence[int]
-    ) -> torch.Tensor:
-        with self._autocast():
-            hidden = self._decoded(states, prompt, tokens).last_hidden_state
-            # Only the rows that predict a token: the vocabulary makes this the largest product.
-            logits: torch.Tensor = self._projection(hidden[:, len(prompt) - 1 :])
-        return logits.float()
+    def _project(self, hidden: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self._projection(hidden)
+        return logits
 
     @property
     def _projection(self) -> torch.nn.Module:
@@ -148,10 +117,8 @@ class TransformersModel(Model):
         return projection
 
     def _decoded(
-        self, states: torch.Tensor, prompt: Sequence[int], tokens: Sequence[int], **options: bool
+        self, states: torch.Tensor, inputs: torch.Tensor, **options: bool
     ) -> BaseModelOutputWithPastAndCrossAttentions:
-        # The last token is predicted, never fed.
-        inputs = to_device(torch.tensor([*prompt, *tokens[:-1]]), self.device)
         return self._decoder(
             input_ids=inputs.expand(len(states), -1),
             encoder_hidden_states=states,
@@ -159,81 +126,62 @@ class TransformersModel(Model):
             **options,
         )
 
-    def differentiable_logits(
-        self,
-        features: torch.Tensor,
-        padding_value: float,
-        prompt: Sequence[int],
-        tokens: Sequence[int],
-    ) -> torch.Tensor:
-        """Return float32 logits [N, I, V] with a graph that leads back to features [N, T, F]."""
-        return self._decode(self._encode(features, padding_value), prompt, tokens)
-
-    @torch.inference_mode()
-    def decode_occluded(
+    def _occluded_decoder_states(
         self,
         states: torch.Tensor,
         occluded: torch.Tensor,
-        prompt: Sequence[int],
-        tokens: Sequence[int],
-        filling: torch.Tensor | None,
+        inputs: torch.Tensor,
+        occluded_value: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Return logits [N, I, V]; keys and values of the steps are computed once for all N."""
-        hidden = pad_steps(occluded, states.shape[1])  # (N, steps)
-        with self._autocast(), self._occluded_cross_attention(states, hidden, filling):
-            return self.decode(states.expand(len(occluded), -1, -1), prompt, tokens)
+        with self._occluded_cross_attention(states, occluded, occluded_value):
+            return self._decoder_states(states.expand(len(occluded), -1, -1), inputs, None)
 
     @contextmanager
     def _occluded_cross_attention(
-        self, states: torch.Tensor, occluded: torch.Tensor, filling: torch.Tensor | None
+        self,
+        states: torch.Tensor,
+        occluded: torch.Tensor,
+        occluded_value: torch.Tensor | None,
     ) -> Iterator[None]:
         """Make every cross-attention see ``states`` [1, steps, D], occluded by ``occluded``.
 
-        Keys and values of the steps, and those of the filling, are projected once, not again for
-        each of the N rows of ``occluded`` [N, steps].
+        Keys and values of the steps, and those of the occluded value, are projected once, not again
+        for each of the N rows of ``occluded`` [N, steps].
         """
         seen = self._seen(states)
-        replacement = None if filling is None else self._seen(filling[None, None])
+        value = None if occluded_value is None else self._seen(occluded_value[None, None])
         attentions = self._cross_attentions()
         for attention in attentions:
             attention.forward = partial(
                 _attend_occluded,
                 attention,
                 _keys_and_values(attention, seen),
-                None if replacement is None else _keys_and_values(attention, replacement),
+                None if value is None else _keys_and_values(attention, value),
                 occluded[:, None, None],
             )
         try:
             yield
         finally:
             for attention in attentions:
-                del attention.forward  # the class's own is found again
+                del attention.forward  # uncovers the class's own
 
     def _cross_attentions(self) -> list[Any]:
         return [getattr(layer, self._cross_attention) for layer in self._decoder.layers]
 
-    @torch.inference_mode()
-    def decode_without_tokens(
-        self,
-        states: torch.Tensor,
-        occluded: torch.Tensor,
-        prompt: Sequence[int],
-        tokens: Sequence[int],
-    ) -> torch.Tensor:
-        """Return float32 logits [N, I, V] with embeddings of preceding tokens set to zero."""
-        # Only the last token of the prompt is the direct predecessor of a row.
-        visible = torch.nn.functional.pad(~occluded, (len(prompt) - 1, 0), value=True)
+    @contextmanager
+    def _zeroed_embeddings(self, visible: torch.Tensor) -> Iterator[None]:
+        """Set the embeddings of tokens to zero where ``visible`` [N, length] is False."""
 
         def hide(_module: torch.nn.Module, _inputs: object, embedded: torch.Tensor) -> torch.Tensor:
             return embedded * visible[:, :, None]
 
         hook = self._decoder.embed_tokens.register_forward_hook(hide)
         try:
-            return self._decode(states, prompt, tokens)
+            yield
         finally:
             hook.remove()
 
-    @torch.inference_mode()
+    @inference
     def generate(
         self,
         states: torch.Tensor,
@@ -254,7 +202,7 @@ class TransformersModel(Model):
             eos_token_id=self._eos,
             pad_token_id=self._eos,
         )
-        with self._autocast():
+        with self._autocast(), _padding_warning_silenced():
             # The plain beam search: what some families put over `generate` adds heuristics to it.
             sequences = GenerationMixin.generate(
                 self._network,
@@ -270,36 +218,33 @@ class TransformersModel(Model):
         """Drop the padding after the first end of sentence."""
         return tokens[: tokens.index(self._eos) + 1] if self._eos in tokens else tokens
 
-    @torch.inference_mode()
-    def cross_attention(
-        self, states: torch.Tensor, prompt: Sequence[int], tokens: Sequence[int]
-    ) -> CrossAttention:
-        """Return attention [L, H, I, steps] of one utterance; ``states`` is [1, steps, D]."""
+    def _attention(
+        self, states: torch.Tensor, inputs: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         with self._eager(), self._autocast():
-            output = self._decoded(states, prompt, tokens, output_attentions=True)
+            output = self._decoded(states, inputs, output_attentions=True)
         weights = torch.stack([layer[0].float() for layer in output.cross_attentions])
-        weights = weights[:, :, len(prompt) - 1 :]  # (L, H, I, steps)
         seen = self._seen(states)
-        norms = torch.stack(
-            [_value_norms(attention, seen) for attention in self._cross_attentions()]
-        )  # (L, H, steps)
-        value_norm = weights * norms[:, :, None]
-        return CrossAttention(weights.cpu().numpy(), value_norm.cpu().numpy())
+        norms = [_value_norms(attention, seen) for attention in self._cross_attentions()]
+        return weights, torch.stack(norms)
 
-    @torch.inference_mode()
-    def encoder_attention(self, features: torch.Tensor, padding_value: float) -> np.ndarray:
-        """Return self-attention [layers, steps, steps], mean over heads, of one [1, T, F]."""
-        with self._eager(), self._autocast():
-            output = self._encoder(self._inputs(features, padding_value), output_attentions=True)
-        means = [layer[0].float().mean(dim=0) for layer in output.attentions]
-        return torch.stack(means).cpu().numpy()
+    def _encoder_attention(
+        self, features: torch.Tensor, padding_value: float
+    ) -> Sequence[torch.Tensor]:
+        with self._eager():
+            inputs = self._inputs(features, padding_value)
+            output = self._encoder(inputs, output_attentions=True)
+        attention: Sequence[torch.Tensor] = output.attentions
+        return attention
 
     def layers(self) -> list[torch.nn.Module]:
         """Return the decoder's norm and layers, its embeddings, then the same of the encoder."""
         decoder = self._decoder
         # A projection that is the embedding of the tokens goes with the embeddings.
         embeddings = {id(weights) for weights in decoder.embed_tokens.parameters()}
-        own = [one for one in self._projection.parameters() if id(one) not in embeddings]
+        own = [
+            weights for weights in self._projection.parameters() if id(weights) not in embeddings
+        ]
         norm = getattr(decoder, self._decoder_norm)
         top = torch.nn.ParameterList([*norm.parameters(), *own])
         return [
@@ -315,21 +260,14 @@ class TransformersModel(Model):
         """Describe each token; a word starts at a leading space."""
         pieces = [self._vocabulary.piece(token) for token in tokens]
         roles = [self._vocabulary.role(token) for token in tokens]
-        word, word_index = -1, []
-        for piece, role in zip(pieces, roles, strict=True):
-            if role == "text" and (word < 0 or piece.startswith(" ")):
-                word += 1
-            word_index.append(word if role == "text" else -1)
-        return TokenTable(pieces, roles, word_index)
+        words = word_indices(
+            [piece.startswith(" ") for piece in pieces], [role == "text" for role in roles]
+        )
+        return TokenTable(pieces, roles, words)
 
     def text(self, tokens: Sequence[int]) -> str:
         """Return the hypothesis as text."""
         return self._vocabulary.text(tokens)
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(
-            self.device.type, self._precision, enabled=self._precision != torch.float32
-        )
 
     @contextmanager
     def _eager(self) -> Iterator[None]:
@@ -356,14 +294,14 @@ def _parts(
 def _attend_occluded(
     attention: Any,
     of_steps: KeysAndValues,
-    of_filling: KeysAndValues | None,
+    of_value: KeysAndValues | None,
     occluded: torch.Tensor,
     hidden_states: torch.Tensor,
     **_: object,
 ) -> tuple[torch.Tensor, None]:
     """Attend from [N, I, D] to steps [1, H, steps, d], occluded by [N, 1, 1, steps]."""
     query = split_heads(attention.q_proj(hidden_states), of_steps[0].shape[1])  # (N, H, I, d)
-    context = occluded_attention(query, of_steps, of_filling, occluded, attention.scaling)
+    context = occluded_attention(query, of_steps, of_value, occluded, attention.scaling)
     return _output_projection(attention)(context.transpose(1, 2).flatten(2)), None
 
 
@@ -390,148 +328,15 @@ def _value_norms(attention: Any, states: torch.Tensor) -> torch.Tensor:
     return value_norms(values, _output_projection(attention).weight)
 
 
-def load_network(network_class: Any, directory: Path) -> Any:
-    """Load what ``save_pretrained`` wrote, in float32.
-
-    Code that lies beside the weights is run only if the model's options say so; the network is then
-    of the class that its settings name, which must be used as ``network_class`` is.
-
-    Raises
-    ------
-    UserError
-        If the weights cannot be read, one of them is missing or of the wrong shape, or the folder
-        asks for pickles, or for code that is fetched.
-    """
-    _refuse_requests(directory)
-    trusted = bool(read_options(directory).get("trust_remote_code", False))
-    network_class = AutoModelForSpeechSeq2Seq if trusted else network_class
+@contextmanager
+def _padding_warning_silenced() -> Iterator[None]:
+    """Silence a warning about padded prompts; ours never are: all rows of a batch share one."""
+    _GENERATION_LOGGER.addFilter(_is_no_padding_warning)
     try:
-        if (directory / GENERATION_CONFIG_NAME).is_file():
-            # One that cannot be read is else passed over, and with it what is never predicted.
-            GenerationConfig.from_pretrained(directory, local_files_only=True)
-        network, told = network_class.from_pretrained(
-            directory,
-            dtype=torch.float32,
-            local_files_only=True,
-            output_loading_info=True,
-            trust_remote_code=trusted,
-            use_safetensors=True,
-        )
-    # ImportError: weights that were packed by a library which is not here.
-    except (
-        OSError, RuntimeError, ValueError, TypeError, ImportError, SafetensorError
-    ) as error:  # fmt: skip
-        raise UserError(
-            f"{directory} does not hold the weights of a {network_class.__name__} "
-            f"({_first_line(error)}); check the model's entry in config/models.yaml."
-        ) from error
-    if told["missing_keys"]:
-        raise UserError(
-            f"{directory} lacks weights of a {network_class.__name__} "
-            f"({', '.join(sorted(told['missing_keys'])[:3])}); check the model's entry in "
-            "config/models.yaml."
-        )
-    for name in _TOLD_HERE:
-        setattr(network.generation_config, name, None)
-    return network.eval().requires_grad_(False)
+        yield
+    finally:
+        _GENERATION_LOGGER.removeFilter(_is_no_padding_warning)
 
 
-# Those that come with transformers and torch. Others are packages, or code that is fetched.
-_ATTENTION = ("eager", "sdpa")
-_INDEX = "model.safetensors.index.json"
-
-
-def _refuse_requests(directory: Path) -> None:
-    """Refuse settings by which a folder would have the library run more than the model.
-
-    An implementation of attention may be the name of a repository, whose code the library would
-    fetch and run without asking; an index may name pickles, and files outside the folder.
-    """
-    for keys, value in _leaves(_json(directory / "config.json")):
-        # A part of the model may have its own, as may a table under this key for all parts.
-        asks = any(key.endswith("attn_implementation") for key in keys)
-        if asks and value not in (None, *_ATTENTION):
-            raise UserError(
-                f"{directory / 'config.json'}: '{'.'.join(keys)[:100]}' is {short(value)}, code "
-                f"from elsewhere; remove the line, or choose one of: {', '.join(_ATTENTION)}."
-            )
-    named = _json(directory / _INDEX).get("weight_map", {})
-    for name in named.values() if isinstance(named, Mapping) else ():
-        plain = isinstance(name, str) and Path(name).name == name
-        if not plain or not name.endswith(".safetensors"):
-            raise UserError(
-                f"{directory / _INDEX} names {short(name)}, which is no *.safetensors of this "
-                "folder; save the model again with its 'save_pretrained'."
-            )
-
-
-def _json(file: Path) -> dict[str, Any]:
-    """Return the table in a file; an empty one if there is none, which others complain about."""
-    try:
-        content = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _leaves(table: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yield the values of a table and of the tables in it, with the keys that lead to them."""
-    left: list[tuple[tuple[str, ...], Any]] = [((), table)]
-    while left:
-        keys, value = left.pop()
-        if isinstance(value, Mapping):
-            left += [((*keys, key), inner) for key, inner in value.items()]
-        else:
-            yield keys, value
-
-
-def suppressed_tokens(network: Any) -> dict[str, list[int]]:
-    """Return what a checkpoint never predicts, as arguments of :class:`TransformersModel`.
-
-    Padding stands for what follows a finished hypothesis, so none may hold it.
-    """
-    config, generation = network.config, network.generation_config
-    padding = {config.pad_token_id} - {None, config.eos_token_id}
-    return {
-        "suppress_tokens": sorted(padding.union(generation.suppress_tokens or [])),
-        "begin_suppress_tokens": generation.begin_suppress_tokens or [],
-    }
-
-
-def load_part(part_class: Any, directory: Path) -> Any:
-    """Load a tokenizer or a feature extractor that lies beside the weights, without its code.
-
-    Raises
-    ------
-    UserError
-        If it is not there.
-    """
-    try:
-        # Said expressly, or the library asks whether to run it where there is a terminal.
-        return part_class.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-    except (OSError, RuntimeError, ValueError, TypeError) as error:
-        raise UserError(
-            f"{directory} holds nothing that {part_class.__name__} can read "
-            f"({_first_line(error)}); save it beside the weights with its 'save_pretrained'."
-        ) from error
-
-
-def load_tokenizer(directory: Path) -> Any:
-    """Load the tokenizer of the class that the checkpoint names.
-
-    Raises
-    ------
-    UserError
-        If there is none: some classes would make up an empty vocabulary, or convert other files
-        with packages that are not here.
-    """
-    if not (directory / "tokenizer.json").exists():
-        raise UserError(
-            f"{directory} has no tokenizer.json; load the tokenizer with transformers and save it "
-            "beside the weights with its 'save_pretrained'."
-        )
-    return load_part(AutoTokenizer, directory)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _is_no_padding_warning(record: logging.LogRecord) -> bool:
+    return "attention mask is not set" not in record.getMessage()

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,9 @@ from s2txai.datasets import Task
 from s2txai.errors import UserError, UtteranceError
 from s2txai.models.base import Facts, Features, Role
 from s2txai.models.ctranslate2 import read_variables
-from s2txai.models.transformers_base import TransformersModel, load_network, load_part
+from s2txai.models.options import NO_OPTIONS
+from s2txai.models.transformers_base import TransformersModel
+from s2txai.models.transformers_loading import load_network, load_part
 
 SAMPLING_RATE = 16_000  # Hz
 HOP = 160  # samples between two frames
@@ -34,7 +37,11 @@ _LONGEST_REASON = 300  # characters; a whole state may be missing
 
 
 def load_whisper(
-    directory: Path, *, device: torch.device, precision: torch.dtype
+    directory: Path,
+    *,
+    device: torch.device,
+    precision: torch.dtype,
+    options: Mapping[str, Any] = NO_OPTIONS,
 ) -> "WhisperModel":
     """Load a Whisper of any size.
 
@@ -45,6 +52,8 @@ def load_whisper(
         writes; and ``tokenizer.json``, or ``vocab.json`` with ``merges.txt``.
     device, precision
         Where and in which type to compute.
+    options
+        ``trust_remote_code``, of a transformers directory.
 
     Raises
     ------
@@ -55,7 +64,7 @@ def load_whisper(
     if (directory / "model.bin").exists():
         network, suppress, begin_suppress = _from_ctranslate2(directory)
     else:
-        network = load_network(WhisperForConditionalGeneration, directory)
+        network = load_network(WhisperForConditionalGeneration, directory, options)
         suppress = network.generation_config.suppress_tokens or []
         begin_suppress = network.generation_config.begin_suppress_tokens or []
     return WhisperModel(
@@ -343,7 +352,7 @@ class WhisperModel(TransformersModel):
         """
         if len(audio) > self._context * HOP:
             raise UtteranceError(
-                f"The audio lasts {len(audio) / SAMPLING_RATE:.1f} s, but Whisper hears at most "
+                f"The audio lasts {len(audio) / SAMPLING_RATE:.1f} s, but Whisper accepts at most "
                 f"{self._context * HOP / SAMPLING_RATE:.0f} s; cut it into shorter utterances."
             )
         frames = self._extractor(audio, sampling_rate=SAMPLING_RATE, return_tensors="np")

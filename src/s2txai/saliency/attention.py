@@ -6,11 +6,11 @@ Never the beam's own attention: its rows mix hypotheses that were dropped.
 from collections.abc import Iterable
 
 import numpy as np
-import torch
 
 from s2txai.errors import UserError
 from s2txai.log import logger
-from s2txai.models.base import Model, n_steps
+from s2txai.models.base import Model
+from s2txai.saliency.heard import Heard
 
 AXES = {
     "cross_attention": ["layer", "head", "token", "step"],
@@ -26,23 +26,15 @@ UNITS = {
 }
 
 
-def extract(
-    model: Model,
-    features: np.ndarray,
-    padding_value: float,
-    prompt: list[int],
-    tokens: list[int],
-) -> dict[str, np.ndarray]:
+def attention(model: Model, heard: Heard) -> dict[str, np.ndarray]:
     """Return the attention of one utterance, restricted to the steps over speech.
 
     Parameters
     ----------
     model
         Any model.
-    features, padding_value
-        Input [T, F] and what follows it.
-    prompt, tokens
-        The hypothesis.
+    heard
+        Input and hypothesis.
 
     Returns
     -------
@@ -52,22 +44,23 @@ def extract(
         ``cross_attention`` and its ``padding_mass`` sum to 1. Where the family has no
         self-attention at the rate of its encoder's output, no ``rolled_out_attention``.
     """
-    inputs = torch.from_numpy(features).to(model.device)[None]  # (1, T, F)
-    attention = model.cross_attention(model.encode(inputs, padding_value), prompt, tokens)
-    steps = n_steps(len(features), model.facts.subsampling)
-    found = {
-        "cross_attention": np.ascontiguousarray(attention.weights[..., :steps]),
-        "value_norm_attention": np.ascontiguousarray(attention.value_norm[..., :steps]),
-        "padding_mass": attention.weights[..., steps:].sum(axis=-1),
+    inputs = heard.inputs(model.device)  # (1, T, F)
+    states = model.encode(inputs, heard.padding_value)
+    whole = model.cross_attention(states, heard.prompt, heard.tokens)
+    steps = heard.n_steps(model.facts.subsampling)
+    arrays = {
+        "cross_attention": np.ascontiguousarray(whole.weights[..., :steps]),
+        "value_norm_attention": np.ascontiguousarray(whole.value_norm[..., :steps]),
+        "padding_mass": whole.weights[..., steps:].sum(axis=-1),
     }
     try:
-        layers = model.encoder_attention(inputs, padding_value)
+        layers = model.encoder_attention(inputs, heard.padding_value)
     except UserError as error:
         logger.info("attention: not rolled out. %s", error)
-        return found
+        return arrays
     # Steps over padding pass on what they took from speech, so they are cut off last.
-    rolled_out = attention.weights @ rollout(layers)[:, :steps]
-    return found | {"rolled_out_attention": np.ascontiguousarray(rolled_out, dtype=np.float32)}
+    rolled_out = whole.weights @ rollout(layers)[:, :steps]
+    return arrays | {"rolled_out_attention": np.ascontiguousarray(rolled_out, dtype=np.float32)}
 
 
 def rollout(layers: Iterable[np.ndarray]) -> np.ndarray:

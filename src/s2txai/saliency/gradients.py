@@ -6,20 +6,25 @@ minimum, and hence no gradient, at the unperturbed input; so the two methods tha
 instead. All three speak of the same change: a cell takes its occluded value.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
 from captum.attr import InputXGradient, IntegratedGradients
 
 from s2txai.models.base import Model
-from s2txai.models.memory import smaller_batch, to_device
-from s2txai.registry import Registry
-from s2txai.saliency.baselines import bin_mean
-from s2txai.saliency.gradient_statistics import GradientStatistics
-from s2txai.saliency.segments import Segmentations
-from s2txai.saliency.smx import Plan, draw, segmentation_names
-from s2txai.saliency.statistics import N_FOLDS
+from s2txai.models.memory import smaller_batch
+from s2txai.registry import load_object
+from s2txai.saliency.design import MaskDesign
+from s2txai.saliency.engine import Masks, OnBatch, Perturbation, perturb
+from s2txai.saliency.heard import Heard
+from s2txai.saliency.maps import gradient_halves
+from s2txai.saliency.methods import METHODS
+from s2txai.saliency.occluded_values import bin_mean
+from s2txai.saliency.reliability import half_correlation, spearman_brown
+from s2txai.saliency.smx import input_masks
+from s2txai.saliency.statistics import N_FOLDS, GradientStatistics
 
 # From bool [N, S_k], True = occluded, and k to [N, T, F] for each row, one after the other.
 Change = Callable[[torch.Tensor, int], Iterator[torch.Tensor]]
@@ -28,19 +33,95 @@ Change = Callable[[torch.Tensor, int], Iterator[torch.Tensor]]
 LogProbs = Callable[[torch.Tensor], torch.Tensor]
 
 
-def gradient_names(segmentations: Segmentations) -> tuple[str, ...]:
-    """Name the segmentations so that their masks, and hence the noise, are not those of SMX."""
-    return tuple(f"grad-{name}" for name in segmentation_names(segmentations))
-
-
-def first_order_change(
+def grad(
     model: Model,
-    features: np.ndarray,
-    padding_value: float,
-    prompt: Sequence[int],
-    tokens: Sequence[int],
-    segmentations: Segmentations,
-) -> Change:
+    heard: Heard,
+    design: MaskDesign,
+    *,
+    utterance: str = "",
+    statistics: GradientStatistics | None = None,
+    batch_size: int | str = "auto",
+    on_batch: OnBatch[GradientStatistics] | None = None,
+) -> GradientStatistics:
+    """Linearise the score of SPES at masked inputs.
+
+    Parameters and errors are those of :func:`s2txai.saliency.smx.smx`, the occluded value is
+    always the mean of the bin; :func:`s2txai.saliency.statistics.gradient_map` makes the map.
+    """
+    return perturb(
+        FIRST_ORDER, model, heard, design, utterance=utterance, statistics=statistics,
+        batch_size=batch_size, on_batch=on_batch,
+    )  # fmt: skip
+
+
+def gradient_masks(
+    heard: Heard, design: MaskDesign, *, utterance: str, subsampling: int, time_only: bool
+) -> Masks:
+    """Lay out masks as for SMX, by other names: so the masks, and hence the noise, are others."""
+    masks = input_masks(
+        heard, design, utterance=utterance, subsampling=subsampling, time_only=time_only
+    )
+    names = tuple(f"grad-{name}" for name in masks.plan.names)
+    return replace(masks, plan=replace(masks.plan, names=names))
+
+
+def gradient_sums(
+    model: Model,
+    heard: Heard,
+    design: MaskDesign,
+    masks: Masks,
+    statistics: GradientStatistics | None,
+) -> "ChangeSums":
+    """Begin or continue sums of first-order changes; parameters as for ``engine.SumsOf``."""
+    if statistics is None:
+        r = model.facts.subsampling
+        statistics = GradientStatistics.zeros(
+            masks.segments, len(heard.tokens), r, heard.n_steps(r)
+        )
+    return ChangeSums(statistics, first_order_change(model, heard, masks), model, heard)
+
+
+class ChangeSums:
+    """The sums of :class:`GradientStatistics`, made on the CPU.
+
+    Parameters
+    ----------
+    statistics
+        Zeros, or those of earlier masks of the same plan; changed in place.
+    change
+        Of :func:`first_order_change`.
+    model, heard
+        What the change is of.
+    """
+
+    def __init__(
+        self, statistics: GradientStatistics, change: Change, model: Model, heard: Heard
+    ) -> None:
+        self._statistics, self._change = statistics, change
+        self._model, self._heard = model, heard
+
+    def work(self, n: int) -> object:
+        """Run the model forward and backward on ``n`` inputs."""
+        return backward_pass(self._model, self._heard, n)
+
+    def add(self, occluded: torch.Tensor, k: int, start: int) -> None:
+        """Add masks ``start``, ``start + 1``, ... bool [N, S_k], of segmentation k."""
+        sums = np.zeros_like(self._statistics.segment_sum)  # (4, S, I)
+        segments, S = self._statistics.segments[k].ravel(), sums.shape[1]
+        for i, cells in enumerate(self._change(occluded, k)):
+            for fold in range(N_FOLDS):
+                of_fold = cells[(fold - start) % N_FOLDS :: N_FOLDS].double().sum(dim=0)  # (T, F)
+                # Added up on the CPU, in the order of the cells: the same bits every time.
+                sums[fold, :, i] = np.bincount(segments, of_fold.cpu().numpy().ravel(), S)
+        self._statistics.segment_sum += sums
+        self._statistics.count(k, start, start + len(occluded))
+
+    def statistics(self) -> GradientStatistics:
+        """Return the statistics, which are always up to date."""
+        return self._statistics
+
+
+def first_order_change(model: Model, heard: Heard, masks: Masks) -> Change:
     """Return the function that linearises the score at masked inputs.
 
     The gradient of KL(original || perturbed) of a row is taken at the masked input and multiplied
@@ -51,119 +132,62 @@ def first_order_change(
     ----------
     model
         Any model.
-    features, padding_value
-        Unperturbed input [T, F].
-    prompt, tokens
-        The hypothesis, teacher-forced.
-    segmentations
-        Labels [K, T, F], with ids unique over K.
+    heard
+        Input and hypothesis.
+    masks
+        Their segments are what is occluded.
     """
-    original = torch.from_numpy(features).to(model.device)  # (T, F)
-    baseline = torch.from_numpy(bin_mean(features, padding_value)).to(model.device)  # (F,)
-    labels = torch.from_numpy(_labels_from_zero(segmentations)).to(model.device)
+    original, occluded_value = _original_and_occluded(model, heard)  # (T, F), (F,)
+    labels = torch.from_numpy(masks.labels).to(model.device)
     with torch.no_grad():
-        logits = model.differentiable_logits(original[None], padding_value, prompt, tokens)
+        logits = _differentiable_logits(model, heard, original[None])
     p0 = torch.softmax(logits[0], dim=-1)  # (I, V)
+    n_rows = len(heard.tokens)
 
     def change(occluded: torch.Tensor, k: int) -> Iterator[torch.Tensor]:
         cells = occluded[:, labels[k]]  # (N, T, F)
-        masked = torch.where(cells, baseline, original).requires_grad_()
-        logits = model.differentiable_logits(masked, padding_value, prompt, tokens)
+        masked = torch.where(cells, occluded_value, original).requires_grad_()
+        logits = _differentiable_logits(model, heard, masked)
         # The gradient of KL(p0 || p) with respect to the logits of p, in closed form.
         slope = torch.softmax(logits.detach(), dim=-1) - p0  # (N, I, V)
-        for i in range(len(tokens)):
+        for i in range(n_rows):
             (gradient,) = torch.autograd.grad(
-                logits[:, i], masked, slope[:, i], retain_graph=i < len(tokens) - 1
+                logits[:, i], masked, slope[:, i], retain_graph=i < n_rows - 1
             )
-            yield gradient * (baseline - original)  # (N, T, F)
+            yield gradient * (occluded_value - original)  # (N, T, F)
 
     return change
 
 
-def accumulate_changes(
-    statistics: GradientStatistics,
-    change: Change,
-    plan: Plan,
-    *,
-    device: torch.device,
-    batch_size: int,
-    checkpoint: Callable[[GradientStatistics], None],
-    progress: Callable[[int], None],
-) -> None:
-    """Add masks to ``statistics``, in place, until each segmentation has those of the plan.
-
-    Parameters
-    ----------
-    statistics
-        Zeros, or those of an earlier run with the same plan but for ``n_masks``.
-    change
-        Of :func:`first_order_change`.
-    plan
-        Which masks.
-    device
-        Where the masks are wanted.
-    batch_size
-        Masks for one forward pass; halved for good when the device runs out of memory.
-    checkpoint
-        Called with the statistics whenever a batch of every segmentation is done.
-    progress
-        Called with the number of masks each time some are done.
-
-    Raises
-    ------
-    UserError
-        If not even one mask fits into memory.
-    """
-    done: list[int] = statistics.n_masks.sum(axis=0).tolist()
-    while any(have < want for have, want in zip(done, plan.n_masks, strict=True)):
-        for k in range(len(plan.names)):
-            # Batches end at multiples of their size, so that resumed equals uninterrupted.
-            start, stop = done[k], min(plan.n_masks[k], (done[k] // batch_size + 1) * batch_size)
-            if start >= stop:
-                continue
-            try:
-                occluded = to_device(draw(plan, k, start, stop), device)  # (N, S_k)
-                sums = _sums(statistics, change, occluded, k, start)
-            except (RuntimeError, MemoryError) as error:
-                batch_size = smaller_batch(batch_size, error)
-                continue
-            statistics.segment_sum += sums
-            statistics.n_masks[:, k] += np.bincount(
-                np.arange(start, stop) % N_FOLDS, minlength=N_FOLDS
-            )
-            progress(stop - start)
-            done[k] = stop
-        checkpoint(statistics)
+def backward_pass(model: Model, heard: Heard, n: int) -> object:
+    """Run the model forward and backward on ``n`` copies of the input, to measure its memory."""
+    inputs = torch.from_numpy(np.stack([heard.features] * n)).to(model.device).requires_grad_()
+    logits = _differentiable_logits(model, heard, inputs)
+    return torch.autograd.grad(logits[:, 0].sum(), inputs)
 
 
-def _sums(
-    statistics: GradientStatistics, change: Change, occluded: torch.Tensor, k: int, start: int
-) -> np.ndarray:
-    """Return float64 [4, S, I] of masks ``start``, ``start + 1``, ... of segmentation k."""
-    sums = np.zeros_like(statistics.segment_sum)
-    segments, S = statistics.segments[k].ravel(), sums.shape[1]
-    for i, cells in enumerate(change(occluded, k)):
-        for fold in range(N_FOLDS):
-            of_fold = cells[(fold - start) % N_FOLDS :: N_FOLDS].double().sum(dim=0)  # (T, F)
-            # Added up on the CPU, in the order of the cells: the same bits every time.
-            sums[fold, :, i] = np.bincount(segments, of_fold.cpu().numpy().ravel(), S)
-    return sums
+def _differentiable_logits(model: Model, heard: Heard, inputs: torch.Tensor) -> torch.Tensor:
+    return model.differentiable_logits(inputs, heard.padding_value, heard.prompt, heard.tokens)
 
 
-def _labels_from_zero(segmentations: Segmentations) -> np.ndarray:
-    """Return [K, T, F] with ids that start at 0 in every segmentation."""
-    first_ids = np.concatenate([[0], np.cumsum(segmentations.n_segments)[:-1]])
-    return np.asarray(segmentations.labels - first_ids[:, None, None])
+def _original_and_occluded(model: Model, heard: Heard) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the input [T, F] and the occluded value of its bins [F]."""
+    occluded_value = torch.from_numpy(bin_mean(heard.features, heard.padding_value))
+    return heard.inputs(model.device)[0], occluded_value.to(model.device)
+
+
+def _reliability(statistics: GradientStatistics) -> float:
+    return spearman_brown(half_correlation(gradient_halves(statistics)))
+
+
+FIRST_ORDER = Perturbation(gradient_masks, gradient_sums, GradientStatistics, _reliability)
 
 
 # From the log-probabilities, the distance [T, F] of the input to its occluded value, the row and
 # the number of inputs for one forward pass to the map [T, F] of the row.
 RowMap = Callable[..., torch.Tensor]
 
-MAPS: Registry[RowMap] = Registry("gradient method")
 
-
-@MAPS.register("input_x_gradient")
 def input_x_gradient(
     log_probs: LogProbs, distance: torch.Tensor, row: int, batch_size: int
 ) -> torch.Tensor:
@@ -171,37 +195,30 @@ def input_x_gradient(
 
     Positive where the cell speaks for the token.
     """
-    found: torch.Tensor = InputXGradient(log_probs).attribute(_differentiable(distance), target=row)
-    return found[0]
+    maps: torch.Tensor = InputXGradient(log_probs).attribute(_differentiable(distance), target=row)
+    return maps[0]
 
 
-@MAPS.register("integrated_gradients")
 def integrated_gradients(
-    log_probs: LogProbs, distance: torch.Tensor, row: int, batch_size: int, *, n_steps: int
+    log_probs: LogProbs, distance: torch.Tensor, row: int, batch_size: int, *, n_points: int
 ) -> torch.Tensor:
     """Gradient of log p(token), mean over the way from the occluded value to x, times the way.
 
     Sundararajan et al. 2017 (arXiv 1703.01365), eq. 1, by Gauss-Legendre quadrature with
-    ``n_steps`` points. Over all cells it sums to log p(token) at x minus that at the occluded value
-    everywhere, up to the error of the quadrature.
+    ``n_points`` points. Over all cells it sums to log p(token) at x minus that at the occluded
+    value everywhere, up to the error of the quadrature.
     """
-    found: torch.Tensor = IntegratedGradients(log_probs).attribute(
-        _differentiable(distance), target=row, n_steps=n_steps, internal_batch_size=batch_size
+    maps: torch.Tensor = IntegratedGradients(log_probs).attribute(
+        _differentiable(distance), target=row, n_steps=n_points, internal_batch_size=batch_size
     )
-    return found[0]
+    return maps[0]
 
 
 def _differentiable(distance: torch.Tensor) -> torch.Tensor:
     return distance[None].detach().requires_grad_()
 
 
-def token_log_probs(
-    model: Model,
-    features: np.ndarray,
-    padding_value: float,
-    prompt: Sequence[int],
-    tokens: Sequence[int],
-) -> tuple[LogProbs, torch.Tensor]:
+def token_log_probs(model: Model, heard: Heard) -> tuple[LogProbs, torch.Tensor]:
     """Return log p of the tokens as a function of the distance to the occluded value.
 
     Captum's methods measure from 0, so they get this distance in place of the input.
@@ -210,10 +227,8 @@ def token_log_probs(
     ----------
     model
         Any model.
-    features, padding_value
-        Unperturbed input [T, F].
-    prompt, tokens
-        The hypothesis, teacher-forced.
+    heard
+        Input and hypothesis.
 
     Returns
     -------
@@ -222,42 +237,35 @@ def token_log_probs(
     distance
         [T, F], of the unperturbed input.
     """
-    original = torch.from_numpy(features).to(model.device)  # (T, F)
-    baseline = torch.from_numpy(bin_mean(features, padding_value)).to(model.device)  # (F,)
-    chosen = torch.tensor(tokens, device=model.device)[None, :, None]  # (1, I, 1)
+    original, occluded_value = _original_and_occluded(model, heard)  # (T, F), (F,)
+    tokens = torch.tensor(heard.tokens, device=model.device)[None, :, None]  # (1, I, 1)
 
     def log_probs(distance: torch.Tensor) -> torch.Tensor:
-        logits = model.differentiable_logits(baseline + distance, padding_value, prompt, tokens)
+        logits = _differentiable_logits(model, heard, occluded_value + distance)
         rows = torch.log_softmax(logits, dim=-1)  # (N, I, V)
-        return rows.gather(2, chosen.expand(len(rows), -1, -1))[:, :, 0]  # (N, I)
+        return rows.gather(2, tokens.expand(len(rows), -1, -1))[:, :, 0]  # (N, I)
 
-    return log_probs, original - baseline
+    return log_probs, original - occluded_value
 
 
 def row_maps(
-    method: str,
-    log_probs: LogProbs,
-    distance: torch.Tensor,
-    n_rows: int,
-    *,
-    batch_size: int,
-    **options: int,
+    model: Model, heard: Heard, method: str, *, batch_size: int, **parameters: int
 ) -> np.ndarray:
-    """Return the map of every row by one of :data:`MAPS`.
+    """Return the map of every row by a method without masks.
 
     Captum attributes one output at a time, so each row costs forward passes of its own.
 
     Parameters
     ----------
+    model
+        Any model.
+    heard
+        Input and hypothesis.
     method
-        A name of :data:`MAPS`.
-    log_probs, distance
-        Of :func:`token_log_probs`.
-    n_rows
-        I.
+        A name of :data:`s2txai.saliency.methods.METHODS` that is not sampled.
     batch_size
         Inputs for one forward pass; halved for good when the device runs out of memory.
-    **options
+    **parameters
         Of the method.
 
     Returns
@@ -270,12 +278,14 @@ def row_maps(
     UserError
         If not even one input fits into memory.
     """
+    row_map: RowMap = load_object(METHODS[method].compute)
+    log_probs, distance = token_log_probs(model, heard)
     maps: list[np.ndarray] = []
-    while len(maps) < n_rows:
+    while len(maps) < len(heard.tokens):
         try:
-            found = MAPS[method](log_probs, distance, len(maps), batch_size, **options)
+            cells = row_map(log_probs, distance, len(maps), batch_size, **parameters)
         except (RuntimeError, MemoryError) as error:
             batch_size = smaller_batch(batch_size, error)
             continue
-        maps.append(found.detach().cpu().numpy().astype(np.float32))
+        maps.append(cells.detach().cpu().numpy().astype(np.float32))
     return np.stack(maps)

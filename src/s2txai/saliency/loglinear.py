@@ -16,17 +16,14 @@ import numpy.typing as npt
 from scipy.linalg import cho_factor, cho_solve
 
 from s2txai.errors import UserError
-from s2txai.saliency.pooling import MapOfFolds
-from s2txai.saliency.smx import Plan, draw
-from s2txai.saliency.statistics import N_FOLDS, Statistics
+from s2txai.saliency.masks import MaskPlan
+from s2txai.saliency.statistics import ALL_FOLDS, N_FOLDS, MapOfFolds, Statistics
 
 # Ridge penalties that are tried, as shares of the variance that one indicator has over all masks.
 PENALTIES = tuple(float(share) for share in np.logspace(-4, 2, 13))
 
 # Masks drawn at a time to rebuild the Gram matrix.
 _BLOCK = 1024
-
-ALL_FOLDS = tuple(range(N_FOLDS))
 
 Array = npt.NDArray[np.float64]
 
@@ -71,7 +68,7 @@ class _Moments:
         return error
 
 
-def prepare(statistics: Statistics, plan: Plan) -> MapOfFolds:
+def prepare(statistics: Statistics, plan: MaskPlan) -> MapOfFolds:
     """Return the function that makes the log-linear map of some folds.
 
     Parameters
@@ -107,18 +104,18 @@ def prepare(statistics: Statistics, plan: Plan) -> MapOfFolds:
         return _penalty(moments(k), plan.p)
 
     def make(folds: Sequence[int] = ALL_FOLDS) -> Array:
-        chosen = list(folds)
+        selected = list(folds)
         _, T, F = statistics.segments.shape
         total, count = 0.0, np.zeros((T, F))
         for k, segments in enumerate(statistics.segments):
-            _, slopes = _sum([moments(k)[fold] for fold in chosen]).slopes(penalty(k))
-            mean = statistics.score_sum[chosen, k].sum(axis=0) / max(
-                1, statistics.n_masks[chosen, k].sum()
+            _, slopes = _sum([moments(k)[fold] for fold in selected]).slopes(penalty(k))
+            mean = statistics.score_sum[selected, k].sum(axis=0) / max(
+                1, statistics.n_masks[selected, k].sum()
             )  # (I)
             # Over all masks the mean is p times that of the occluded and 1 - p times the rest.
             occluded = mean / (plan.p + (1 - plan.p) * np.exp(-slopes))  # (S, I)
             own = slice(offsets[k], offsets[k + 1])
-            weight = statistics.occluded_count[chosen, own].sum(axis=0)  # (S)
+            weight = statistics.occluded_count[selected, own].sum(axis=0)  # (S)
             ids = segments - offsets[k]
             total = total + (occluded * weight[:, None]).T[:, ids]  # (I, T, F)
             count += weight[ids]
@@ -127,7 +124,9 @@ def prepare(statistics: Statistics, plan: Plan) -> MapOfFolds:
     return make
 
 
-def _moments(statistics: Statistics, plan: Plan, k: int, segments: slice) -> tuple[_Moments, ...]:
+def _moments(
+    statistics: Statistics, plan: MaskPlan, k: int, segments: slice
+) -> tuple[_Moments, ...]:
     """Return the moments of each fold."""
     assert statistics.occluded_log_sum is not None
     assert statistics.log_sum is not None
@@ -137,7 +136,7 @@ def _moments(statistics: Statistics, plan: Plan, k: int, segments: slice) -> tup
     for start in range(0, plan.n_masks[k], _BLOCK):
         stop = min(start + _BLOCK, plan.n_masks[k])
         # Counts up to 2^24 are exact in float32.
-        occluded = draw(plan, k, start, stop).float().numpy()  # (N, S)
+        occluded = plan.draw(k, start, stop).astype(np.float32)  # (N, S)
         for fold in range(N_FOLDS):
             own = occluded[(fold - start) % N_FOLDS :: N_FOLDS]
             grams[fold] += own.T @ own
@@ -158,7 +157,7 @@ def _penalty(folds: Sequence[_Moments], p: float) -> float:
     """Return the penalty with the least error on folds that were left out, over all rows.
 
     The best penalty is the variance of the noise over that of the slopes and does not depend on the
-    number of masks, so one is chosen from all folds and serves half-maps as well.
+    number of masks, so one is selected from all folds and serves half-maps as well.
     """
     scale = sum(fold.n for fold in folds) * p * (1 - p)
     everything = _sum(folds)
@@ -178,6 +177,6 @@ def _penalty(folds: Sequence[_Moments], p: float) -> float:
 
 def _sum(moments: Sequence[_Moments]) -> _Moments:
     total = moments[0]
-    for one in moments[1:]:
-        total = total + one
+    for other in moments[1:]:
+        total = total + other
     return total

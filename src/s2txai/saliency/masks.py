@@ -2,12 +2,57 @@
 
 import hashlib
 import json
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 # One step of Philox's counter gives four numbers of 64 bits.
 _DRAWS_PER_COUNT = 4
+
+
+@dataclass(frozen=True)
+class MaskPlan:
+    """Which masks to draw.
+
+    Attributes
+    ----------
+    seed, utterance
+        With a segmentation's name and a mask's index they determine the mask, whatever the batch,
+        shard, device or order of work.
+    names
+        Of the K segmentations.
+    sizes
+        Segments of each segmentation, S_k.
+    n_masks
+        Masks wanted of each segmentation.
+    p
+        Probability that a segment is occluded.
+    token_p
+        Probability that the embedding of a preceding token is occluded by the same mask.
+    """
+
+    seed: int
+    utterance: str
+    names: tuple[str, ...]
+    sizes: tuple[int, ...]
+    n_masks: tuple[int, ...]
+    p: float
+    token_p: float = 0.0
+
+    def draw(self, k: int, start: int, stop: int) -> npt.NDArray[np.bool_]:
+        """Return masks ``start`` to ``stop - 1`` of segmentation k, bool [N, S_k]."""
+        return self._draw(self.names[k], start, stop, self.sizes[k], self.p)
+
+    def draw_tokens(self, k: int, start: int, stop: int, n_rows: int) -> npt.NDArray[np.bool_]:
+        """Return the preceding tokens that the same masks occlude, bool [N, I]."""
+        return self._draw(f"{self.names[k]} tokens", start, stop, n_rows, self.token_p)
+
+    def _draw(self, name: str, start: int, stop: int, n: int, p: float) -> npt.NDArray[np.bool_]:
+        return occlusion(
+            seed=self.seed, utterance=self.utterance, segmentation=name,
+            start=start, stop=stop, n_segments=n, p=p,
+        )  # fmt: skip
 
 
 def occlusion(

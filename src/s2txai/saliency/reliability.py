@@ -3,8 +3,8 @@
 import numpy as np
 
 from s2txai.saliency.correlation import correlation
-from s2txai.saliency.pooling import HALVES, pool
-from s2txai.saliency.statistics import Statistics, heatmap
+from s2txai.saliency.pooling import pool
+from s2txai.saliency.statistics import HALVES, Statistics, heatmap
 
 
 def half_correlation(

@@ -180,3 +180,18 @@ def segmentations(
         n_segments=tuple(counts),
         kind="time" if time_only else "slic",
     )
+
+
+def masks_per_segmentation(n_masks: int, segmentations: Segmentations) -> tuple[int, ...]:
+    """Deal ``n_masks`` evenly over the requested levels, rounded down.
+
+    A segmentation that stands for several levels (SLIC made the same map for them) gets the masks
+    of all of them.
+    """
+    n_levels = sum(len(levels) for levels in segmentations.levels)
+    return tuple(n_masks // n_levels * len(levels) for levels in segmentations.levels)
+
+
+def segmentation_names(segmentations: Segmentations) -> tuple[str, ...]:
+    """Name each segmentation after its first level; part of the key of its masks."""
+    return tuple(f"{segmentations.kind}-{levels[0]}" for levels in segmentations.levels)

@@ -4,17 +4,61 @@ Each encoder step over speech is a segment of its own. The paper does not publis
 map; that an occluded step becomes the zero vector is our reading of it, and there are two others.
 """
 
-from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
 
-from s2txai.models.base import Model, n_steps
-from s2txai.saliency.occluded_values import OCCLUDED_STATES as FILLINGS
+from s2txai.models.base import Model
+from s2txai.saliency.design import MaskDesign
+from s2txai.saliency.engine import Masks, OnBatch, Perturbation, perturb
+from s2txai.saliency.estimators import ESTIMATORS
+from s2txai.saliency.heard import Heard
+from s2txai.saliency.masks import MaskPlan
+from s2txai.saliency.occluded_values import OCCLUDED_STATES
+from s2txai.saliency.reliability import split_half
+from s2txai.saliency.score_sums import Score, ScoreSums
 from s2txai.saliency.scores import Divergence
-from s2txai.saliency.smx import Score
+from s2txai.saliency.statistics import Statistics
 
 SEGMENTATION = "encoder-steps"
+
+
+def smh(
+    model: Model,
+    heard: Heard,
+    design: MaskDesign,
+    *,
+    utterance: str = "",
+    statistics: Statistics | None = None,
+    batch_size: int | str = "auto",
+    on_batch: OnBatch[Statistics] | None = None,
+) -> Statistics:
+    """Perturb the encoder output of an utterance.
+
+    Parameters, value and errors are those of :func:`s2txai.saliency.smx.smx`;
+    ``heatmap(statistics)[:, :, 0]`` is the map [I, T'], in nats.
+    """
+    return perturb(
+        STATES, model, heard, design, utterance=utterance, statistics=statistics,
+        batch_size=batch_size, on_batch=on_batch,
+    )  # fmt: skip
+
+
+def state_masks(
+    heard: Heard, design: MaskDesign, *, utterance: str, subsampling: int, time_only: bool
+) -> Masks:
+    """Lay out masks over encoder steps; parameters as for ``engine.MasksOf``."""
+    n_steps = heard.n_steps(subsampling)
+    plan = MaskPlan(
+        seed=design.seed,
+        utterance=utterance,
+        names=(SEGMENTATION,),
+        sizes=(n_steps,),
+        n_masks=(design.n_masks,),
+        p=design.p,
+    )
+    return Masks(plan, step_segments(n_steps))
 
 
 def step_segments(n_steps: int) -> np.ndarray:
@@ -22,33 +66,43 @@ def step_segments(n_steps: int) -> np.ndarray:
     return np.arange(n_steps, dtype=np.int32)[None, :, None]
 
 
-def state_score(
-    model: Model,
-    features: np.ndarray,
-    padding_value: float,
-    prompt: Sequence[int],
-    tokens: Sequence[int],
-    occluded_value: str,
-) -> Score:
+def state_sums(
+    model: Model, heard: Heard, design: MaskDesign, masks: Masks, statistics: Statistics | None
+) -> ScoreSums:
+    """Begin or continue sums over masks of encoder steps; parameters as for ``engine.SumsOf``."""
+    if statistics is None:
+        # An encoder step is its own segment and its own "frame".
+        statistics = Statistics.zeros(
+            masks.segments, len(heard.tokens), subsampling=1, n_steps=masks.segments.shape[1],
+            logarithms=ESTIMATORS[design.estimator].logarithms,
+        )  # fmt: skip
+    score = state_score(model, heard, design.occluded_value)
+    return ScoreSums(statistics, score, masks.plan, model.device)
+
+
+def state_score(model: Model, heard: Heard, occluded_value: str) -> Score:
     """Return the function that scores occlusions of encoder steps.
 
     Parameters
     ----------
     model
         Any model.
-    features, padding_value
-        Unperturbed input [T, F]; encoded once.
-    prompt, tokens
-        The hypothesis, teacher-forced.
+    heard
+        Input, which is encoded once, and hypothesis.
     occluded_value
-        A name of :data:`FILLINGS`.
+        A name of :data:`s2txai.saliency.occluded_values.OCCLUDED_STATES`.
     """
-    inputs = torch.from_numpy(features).to(model.device)[None]
-    states = model.encode(inputs, padding_value)  # (1, steps, D)
-    divergence = Divergence(model.decode(states, prompt, tokens)[0])
-    filling = FILLINGS[occluded_value](states[0, : n_steps(len(features), model.facts.subsampling)])
+    states = heard.encode(model)  # (1, steps, D)
+    divergence = Divergence(model.decode(states, heard.prompt, heard.tokens)[0])
+    speech = states[0, : heard.n_steps(model.facts.subsampling)]
+    occluded_state = OCCLUDED_STATES[occluded_value](speech)
 
     def score(occluded: torch.Tensor, k: int) -> torch.Tensor:
-        return divergence(model.decode_occluded(states, occluded, prompt, tokens, filling))
+        return divergence(
+            model.decode_occluded(states, occluded, heard.prompt, heard.tokens, occluded_state)
+        )
 
     return score
+
+
+STATES = Perturbation(state_masks, state_sums, Statistics, partial(split_half, pooling="avg2d"))

@@ -5,17 +5,13 @@ from pathlib import Path
 from types import MappingProxyType
 
 from s2txai.log import Progress
-from s2txai.saliency.estimators import maps_of
-from s2txai.saliency.pooling import all_attention_maps, gradient_maps, kinds_of, saliency_maps
-from s2txai.steps.shard import Attempts, OnFailure, check_finite
+from s2txai.saliency.aggregation import AGGREGATIONS, all_attention_maps, kinds_of
+from s2txai.saliency.maps import gradient_maps, saliency_maps
+from s2txai.steps.shard import Attempts, OnFailure, check_finite, maps_of
 from s2txai.storage.artifacts import Artifact, check_same_source, save
 from s2txai.storage.provenance import describe, source_of
 
-_PARTS = {
-    "head": ["layer", "head", "token", "step"],
-    "layer": ["layer", "token", "step"],
-    "mean": ["token", "step"],
-}
+_PARTS = {"head": ["layer", "head", "token", "step"], "layer": ["layer", "token", "step"]}
 _PADDING_MASS = {"padding_mass": ["layer", "head", "token"]}
 _KIND_UNITS = {"ca": "share", "vn": "norm", "ro": "share"}
 # The estimator of SPES.
@@ -65,7 +61,7 @@ def aggregate_shard(
         Progress("aggregate", len(decoded), "utterances") as progress,
     ):
         for n, artifacts in enumerate(zip(decoded, attention, smx, smh, strict=True)):
-            of_utterance = {method: found[n] for method, found in gradients.items()}
+            of_utterance = {method: artifacts[n] for method, artifacts in gradients.items()}
             with attempts.of(decoded[n].meta["utterance"]):
                 _aggregate(output, *artifacts, of_utterance, poolings, estimators)
             progress.add(1)
@@ -88,21 +84,24 @@ def _aggregate(
         poolings,
         int(smx["subsampling"]),
         int(smx["n_steps"]),
-    ) | gradient_maps({method: found.arrays for method, found in gradients.items()})
+    ) | gradient_maps({method: artifact.arrays for method, artifact in gradients.items()})
     masked = {"smx": smx, "smh": smh} | {
-        method: found for method, found in gradients.items() if "n_masks" in found.arrays
+        method: artifact for method, artifact in gradients.items() if "n_masks" in artifact.arrays
     }
     maps = all_attention_maps(attention.arrays)
     arrays = {
         **maps,
         "padding_mass": attention["padding_mass"],
         **saliency,
-        **{f"n_masks_{step}": found["n_masks"].sum() for step, found in masked.items()},
+        **{f"n_masks_{step}": artifact["n_masks"].sum() for step, artifact in masked.items()},
         **{name: decoded[name] for name in _TOKENS},
     }
     half = ["split", "half", "token", "step"]
+    parts_of_kind = _PARTS | {name: ["token", "step"] for name in AGGREGATIONS}
     parts = {
-        f"{kind}_{part}": (kind, names) for kind in kinds_of(maps) for part, names in _PARTS.items()
+        f"{kind}_{part}": (kind, names)
+        for kind in kinds_of(maps)
+        for part, names in parts_of_kind.items()
     }
     axes = {
         **{name: names for name, (_, names) in parts.items()},
@@ -120,10 +119,10 @@ def _aggregate(
         "poolings": list(poolings),
         "smx": {**smx.meta["parameters"], "estimator": estimators["smx"]},
         "smh": {**smh.meta["parameters"], "estimator": estimators["smh"]},
-        **{method: found.meta["parameters"] for method, found in gradients.items()},
+        **{method: artifact.meta["parameters"] for method, artifact in gradients.items()},
     }
     utterance = decoded.meta["utterance"]
     meta = describe("aggregate", source_of(decoded), parameters, axes, units)
     check_finite(saliency, "aggregate")
-    meta["masks"] = {step: found.meta["masks"] for step, found in masked.items()}
+    meta["masks"] = {step: artifact.meta["masks"] for step, artifact in masked.items()}
     save(output / f"{utterance}.npz", arrays, meta)

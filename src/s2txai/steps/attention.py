@@ -7,13 +7,13 @@ import numpy as np
 
 from s2txai.log import Progress
 from s2txai.saliency import attention
-from s2txai.steps.shard import Attempts, Workplace, features_of, hypothesis_of, keep, publish
+from s2txai.steps.shard import Attempts, Workplace, heard_of, keep, publish
 from s2txai.storage.artifacts import Artifact
 from s2txai.storage.provenance import source_of
 
 
 def attention_shard(place: Workplace, decoded: Sequence[Artifact]) -> None:
-    """Extract the attention of every utterance; see :func:`s2txai.saliency.attention.extract`."""
+    """Extract the attention of every utterance; see :func:`s2txai.saliency.attention.attention`."""
     with (
         Attempts("attention", place.output, place.on_failure) as attempts,
         Progress("attention", len(decoded), "utterances") as progress,
@@ -30,4 +30,4 @@ def attention_shard(place: Workplace, decoded: Sequence[Artifact]) -> None:
 
 
 def _extract(place: Workplace, decoded: Artifact) -> dict[str, np.ndarray]:
-    return attention.extract(place.model.model, *features_of(decoded), *hypothesis_of(decoded))
+    return attention.attention(place.model.model, heard_of(decoded))

@@ -1,12 +1,14 @@
 """What a script of the workflow is given: its place, its run and its inputs, by name."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+from s2txai.datasets import Utterance
 from s2txai.log import logging_to
+from s2txai.saliency.methods import METHODS
 from s2txai.steps.shard import OnFailure, Workplace
 from s2txai.storage.artifacts import Artifact, load_shard
 from s2txai.storage.failures import pass_on
@@ -110,6 +112,15 @@ class Job:
         paths = self._snakemake.input if name is None else self._snakemake.input.get(name) or []
         return [Path(path) for path in ([paths] if isinstance(paths, str) else paths)]
 
+    @property
+    def methods(self) -> list[str]:
+        """Gradient methods of which the rule has an input, in the order of their registry."""
+        return [method for method in METHODS if self.inputs(method)]
+
+    def utterances(self) -> list[Utterance]:
+        """Return the rows of the manifest that make up the shard."""
+        return self.run.shard(self.wildcards.shard)
+
     def artifacts(self, *steps: str) -> dict[str, list[Artifact]]:
         """Return artefacts of the shard by step, of utterances that no earlier step failed on.
 
@@ -137,8 +148,3 @@ class Job:
     def shards(self, run: Run, name: str, step: str | None = None) -> list[Artifact]:
         """Return the artefacts of a run's utterances from all shards of an input."""
         return load_shards(run, self.inputs(name), step or name)
-
-
-def present(job: Job, names: Sequence[str]) -> list[str]:
-    """Return those names under which the rule has an input."""
-    return [name for name in names if job.inputs(name)]

@@ -1,4 +1,4 @@
-"""What SMX and SMH share: masks are added to what the store holds until there are enough."""
+"""What the perturbing steps share: masks are added to the stored ones until there are enough."""
 
 import json
 import math
@@ -6,28 +6,27 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import Any, Generic, TypeVar
 
 from s2txai.log import Progress, logger
-from s2txai.models.base import Model
-from s2txai.models.memory import fitting_batch_size, smaller_batch
-from s2txai.saliency.reliability import split_half
-from s2txai.saliency.smx import Plan, Score, accumulate
-from s2txai.saliency.statistics import UNITS, Statistics
+from s2txai.models.memory import fitting_batch_size
+from s2txai.saliency.design import MaskDesign
+from s2txai.saliency.engine import BatchSize, Masks, Perturbation, begin, extend, grow
+from s2txai.saliency.estimators import ESTIMATORS
+from s2txai.saliency.masks import MaskPlan
+from s2txai.saliency.statistics import MaskSums, Statistics
 from s2txai.steps.shard import (
     Attempts,
     Workplace,
     check_finite,
     entry_path,
+    heard_of,
     measured_on_largest,
     publish,
-    stated,
     stored_entry,
+    with_precision,
 )
 from s2txai.storage.artifacts import Artifact, replacing, save
 from s2txai.storage.provenance import describe, source_of
@@ -38,63 +37,18 @@ SECONDS_BETWEEN_CHECKPOINTS = 5.0
 _QUICK = 0.05
 _MOST_SECONDS = 30.0
 
-# The pooling whose reliability decides and is stated; SMH has one cell a step, nothing to pool.
-POOLING = "avg2d"
-
-Prepare = Callable[[Model], tuple[Statistics, Score]]
-
-
-@dataclass(frozen=True)
-class Job:
-    """The masks of one utterance.
-
-    Attributes
-    ----------
-    decoded
-        Its ``decode`` artefact.
-    prepare
-        Makes the statistics of no masks, and the function that scores a batch of them.
-    plan
-        Which masks.
-    """
-
-    decoded: Artifact
-    prepare: Prepare
-    plan: Plan
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How the masks of a shard are computed.
-
-    Attributes
-    ----------
-    batch_size
-        Masks for one forward pass, or ``auto``.
-    target_reliability
-        Of the map at encoder steps (mean over the cells of a step): masks are added in chunks as
-        large as the plan until it is reached.
-    most
-        Multiple of the plan at which the search for it ends; 1 for the plan alone.
-    logarithms
-        Whether logarithms of the scores are summed, for the log-linear estimator.
-    """
-
-    batch_size: int | str
-    target_reliability: float = 0.0
-    most: float = 1.0
-    logarithms: bool = False
+S = TypeVar("S", bound=MaskSums)
 
 
 def grow_shard(
     place: Workplace,
     step: str,
-    parameters: Mapping[str, Any],
+    perturbation: Perturbation[S],
     decoded: Sequence[Artifact],
-    job_of: Callable[[Artifact], Job],
-    effort: Effort,
+    design: MaskDesign,
+    batch_size: int | str,
 ) -> None:
-    """Bring the statistics of every utterance to their masks, and publish them.
+    """Bring the statistics of every utterance to the masks of a design, and publish them.
 
     Sums are written to the store every 5 to 30 seconds, so that a killed job loses no more than
     that, and a larger number of masks continues where a smaller one stopped. Beside each result,
@@ -103,166 +57,150 @@ def grow_shard(
     Parameters
     ----------
     place, step
-        Where, and which of ``smx`` and ``smh``.
-    parameters
-        What changes the numbers, without the number of masks.
+        Where, and the step's name.
+    perturbation
+        What the step perturbs.
     decoded
-        ``decode`` artefacts, one an utterance.
-    job_of
-        Returns the masks of one of them.
-    effort
-        How.
+        ``decode`` artefacts, one per utterance.
+    design
+        Which masks.
+    batch_size
+        Masks for one forward pass; ``auto``: what fits into memory for the utterance that needs
+        most.
     """
-    batch = _Batch(effort.batch_size, decoded, job_of)
+    shard = _Shard(place, step, perturbation, decoded, design, BatchSize(batch_size))
     with Attempts(step, place.output, place.on_failure) as attempts:
         for artifact in decoded:
             with attempts.of(artifact.meta["utterance"]):
-                _grow(place, step, parameters, job_of(artifact), batch, effort)
+                shard.grow(artifact)
 
 
-class _Batch:
-    """The size of batches of a shard, settled when the first one is needed.
-
-    The utterance that needs most memory decides.
-    """
+class _Shard(Generic[S]):
+    """The utterances of a shard, and how their masks are computed."""
 
     def __init__(
-        self, asked: int | str, decoded: Sequence[Artifact], job_of: Callable[[Artifact], Job]
+        self,
+        place: Workplace,
+        step: str,
+        perturbation: Perturbation[S],
+        decoded: Sequence[Artifact],
+        design: MaskDesign,
+        batch: BatchSize,
     ) -> None:
-        self._decoded, self._job_of = decoded, job_of
-        self.size = None if asked == "auto" else int(asked)
+        self._place, self._step, self._perturbation = place, step, perturbation
+        self._decoded, self._design, self._batch = decoded, design, batch
 
-    def settle(self, model: Model) -> int:
-        if self.size is None:
-            self.size = measured_on_largest(partial(self._fitting, model), self._decoded)
-        return self.size
-
-    def _fitting(self, model: Model, artifact: Artifact) -> int:
-        job = self._job_of(artifact)
-        _, score = _prepared(job, model)
-
-        def work(n: int) -> object:
-            occluded = torch.ones((n, job.plan.sizes[0]), dtype=torch.bool, device=model.device)
-            return score(occluded, 0)
-
-        return fitting_batch_size(model.device, work)
-
-
-def _prepared(job: Job, model: Model) -> tuple[Statistics, Score]:
-    """Prepare an utterance, which takes a forward pass of its unperturbed input.
-
-    Raises
-    ------
-    UserError
-        If not even that fits into memory.
-    """
-    try:
-        return job.prepare(model)
-    except (RuntimeError, MemoryError) as error:
-        smaller_batch(1, error)  # raises: a single input cannot be halved
-        raise
-
-
-def _grow(
-    place: Workplace,
-    step: str,
-    parameters: Mapping[str, Any],
-    job: Job,
-    batch: _Batch,
-    effort: Effort,
-) -> None:
-    source = source_of(job.decoded)
-    utterance = source["utterance"]
-    entry = entry_path(place, step, source, parameters)
-    stored = stored_entry(place, step, source, parameters)
-    statistics = Statistics.from_mapping(stored.arrays) if stored else None
-    if statistics and effort.logarithms and not statistics.has_logarithms:
-        logger.info("%s %s: starts again, to sum logarithms of the scores", step, utterance)
-        stored = statistics = None
-    started, n_before = time.monotonic(), _n_masks(statistics)
-
-    def described(statistics: Statistics) -> dict[str, Any]:
-        return describe(step, source, stated(place, parameters), statistics.axes, UNITS)
-
-    def extended(statistics: Statistics | None, plan: Plan) -> Statistics:
-        """Return the statistics with at least the masks of the plan."""
-        n_missing = _n_missing(statistics, plan)
-        if statistics and not n_missing:
-            return statistics
-        model = place.model.model
-        batch_size = batch.settle(model)
-        empty, score = _prepared(job, model)
-        growing = statistics or empty
-        with Progress(f"{step} {utterance}", n_missing, "masks") as progress:
-            batch.size = accumulate(
-                growing,
-                score,
-                plan,
-                device=model.device,
-                batch_size=batch_size,
-                checkpoint=_Checkpoints(step, entry, described).save_if_due,
-                progress=progress.add,
-            )
-        return growing
-
-    if n_before and _n_missing(statistics, job.plan):
-        logger.info("%s %s: %d masks are in the store already", step, utterance, n_before)
-    grown = extended(statistics, job.plan)
-    reliability = split_half(grown, POOLING)
-    for plan in _chunks(job.plan, effort):
-        if reliability >= effort.target_reliability:
-            break
-        grown = extended(grown, plan)
-        reliability = split_half(grown, POOLING)
-    masks = _told(grown, job.plan, reliability, effort)
-    n_new = _n_masks(grown) - n_before
-    if stored is None or n_new or stored.meta.get("masks") != masks:
-        check_finite(grown.arrays(), step)
-        save(entry, grown.arrays(), described(grown) | {"masks": masks})
-    if masks["converged"] is False:
-        logger.warning(
-            "%s %s: reliability %.2f after %d masks, under the target of %g: raise max_masks.",
-            step, utterance, reliability, masks["n_masks"], masks["target_reliability"],
+    def grow(self, decoded: Artifact) -> None:
+        """Bring one utterance to its masks, and publish it."""
+        place, step, design = self._place, self._step, self._design
+        source = source_of(decoded)
+        utterance = source["utterance"]
+        entry = entry_path(place, step, source, design.parameters)
+        stored = stored_entry(place, step, source, design.parameters)
+        statistics = self._usable(stored, utterance)
+        masks = self._masks(decoded)
+        n_before = statistics.total_masks if statistics else 0
+        if n_before and statistics and statistics.n_missing(masks.plan.n_masks):
+            logger.info("%s %s: %d masks are in the store already", step, utterance, n_before)
+        started = time.monotonic()
+        checkpoints = _Checkpoints(entry, step, partial(self._meta, source))
+        statistics, reliability = grow(
+            self._perturbation, design, masks, statistics,
+            partial(self._add, decoded, checkpoints),
         )  # fmt: skip
-    publish(place, entry, utterance)
-    _write_job(place.output / f"{utterance}.job.json", place, batch, n_new, started)
+        facts = _facts(statistics, masks.plan, reliability, design)
+        n_new = statistics.total_masks - n_before
+        if stored is None or n_new or stored.meta.get("masks") != facts:
+            checkpoints.save(statistics, {"masks": facts})
+        if facts["converged"] is False:
+            logger.warning(
+                "%s %s: reliability %.2f after %d masks, under the target of %g: raise max_masks.",
+                step, utterance, reliability, facts["n_masks"], facts["target_reliability"],
+            )  # fmt: skip
+        publish(place, entry, utterance)
+        self._write_job(place.output / f"{utterance}.job.json", n_new, started)
+
+    def _usable(self, stored: Artifact | None, utterance: str) -> S | None:
+        """Return what is stored of an utterance, where the estimator can use it."""
+        if stored is None:
+            return None
+        statistics = self._perturbation.kind.from_mapping(stored.arrays)
+        logarithms = ESTIMATORS[self._design.estimator].logarithms
+        if isinstance(statistics, Statistics) and logarithms and not statistics.has_logarithms:
+            logger.info(
+                "%s %s: starts again, to sum logarithms of the scores", self._step, utterance
+            )
+            return None
+        return statistics
+
+    def _masks(self, decoded: Artifact) -> Masks:
+        return self._perturbation.masks(
+            heard_of(decoded),
+            self._design,
+            utterance=decoded.meta["utterance"],
+            subsampling=int(decoded["subsampling"]),
+            time_only=bool(decoded["time_only"]),
+        )
+
+    def _meta(self, source: Mapping[str, Any], statistics: MaskSums) -> dict[str, Any]:
+        parameters = with_precision(self._place, self._design.parameters)
+        return describe(self._step, source, parameters, statistics.axes, statistics.UNITS)
+
+    def _add(
+        self, decoded: Artifact, checkpoints: "_Checkpoints", statistics: S | None, masks: Masks
+    ) -> S:
+        """Return statistics that have the masks; the model is loaded here, if it is needed."""
+        model = self._place.model.model
+        self._batch.settle(partial(measured_on_largest, self._fitting, self._decoded))
+        n_masks = masks.plan.n_masks
+        n_missing = statistics.n_missing(n_masks) if statistics else sum(n_masks)
+        label = f"{self._step} {masks.plan.utterance}"
+        with Progress(label, n_missing, "masks") as progress:
+
+            def on_batch(n_new: int, current: Callable[[], S]) -> None:
+                progress.add(n_new)
+                checkpoints.save_if_due(current)
+
+            return extend(
+                self._perturbation, model, heard_of(decoded), self._design, masks, statistics,
+                batch=self._batch, on_batch=on_batch,
+            )  # fmt: skip
+
+    def _fitting(self, decoded: Artifact) -> int:
+        """Return how many masks of an utterance fit into memory."""
+        model = self._place.model.model
+        sums = begin(
+            self._perturbation, model, heard_of(decoded), self._design, self._masks(decoded)
+        )
+        return fitting_batch_size(model.device, sums.work)
+
+    def _write_job(self, path: Path, n_new: int, started: float) -> None:
+        """Write what may differ between two runs with the same numbers."""
+        facts = {
+            "host": platform.node(),
+            "device": self._place.model.device,
+            "batch_size": self._batch.size,
+            "masks_computed": n_new,
+            "seconds": round(time.monotonic() - started, 3),
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        }
+        with replacing(path) as partial_path:
+            partial_path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
-def _chunks(plan: Plan, effort: Effort) -> Iterator[Plan]:
-    """Yield growing multiples of the plan, where there is a target to be reached.
-
-    The chunks do not depend on how far an earlier run came: resumed equals uninterrupted.
-    """
-    for times in range(2, math.ceil(effort.most) + 1):
-        share = min(times, effort.most)
-        yield replace(plan, n_masks=tuple(round(n * share) for n in plan.n_masks))
-
-
-def _told(statistics: Statistics, plan: Plan, reliability: float, effort: Effort) -> dict[str, Any]:
+def _facts(
+    statistics: MaskSums, plan: MaskPlan, reliability: float, design: MaskDesign
+) -> dict[str, Any]:
     """Return what ``meta`` says about the masks."""
-    wanted = effort.target_reliability or None
+    target = design.target_reliability or None
     return {
         "segmentations": list(plan.names),
-        "n_masks": _n_masks(statistics),
+        "n_masks": statistics.total_masks,
         # JSON knows no NaN: nothing varies, so nothing is measured.
         "reliability": None if math.isnan(reliability) else reliability,
-        "target_reliability": wanted,
-        "converged": None if wanted is None else bool(reliability >= wanted),
+        "target_reliability": target,
+        "converged": None if target is None else bool(reliability >= target),
     }
-
-
-def _write_job(path: Path, place: Workplace, batch: _Batch, n_new: int, started: float) -> None:
-    """Write what may differ between two runs with the same numbers."""
-    told = {
-        "host": platform.node(),
-        "device": place.model.device,
-        "batch_size": batch.size,
-        "masks_computed": n_new,
-        "seconds": round(time.monotonic() - started, 3),
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 
 class CheckpointClock:
@@ -287,28 +225,26 @@ class CheckpointClock:
 
 
 class _Checkpoints:
-    """Writes statistics to the store when they are due."""
+    """Writes statistics to their entry in the store."""
 
-    def __init__(
-        self, step: str, entry: Path, described: Callable[[Statistics], Mapping[str, Any]]
-    ) -> None:
-        self._step, self._entry, self._described = step, entry, described
+    def __init__(self, entry: Path, step: str, meta: Callable[[MaskSums], dict[str, Any]]) -> None:
+        self._entry, self._step, self._meta = entry, step, meta
         self._clock = CheckpointClock()
 
-    def save_if_due(self, current: Callable[[], Statistics]) -> None:
+    def save_if_due(self, current: Callable[[], MaskSums]) -> None:
+        """Save what ``current`` returns when enough time has passed."""
         if self._clock.due:
-            statistics = current()
-            check_finite(statistics.arrays(), self._step)
-            with self._clock.writing():
-                save(self._entry, statistics.arrays(), self._described(statistics))
+            self.save(current(), {})
 
+    def save(self, statistics: MaskSums, meta: Mapping[str, Any]) -> None:
+        """Save statistics, with more ``meta``.
 
-def _n_masks(statistics: Statistics | None) -> int:
-    return 0 if statistics is None else int(statistics.n_masks.sum())
-
-
-def _n_missing(statistics: Statistics | None, plan: Plan) -> int:
-    if statistics is None:
-        return sum(plan.n_masks)
-    done = statistics.n_masks.sum(axis=0)
-    return sum(max(0, want - int(have)) for want, have in zip(plan.n_masks, done, strict=True))
+        Raises
+        ------
+        UtteranceError
+            If numbers are NaN or infinite.
+        """
+        arrays = statistics.arrays()
+        check_finite(arrays, self._step)
+        with self._clock.writing():
+            save(self._entry, arrays, {**self._meta(statistics), **meta})

@@ -15,6 +15,11 @@ from s2txai.hashing import fingerprint
 from s2txai.log import logger
 from s2txai.models.handle import ModelHandle
 from s2txai.models.memory import is_out_of_memory, smaller_batch
+from s2txai.models.process import configure_process
+from s2txai.saliency.estimators import ESTIMATORS
+from s2txai.saliency.heard import Heard
+from s2txai.saliency.masks import MaskPlan
+from s2txai.saliency.statistics import MapOfFolds, Statistics
 from s2txai.storage.artifacts import Artifact, load, save
 from s2txai.storage.failures import Failure, record, record_path
 from s2txai.storage.provenance import describe
@@ -65,7 +70,7 @@ class Workplace:
         compile: bool = False,
         store: Path = Path("results/.cache"),
     ) -> Self:
-        """Return the workplace of a job.
+        """Return the workplace of a job, and set up its process.
 
         Parameters
         ----------
@@ -89,9 +94,9 @@ class Workplace:
             directory,
             device=compute["device"],
             precision=compute["precision"],
-            threads=threads,
             compile=compile,
         )
+        configure_process(precision=model.precision, threads=threads)
         return cls(model, Store(store), Path(output), on_failure)
 
 
@@ -148,9 +153,13 @@ class Attempts:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None or len(self._tried) < 2 or self._tried != self._failed.keys():
             return
-        unexpected = [one for one in self._failed.values() if not isinstance(one, UtteranceError)]
+        unexpected = [
+            error for error in self._failed.values() if not isinstance(error, UtteranceError)
+        ]
         if len(unexpected) == len(self._failed):
-            logger.error("%s: not one of %d utterances could be done.", self._step, len(unexpected))
+            logger.error(
+                "%s: not one of %d utterances could be processed.", self._step, len(unexpected)
+            )
             raise unexpected[0]
 
 
@@ -160,7 +169,9 @@ def _is_of_utterance(error: Exception) -> bool:
         return True
     if is_out_of_memory(error) or isinstance(error, torch.AcceleratorError):
         return False
-    return isinstance(error, _OF_NUMBERS) and not any(told in str(error) for told in _OF_DEVICE)
+    return isinstance(error, _OF_NUMBERS) and not any(
+        message in str(error) for message in _OF_DEVICE
+    )
 
 
 def entry_path(
@@ -192,8 +203,8 @@ def stored_entry(
     if not entry.exists():
         return None
     try:
-        found = load(entry, step)
-        _check_work(found, source, stated(place, parameters))
+        artifact = load(entry, step)
+        _check_work(artifact, source, with_precision(place, parameters))
     except UserError as error:
         aside = entry.with_name(f"{entry.name}.damaged")
         with suppress(FileNotFoundError):  # another job may have been faster
@@ -204,19 +215,21 @@ def stored_entry(
         )  # fmt: skip
         logger.debug("%s", error)
         return None
-    return found
+    return artifact
 
 
-def _check_work(found: Artifact, source: Mapping[str, Any], parameters: Mapping[str, Any]) -> None:
+def _check_work(
+    artifact: Artifact, source: Mapping[str, Any], parameters: Mapping[str, Any]
+) -> None:
     """Refuse an entry that lies under a name that is not its own."""
     expected = {**source, "parameters": json.loads(json.dumps(parameters))}
     for key, value in expected.items():
-        if found.meta.get(key) != value:
-            raise UserError(f"{found.path} is of other work: its {key} differs.")
+        if artifact.meta.get(key) != value:
+            raise UserError(f"{artifact.path} is of other work: its {key} differs.")
 
 
-def stated(place: Workplace, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters that a result states."""
+def with_precision(place: Workplace, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters that a result names."""
     return {**parameters, "precision": place.model.precision}
 
 
@@ -245,7 +258,7 @@ def keep(
         check_finite(arrays, step)
         axes = {name: names for name, names in axes.items() if name in arrays}
         units = {name: unit for name, unit in units.items() if name in arrays}
-        save(entry, arrays, describe(step, source, stated(place, parameters), axes, units))
+        save(entry, arrays, describe(step, source, with_precision(place, parameters), axes, units))
     return entry
 
 
@@ -283,7 +296,7 @@ def measured_on_largest(measure: Callable[[Artifact], int], decoded: Sequence[Ar
         That of the smallest utterance, if the model can do none.
     """
     # Memory grows with frames times tokens.
-    by_size = sorted(decoded, key=lambda one: len(one["features"]) * len(one["tokens"]))
+    by_size = sorted(decoded, key=lambda shape: len(shape["features"]) * len(shape["tokens"]))
     smallest, *larger = by_size
     for artifact in reversed(larger):
         try:
@@ -299,17 +312,40 @@ def publish(place: Workplace, entry: Path, utterance: str) -> None:
     link(entry, place.output / f"{utterance}.npz")
 
 
-def features_of(decoded: Artifact) -> tuple[np.ndarray, float]:
-    """Return the input [T, F] of a ``decode`` artefact and what follows it."""
-    return decoded["features"], float(decoded["padding_value"])
+def heard_of(decoded: Artifact) -> Heard:
+    """Return input and hypothesis of a ``decode`` artefact."""
+    return Heard(
+        features=decoded["features"],
+        padding_value=float(decoded["padding_value"]),
+        prompt=decoded["prompt"].tolist(),
+        tokens=decoded["tokens"].tolist(),
+    )
 
 
-def hypothesis_of(decoded: Artifact) -> tuple[list[int], list[int]]:
-    """Return prompt and tokens of a ``decode`` artefact."""
-    return decoded["prompt"].tolist(), decoded["tokens"].tolist()
+def maps_of(artifact: Artifact, estimator: str) -> MapOfFolds:
+    """Return the function that makes the map of some folds of an ``smx`` or ``smh`` artefact.
+
+    Parameters
+    ----------
+    artifact
+        With sums over masks.
+    estimator
+        A name of :data:`s2txai.saliency.estimators.ESTIMATORS`.
+    """
+    statistics = Statistics.from_mapping(artifact.arrays)
+    parameters = artifact.meta["parameters"]
+    plan = MaskPlan(
+        seed=parameters["seed"],
+        utterance=artifact.meta["utterance"],
+        names=tuple(artifact.meta["masks"]["segmentations"]),
+        sizes=tuple(len(np.unique(segments)) for segments in statistics.segments),
+        n_masks=tuple(statistics.n_masks.sum(axis=0).tolist()),
+        p=parameters["p"],
+    )
+    return ESTIMATORS[estimator].prepare(statistics, plan)
 
 
 def forced_of(decoded: Artifact) -> list[int]:
     """Return the tokens of a ``decode`` artefact that the model was made to say."""
-    is_forced = decoded["roles"] == "prompt"
+    is_forced = decoded["roles"] == "forced"
     return list(decoded["tokens"][is_forced].tolist())

@@ -16,8 +16,9 @@ import torch
 from s2txai.log import Progress, duration
 from s2txai.models.base import Features, Model, n_steps
 from s2txai.models.handle import ModelHandle
+from s2txai.models.memory import BEAM_SEARCH_BATCH
 from s2txai.saliency.deletion_maps import ENDS, map_names
-from s2txai.saliency.gradient_statistics import GRADIENTS
+from s2txai.saliency.methods import METHODS
 from s2txai.saliency.pooling import HALVES
 from s2txai.saliency.statistics import N_FOLDS
 from s2txai.study import layout
@@ -28,8 +29,6 @@ TOKENS_PER_SECOND = 4.0
 # Starting Python, importing torch and loading a small model, for each job that runs a model.
 SECONDS_PER_JOB = 8.0
 TIMED_BATCH = 8  # masks
-# Inputs that the step `deletion` decodes at once unless the configuration says how many.
-DELETED_AT_ONCE = 16
 REFERENCE_FRAMES = 500  # that n_segments speaks of
 # Floating-point operations a second of an H100 in float16, uncompiled: 1,810 masks a second of a
 # Conformer as large as FAMA small, at 117 GFLOP each.
@@ -130,7 +129,7 @@ def assume(shape: Mapping[str, int], run: Run, config: Mapping[str, Any]) -> Cos
     encode = 2 * shape["encoder_parameters"] * STEPS_PER_SECOND * speech / GPU_FLOPS
     decode = 2 * shape["decoder_parameters"] * rows / GPU_FLOPS
     at_once = config["compute"]["batch_size"]
-    at_once = DELETED_AT_ONCE if at_once == "auto" else at_once
+    at_once = BEAM_SEARCH_BATCH if at_once == "auto" else at_once
     search = SECONDS_PER_TOKEN * rows
     return Cost(
         mask=encode + decode,
@@ -178,7 +177,7 @@ def estimate(study: Study, run: Run, config: Mapping[str, Any], cost: Cost | Non
     n = len(run.utterances)
     jobs = layout.jobs_of_run(study, run).total()
     designs = study.designs.values()
-    parameters = {method: GRADIENTS[method].parameters(config) for method in study.methods}
+    parameters = {method: METHODS[method].parameters(config) for method in study.methods}
     input_masks = config["smx"]["n_masks"] + sum(design["n_masks"] for design in designs)
     gradient_masks = sum(values.get("n_masks", 0) for values in parameters.values())
     masks = n * (input_masks + config["smh"]["n_masks"] + gradient_masks)
@@ -200,10 +199,9 @@ def estimate(study: Study, run: Run, config: Mapping[str, Any], cost: Cost | Non
     for utterance in run.utterances:
         speech = utterance.seconds()
         rows = TOKENS_PER_SECOND * speech + 1
-        seconds += sum(
-            GRADIENTS[method].seconds(values, rows, cost.mask, cost.backward)
-            for method, values in parameters.items()
-        )
+        for method in study.methods:
+            forward, backward = METHODS[method].passes(config, rows)
+            seconds += forward * cost.mask + backward * cost.backward
         size += _bytes(speech, config, cost, study.methods)
         # Of the other designs only the sums over masks lie on disk as well.
         size += sum(_bytes_of_sums(speech, design, cost) for design in designs)
@@ -214,7 +212,7 @@ def _bytes(speech: float, config: Mapping[str, Any], cost: Cost, methods: Collec
     """Return the uncompressed size of the files of an utterance of ``speech`` seconds."""
     T, F = cost.frames_per_second * speech, cost.n_bins
     steps, rows = T / cost.subsampling, TOKENS_PER_SECOND * speech + 1
-    n_sampled = sum(GRADIENTS[method].sampled for method in methods)
+    n_sampled = sum(METHODS[method].sampled for method in methods)
     sums = (1 + n_sampled) * _bytes_of_sums(speech, config["smx"], cost)
     sums += int(N_FOLDS * steps * (rows + 1) * BYTES["float64"])
     features = T * F * BYTES["float32"]
@@ -255,7 +253,6 @@ def estimate_table(study: Study, config: Mapping[str, Any], models: Path, thread
             models / name,
             device=config["compute"]["device"],
             precision=config["compute"]["precision"],
-            threads=threads,
         )
         for name, entry in study.models.items()
     }

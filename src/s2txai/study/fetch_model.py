@@ -4,7 +4,6 @@ Everything is put together and checked in a temporary folder beside the destinat
 renamed, so that a model is either there and whole or not there.
 """
 
-import json
 import logging
 import subprocess
 import sys
@@ -18,10 +17,9 @@ from typing import IO, Any
 from s2txai.errors import UserError
 from s2txai.hashing import file_sha256
 from s2txai.models.families import FAMILIES
+from s2txai.models.options import OPTIONS_FILE, write_options
 from s2txai.study.hub import download_snapshot
 from s2txai.study.redact import without_secrets
-
-OPTIONS = "s2txai-options.json"  # in a model's folder
 
 _BLOCK = 1 << 20  # bytes copied at a time
 
@@ -73,7 +71,7 @@ def model_files(folder: Path, entry: Mapping[str, Any]) -> list[Path]:
     if not folder.is_dir():
         return []
     names = sorted(
-        file.name for file in folder.iterdir() if file.is_file() and file.name != OPTIONS
+        file.name for file in folder.iterdir() if file.is_file() and file.name != OPTIONS_FILE
     )
     family = FAMILIES[entry["family"]]
     return [folder / name for name in family.files(names, with_code=trusts_code(entry))]
@@ -160,18 +158,6 @@ def missing_folder(source: Mapping[str, Any]) -> str:
     if "download" in source:
         return f"No folder {source['path']}: {source['download']}"
     return f"No folder {source['path']}; correct 'path' in the table of models."
-
-
-def write_options(directory: Path, options: Mapping[str, Any]) -> None:
-    """Write the ``options`` of a model's entry into its folder: they are part of its identity."""
-    if options:
-        (directory / OPTIONS).write_text(json.dumps(dict(options), sort_keys=True) + "\n")
-
-
-def read_options(directory: Path) -> dict[str, Any]:
-    """Return the options of a model's folder; none where there is no such file."""
-    file = directory / OPTIONS
-    return dict(json.loads(file.read_text())) if file.exists() else {}
 
 
 def _download(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from s2txai.saliency.gradient_statistics import GRADIENTS
+from s2txai.saliency.methods import METHODS
 from s2txai.storage.failures import Failure, failures_where_met
 from s2txai.storage.versions import ALGORITHM_VERSIONS
 from s2txai.study import layout
@@ -177,7 +177,7 @@ class Jobs:
 
     def gradient_parameters(self, wildcards: Wildcards) -> Any:
         """Return what a job's gradient method uses of the configuration."""
-        return in_order(GRADIENTS[wildcards.method].parameters(self._config))
+        return in_order(METHODS[wildcards.method].parameters(self._config))
 
     def estimator(self, section: str) -> str:
         """Return the estimator of ``smx`` or ``smh``."""

@@ -8,10 +8,9 @@ from s2txai.datasets.text_normalisers import TEXT_NORMALISERS
 from s2txai.errors import UserError
 from s2txai.models.families import FAMILIES
 from s2txai.registry import Registry, extension_hashes, names_of_extensions
-from s2txai.saliency.baselines import OCCLUDED_VALUES
 from s2txai.saliency.estimators import ESTIMATORS
-from s2txai.saliency.gradient_statistics import GRADIENTS
-from s2txai.saliency.occluded_values import OCCLUDED_STATES
+from s2txai.saliency.methods import METHODS
+from s2txai.saliency.occluded_values import OCCLUDED_STATES, OCCLUDED_VALUES
 from s2txai.saliency.pooling import POOLINGS
 
 # Which registry the names under a key come from; planning refuses others.
@@ -23,7 +22,7 @@ CHOICES: Mapping[str, Registry[Any]] = MappingProxyType(
         "sensitivity.occluded_value": OCCLUDED_VALUES,
         "smh.occluded_value": OCCLUDED_STATES,
         "smh.estimator": ESTIMATORS,
-        "gradient.methods": GRADIENTS,
+        "gradient.methods": METHODS,
         "aggregate.poolings": POOLINGS,
     }
 )
@@ -106,7 +105,7 @@ def extensions_of(
     if family is not None:
         names[FAMILIES] = [family]
     if method is not None:
-        names[GRADIENTS] = [method]
+        names[METHODS] = [method]
     return extension_hashes(names)
 
 

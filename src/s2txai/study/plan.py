@@ -25,7 +25,7 @@ from s2txai.errors import UserError, UtteranceError
 from s2txai.hashing import file_sha256, fingerprint
 from s2txai.models.families import FAMILIES
 from s2txai.registry import did_you_mean
-from s2txai.saliency.gradient_statistics import GRADIENTS
+from s2txai.saliency.methods import METHODS
 from s2txai.saliency.statistics import N_FOLDS
 from s2txai.study.comet_check import check_comet
 from s2txai.study.config import (
@@ -223,7 +223,7 @@ def plan(
         datasets=used_datasets,
         designs=designs,
         # In the order of the registry: another order in the configuration is the same study.
-        methods=tuple(name for name in GRADIENTS if name in config["gradient"]["methods"]),
+        methods=tuple(name for name in METHODS if name in config["gradient"]["methods"]),
         missing=(*_missing_models(used_models), *_missing_corpora(used_datasets, root)),
     )
 

@@ -1,6 +1,6 @@
 """The paper's models: Conformer encoder, Transformer decoder; FAMA and the like."""
 
-from s2txai.models.conformer.beam_search import Hypothesis, Settings
+from s2txai.models.conformer.beam_search import Hypothesis, SearchSettings
 from s2txai.models.conformer.checkpoint import load_fairseq_checkpoint
 from s2txai.models.conformer.model import ConformerModel, load_conformer
 from s2txai.models.conformer.network import Conformer
@@ -10,7 +10,7 @@ __all__ = [
     "Conformer",
     "ConformerModel",
     "Hypothesis",
-    "Settings",
+    "SearchSettings",
     "load_conformer",
     "load_fairseq_checkpoint",
     "search",

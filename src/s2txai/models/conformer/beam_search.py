@@ -33,7 +33,7 @@ class Hypothesis:
 
 
 @dataclass(frozen=True)
-class Settings:
+class SearchSettings:
     """How to search.
 
     Attributes
@@ -65,7 +65,7 @@ class Settings:
 
 def beam_search(
     advance: Advance,
-    settings: Settings,
+    settings: SearchSettings,
     *,
     n: int,
     device: torch.device,
@@ -102,7 +102,7 @@ def beam_search(
     token_scores = torch.zeros((n * beam, 0), device=device, dtype=torch.float64)
     order: torch.Tensor | None = None
     joint = _Joint(scorers, beam) if settings.ctc_weight else None
-    found: list[list[Hypothesis]] = [[] for _ in range(n)]
+    finished: list[list[Hypothesis]] = [[] for _ in range(n)]
     for step in range(settings.last_step + 1):
         log_probs = advance(tokens[:, -1:], order)  # (N beam, V)
         if joint and step > 0:
@@ -112,30 +112,30 @@ def beam_search(
             # All rows of an utterance are alike; the first is enough.
             scores.view(n, beam, -1)[:, 1:] = -torch.inf
         best, places = scores.view(n, -1).topk(min(2 * beam, scores.shape[1] * beam - 1))
-        rows, chosen = places // scores.shape[1], places % scores.shape[1]
+        rows, symbols = places // scores.shape[1], places % scores.shape[1]
         rows = rows + beam * torch.arange(n, device=device)[:, None]  # of all utterances
-        ends = (chosen == EOS) & best.isfinite()  # (N, candidates)
+        ends = (symbols == EOS) & best.isfinite()  # (N, candidates)
         for utterance, place in ends[:, :beam].nonzero().tolist():
-            if len(found[utterance]) < beam:
+            if len(finished[utterance]) < beam:
                 row, score = rows[utterance, place], best[utterance, place]
-                found[utterance].append(
+                finished[utterance].append(
                     Hypothesis(
                         [*tokens[row, 1:].tolist(), EOS],
                         float(score) / (step + 1) ** settings.length_penalty,
                         [*token_scores[row].tolist(), float(score - total[row])],
                     )
                 )
-        if all(len(hypotheses) == beam for hypotheses in found):
+        if all(len(hypotheses) == beam for hypotheses in finished):
             break
         # The first candidates that do not end; a stable sort keeps their order.
-        kept = ends.int().sort(dim=1, stable=True).indices[:, :beam]
-        rows, chosen, best = (x.gather(1, kept).flatten() for x in (rows, chosen, best))
+        going_on = ends.int().sort(dim=1, stable=True).indices[:, :beam]
+        rows, symbols, best = (x.gather(1, going_on).flatten() for x in (rows, symbols, best))
         if joint:
-            joint.extend(rows, chosen, first=step == 0)
+            joint.extend(rows, symbols, first=step == 0)
         token_scores = torch.cat([token_scores[rows], (best - total[rows])[:, None]], dim=1)
-        tokens = torch.cat([tokens[rows], chosen[:, None]], dim=1)
+        tokens = torch.cat([tokens[rows], symbols[:, None]], dim=1)
         total, order = best, rows
-    return [sorted(one, key=lambda hypothesis: -hypothesis.score) for one in found]
+    return [sorted(hypotheses, key=lambda hypothesis: -hypothesis.score) for hypotheses in finished]
 
 
 class _Joint:
@@ -161,7 +161,7 @@ class _Joint:
         return torch.cat(gains).nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
 
     def extend(self, rows: torch.Tensor, tokens: torch.Tensor, *, first: bool) -> None:
-        """Take up the chosen ``tokens`` [N beam] after ``rows``; the first is the language's."""
+        """Take up the ``tokens`` [N beam] after ``rows``; the first is the language's."""
         if first:
             return
         for number, (scorer, prefixes) in enumerate(
@@ -174,7 +174,7 @@ class _Joint:
 
 
 def _allowed(
-    log_probs: torch.Tensor, tokens: torch.Tensor, step: int, settings: Settings
+    log_probs: torch.Tensor, tokens: torch.Tensor, step: int, settings: SearchSettings
 ) -> torch.Tensor:
     """Return log-probabilities [B, V] with -inf where a token is not allowed."""
     log_probs = log_probs.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
@@ -188,9 +188,9 @@ def _allowed(
     elif step == 0:
         log_probs[:, EOS] = -torch.inf
     if only is not None:
-        kept = log_probs[:, only].clone()
+        values = log_probs[:, only].clone()
         log_probs.fill_(-torch.inf)
-        log_probs[:, only] = kept
+        log_probs[:, only] = values
     if settings.no_repeat_ngram:
         for row, said in enumerate(tokens.tolist()):
             log_probs[row, _repeats(said, settings.no_repeat_ngram)] = -torch.inf

@@ -123,7 +123,7 @@ def _check_records(path: Path) -> None:
             raise UserError(
                 f"{path} is compressed, as torch writes none; save it again with torch.save."
             )
-    if sum(max(one.file_size, one.compress_size) for one in records) > path.stat().st_size:
+    if sum(max(record.file_size, record.compress_size) for record in records) > path.stat().st_size:
         raise _damaged(path, ValueError("its records claim to be larger than the file"))
 
 
@@ -146,9 +146,9 @@ def _is_stored(values: torch.Tensor) -> bool:
 def _settings(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Return the model's hyperparameters, from the newer settings or the older."""
     newer = _table(content.get("cfg"))
-    for found in (_table(newer.get("model")), newer, _table(content.get("args"))):
-        if "decoder_attention_heads" in found:
-            return found
+    for settings in (_table(newer.get("model")), newer, _table(content.get("args"))):
+        if "decoder_attention_heads" in settings:
+            return settings
     raise UserError(
         f"{path} has no settings of the model ('decoder_attention_heads' and others), neither in "
         "'cfg' nor in 'args'; use the checkpoint as training wrote it."

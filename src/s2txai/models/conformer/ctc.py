@@ -79,15 +79,15 @@ class PrefixScorer:
 
         ``scores`` is [B], of :meth:`continuations`.
         """
-        chosen = Prefixes(prefixes.ends[rows], prefixes.last[rows], prefixes.score[rows])
+        continued = Prefixes(prefixes.ends[rows], prefixes.last[rows], prefixes.score[rows])
         entry = torch.where(
-            (tokens == chosen.last)[:, None],
-            self._entry(chosen, blank_only=True),
-            self._entry(chosen),
+            (tokens == continued.last)[:, None],
+            self._entry(continued, blank_only=True),
+            self._entry(continued),
         )  # (B, T')
         spoken = self._log_probs[:, tokens].T  # (B, T')
         blank = self._log_probs[:, self._blank]  # (T',)
-        ends = torch.full_like(chosen.ends, -torch.inf)
+        ends = torch.full_like(continued.ends, -torch.inf)
         ends[:, 0, 0] = entry[:, 0] + spoken[:, 0]
         for step in range(1, ends.shape[1]):
             before = ends[:, step - 1]
@@ -97,7 +97,7 @@ class PrefixScorer:
 
     def _entry(self, prefixes: Prefixes, *, blank_only: bool = False) -> torch.Tensor:
         """Return [B, T'], log-probability that the prefix is complete just before each step."""
-        done = prefixes.ends[:, :, 1] if blank_only else torch.logsumexp(prefixes.ends, dim=2)
+        complete = prefixes.ends[:, :, 1] if blank_only else torch.logsumexp(prefixes.ends, dim=2)
         # Before the first step only the empty prefix is complete.
-        first = torch.where(prefixes.last < 0, 0.0, -torch.inf).to(done)
-        return torch.cat([first[:, None], done[:, :-1]], dim=1)
+        first = torch.where(prefixes.last < 0, 0.0, -torch.inf).to(complete)
+        return torch.cat([first[:, None], complete[:, :-1]], dim=1)

@@ -136,8 +136,8 @@ class Decoder(nn.Module):
         mask = None if past is not None else _seen(tokens)
         present = []
         for number, (layer, read) in enumerate(zip(self.layers, reads, strict=True)):
-            x, kept = layer(x, read, mask, None if past is None else past[number])
-            present.append(kept)
+            x, keys_and_values = layer(x, read, mask, None if past is None else past[number])
+            present.append(keys_and_values)
         return self.layer_norm(x), present
 
     def cross_attentions(self) -> list[Attention]:

@@ -52,7 +52,7 @@ class EncoderOutput:
     lengths
         int64 [N], steps that cover speech.
     ctc_logits
-        [N, T', V_source], of the layer that has a CTC head; None without.
+        [N, T', V_source], of the layer that has a CTC head; None without, or if it did not run.
     ctc_lengths
         int64 [N], steps of ``ctc_logits``, before any compression.
     attention
@@ -84,7 +84,7 @@ class Subsampling(nn.Module):
         """Return [N, T', D] of features [N, T, F], and the lengths [N] in steps."""
         x = features.transpose(1, 2)  # (N, F, T)
         if lengths is not None:
-            # Whatever lies behind an utterance, its last steps would hear it.
+            # Whatever follows an utterance would reach its last steps.
             x = x.masked_fill(~step_mask(lengths, x.shape[2])[:, None], 0.0)
         for conv in self.conv_layers:
             x = nnf.glu(conv(x), dim=1)  # (N, channels, T / 2)
@@ -310,10 +310,12 @@ class ConformerEncoder(nn.Module):
         lengths: torch.Tensor | None = None,
         *,
         keep_attention: bool = False,
+        with_ctc: bool = False,
     ) -> EncoderOutput:
-        """Encode features [N, T, F]; what lies behind each one's ``lengths`` [N] is ignored.
+        """Encode features [N, T, F]; what follows the end of each, ``lengths`` [N], is ignored.
 
-        Without lengths nothing is padding, and nothing is spent on it.
+        Without lengths nothing is padding, and nothing is spent on it. The CTC head is a product
+        with all symbols for each step, so it runs only ``with_ctc``, or to compress.
         """
         x, lengths = self.subsample(features, lengths)
         width = x.shape[2]
@@ -323,9 +325,10 @@ class ConformerEncoder(nn.Module):
         positions = position_table(x.shape[1], width, x.device).to(x)
         attention: list[torch.Tensor] = []
         ctc_logits, ctc_lengths = None, None
+        needs_ctc = with_ctc or self._compress
         for number, layer in enumerate(self.conformer_layers, start=1):
             x = layer(x, positions, padding, attention if keep_attention else None)
-            if number == self._ctc_layer and self.ctc_fc is not None:
+            if number == self._ctc_layer and self.ctc_fc is not None and needs_ctc:
                 ctc_logits, ctc_lengths = self.ctc_fc(x), _all_lengths(lengths, x)
                 if self._compress:
                     x, lengths = compress_runs(x, ctc_lengths, ctc_logits.argmax(dim=2))

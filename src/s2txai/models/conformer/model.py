@@ -1,6 +1,6 @@
 """The paper's models behind the interface of :class:`s2txai.models.base.Model`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +10,16 @@ from torch import nn
 
 from s2txai.datasets import Task
 from s2txai.errors import UserError
-from s2txai.models.base import CrossAttention, Facts, Features, Model, TokenTable, pad_steps
-from s2txai.models.conformer.beam_search import Settings
+from s2txai.models.base import Facts, Features, TokenTable
+from s2txai.models.conformer.beam_search import SearchSettings
 from s2txai.models.conformer.checkpoint import checkpoint_settings, load_fairseq_checkpoint
-from s2txai.models.conformer.decoder import EOS, Read
+from s2txai.models.conformer.decoder import EOS
 from s2txai.models.conformer.features import FRAME_SHIFT, SAMPLING_RATE, filterbank, normalise
 from s2txai.models.conformer.network import Conformer, compression
 from s2txai.models.conformer.session import search
 from s2txai.models.conformer.vocabulary import Vocabulary, read_preprocessing, the_only
-from s2txai.models.memory import to_device
-from s2txai.study.fetch_model import read_options
+from s2txai.models.network_model import NetworkModel, inference
+from s2txai.models.options import NO_OPTIONS
 
 NO_REPEAT_NGRAM = 5  # as the models are documented to be decoded
 LONGEST = 200  # tokens before end of sentence, the toolkit's default
@@ -27,7 +27,11 @@ _DEFAULT_POSITIONS = 1024  # of the decoder, where the checkpoint does not say
 
 
 def load_conformer(
-    directory: Path, *, device: torch.device, precision: torch.dtype
+    directory: Path,
+    *,
+    device: torch.device,
+    precision: torch.dtype,
+    options: Mapping[str, Any] = NO_OPTIONS,
 ) -> "ConformerModel":
     """Load FAMA, or another model of its kind.
 
@@ -38,6 +42,8 @@ def load_conformer(
         the dictionary and the sentencepiece model that it names.
     device, precision
         Where and in which type to compute.
+    options
+        ``ctc_weight``: of the joint CTC head in decoding.
 
     Raises
     ------
@@ -50,7 +56,7 @@ def load_conformer(
     if compression(settings) != "none":
         raise UserError(
             f"{checkpoint} averages encoder steps (ctc_compress_strategy="
-            f"'{compression(settings)}'), so that they no longer tell time; "
+            f"'{compression(settings)}'), so that they no longer have a time; "
             "such a model cannot be audited."
         )
     files = read_preprocessing(directory)
@@ -60,12 +66,12 @@ def load_conformer(
         Vocabulary.read(files, n_symbols),
         n_bins=files.n_bins,
         max_positions=int(settings.get("max_target_positions") or _DEFAULT_POSITIONS),
-        ctc_weight=float(read_options(directory).get("ctc_weight", 0.0)),
+        ctc_weight=float(options.get("ctc_weight", 0.0)),
         precision=precision,
     )
 
 
-class ConformerModel(Model):
+class ConformerModel(NetworkModel):
     """Conformer encoder, Transformer decoder.
 
     Parameters
@@ -100,18 +106,20 @@ class ConformerModel(Model):
                 "The model has no CTC head over its target that knows the language; "
                 "remove 'options.ctc_weight' from its entry in the table of models."
             )
+        super().__init__(
+            Facts(
+                sampling_rate=SAMPLING_RATE,
+                frame_shift=FRAME_SHIFT,
+                subsampling=2 ** len(network.encoder.subsample.conv_layers),
+                max_new_tokens=min(LONGEST + 1, max_positions),
+            ),
+            network.decoder.embed_tokens.weight.device,
+            precision,
+        )
         self._network = network
         self._vocabulary = vocabulary
         self._n_bins = n_bins
         self._ctc_weight = ctc_weight
-        self._precision = precision
-        self.device = network.decoder.embed_tokens.weight.device
-        self.facts = Facts(
-            sampling_rate=SAMPLING_RATE,
-            frame_shift=FRAME_SHIFT,
-            subsampling=2 ** len(network.encoder.subsample.conv_layers),
-            max_new_tokens=min(LONGEST + 1, max_positions),
-        )
 
     def compile(self) -> None:
         """Compile the encoder, where most of the time of a mask goes."""
@@ -136,91 +144,51 @@ class ConformerModel(Model):
         """Return filterbanks [T, F], every bin with mean 0 and variance 1 over the utterance."""
         return Features(normalise(filterbank(audio, self._n_bins)), padding_value=0.0)
 
-    @torch.inference_mode()
-    def encode(self, features: torch.Tensor, padding_value: float) -> torch.Tensor:
-        """Encode features [N, T, F] into states [N, ceil(T / r), D]; nothing is padded."""
-        return self._encode(features)
+    def _encoder_states(self, features: torch.Tensor, padding_value: float) -> torch.Tensor:
+        states: torch.Tensor = self._network.encoder(features).states  # nothing is padded
+        return states
 
-    def _encode(self, features: torch.Tensor) -> torch.Tensor:
-        with self._autocast():
-            states: torch.Tensor = self._network.encoder(features).states
-        return states.float()
-
-    @torch.inference_mode()
-    def decode(
-        self, states: torch.Tensor, prompt: Sequence[int], tokens: Sequence[int]
+    def _decoder_states(
+        self, states: torch.Tensor, inputs: torch.Tensor, visible: torch.Tensor | None
     ) -> torch.Tensor:
-        """Return float32 logits [N, I, V]."""
-        return self._decode(states, prompt, tokens)
+        reads = self._network.reads(states)
+        hidden: torch.Tensor
+        hidden, _ = self._network.decoder(inputs.expand(len(states), -1), reads, visible=visible)
+        return hidden
 
-    def _decode(
-        self, states: torch.Tensor, prompt: Sequence[int], tokens: Sequence[int]
-    ) -> torch.Tensor:
-        with self._autocast():
-            reads = self._network.reads(states)
-            return self._logits(reads, len(states), prompt, tokens)
-
-    def _logits(
-        self,
-        reads: Sequence[Read],
-        n_rows: int,
-        prompt: Sequence[int],
-        tokens: Sequence[int],
-        visible: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Return float32 logits [N, I, V] of a pass that reads the encoder through ``reads``."""
-        inputs = self._inputs(prompt, tokens).expand(n_rows, -1)
-        with self._autocast():
-            hidden, _ = self._network.decoder(inputs, reads, visible=visible)
-            # Only the rows that predict a token.
-            logits = self._network.decoder.logits(hidden[:, len(prompt) - 1 :])
-        return logits.float()
-
-    def _inputs(self, prompt: Sequence[int], tokens: Sequence[int]) -> torch.Tensor:
-        # The last token is predicted, never read.
-        return to_device(torch.tensor([[*prompt, *tokens[:-1]]]), self.device)  # (1, length)
-
-    def differentiable_logits(
-        self,
-        features: torch.Tensor,
-        padding_value: float,
-        prompt: Sequence[int],
-        tokens: Sequence[int],
-    ) -> torch.Tensor:
-        """Return float32 logits [N, I, V] with a graph that leads back to features [N, T, F]."""
-        return self._decode(self._encode(features), prompt, tokens)
-
-    @torch.inference_mode()
-    def decode_occluded(
+    def _occluded_decoder_states(
         self,
         states: torch.Tensor,
         occluded: torch.Tensor,
-        prompt: Sequence[int],
-        tokens: Sequence[int],
-        filling: torch.Tensor | None,
+        inputs: torch.Tensor,
+        occluded_value: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Return logits [N, I, V]; keys and values of the steps are computed once for all N."""
-        hidden = pad_steps(occluded, states.shape[1])  # (N, steps)
-        with self._autocast():
-            reads = self._network.occluded_reads(states, hidden, filling)
-            return self._logits(reads, len(occluded), prompt, tokens)
+        reads = self._network.occluded_reads(states, occluded, occluded_value)
+        hidden: torch.Tensor
+        hidden, _ = self._network.decoder(inputs.expand(len(occluded), -1), reads)
+        return hidden
 
-    @torch.inference_mode()
-    def decode_without_tokens(
-        self,
-        states: torch.Tensor,
-        occluded: torch.Tensor,
-        prompt: Sequence[int],
-        tokens: Sequence[int],
-    ) -> torch.Tensor:
-        """Return float32 logits [N, I, V] with embeddings of preceding tokens set to zero."""
-        # Only the last token of the prompt is the direct predecessor of a row.
-        visible = torch.nn.functional.pad(~occluded, (len(prompt) - 1, 0), value=True)
-        with self._autocast():
-            reads = self._network.reads(states)
-            return self._logits(reads, len(states), prompt, tokens, visible)
+    def _project(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self._network.decoder.logits(hidden)
 
-    @torch.inference_mode()
+    def _attention(
+        self, states: torch.Tensor, inputs: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        with self._autocast():
+            weights = self._network.cross_attention(states, self._everywhere(states), inputs)[0]
+        attentions = self._network.decoder.cross_attentions()
+        norms = [attention.value_norms(states) for attention in attentions]
+        return weights.float(), torch.stack(norms)
+
+    def _encoder_attention(
+        self, features: torch.Tensor, padding_value: float
+    ) -> Sequence[torch.Tensor]:
+        attention: Sequence[torch.Tensor] = self._network.encoder(
+            features, keep_attention=True
+        ).attention
+        return attention
+
+    @inference
     def generate(
         self,
         states: torch.Tensor,
@@ -234,7 +202,7 @@ class ConformerModel(Model):
 
         No five tokens occur twice in a row; a hypothesis that gets long is made to end.
         """
-        settings = Settings(
+        settings = SearchSettings(
             beam=beam,
             last_step=min(max_new_tokens, self.facts.max_new_tokens) - 1,
             forced=forced,
@@ -242,39 +210,12 @@ class ConformerModel(Model):
             ctc_weight=self._ctc_weight,
         )
         with self._autocast():
-            found = search(self._network, states, self._everywhere(states), settings)
-        return [hypotheses[0].tokens for hypotheses in found]
+            utterances = search(self._network, states, self._everywhere(states), settings)
+        return [hypotheses[0].tokens for hypotheses in utterances]
 
     def _everywhere(self, states: torch.Tensor) -> torch.Tensor:
         """Return that no step of states [N, steps, D] is padding, bool [N, steps]."""
         return torch.ones(states.shape[:2], dtype=torch.bool, device=self.device)
-
-    @torch.inference_mode()
-    def cross_attention(
-        self, states: torch.Tensor, prompt: Sequence[int], tokens: Sequence[int]
-    ) -> CrossAttention:
-        """Return attention [L, H, I, steps] of one utterance; ``states`` is [1, steps, D]."""
-        with self._autocast():
-            weights = self._network.cross_attention(
-                states, self._everywhere(states), self._inputs(prompt, tokens)
-            )[0].float()
-        weights = weights[:, :, len(prompt) - 1 :]  # (L, H, I, steps)
-        norms = torch.stack(
-            [
-                attention.value_norms(states)
-                for attention in self._network.decoder.cross_attentions()
-            ]
-        )  # (L, H, steps)
-        value_norm = weights * norms[:, :, None]
-        return CrossAttention(weights.cpu().numpy(), value_norm.cpu().numpy())
-
-    @torch.inference_mode()
-    def encoder_attention(self, features: torch.Tensor, padding_value: float) -> np.ndarray:
-        """Return self-attention [layers, steps, steps], mean over heads, of one [1, T, F]."""
-        with self._autocast():
-            output = self._network.encoder(features, keep_attention=True)
-        means = [layer[0].float().mean(dim=0) for layer in output.attention]
-        return torch.stack(means).cpu().numpy()
 
     def layers(self) -> list[nn.Module]:
         """Return the outputs, the decoder's layers, its embeddings, then those of the encoder."""
@@ -297,8 +238,3 @@ class ConformerModel(Model):
     def text(self, tokens: Sequence[int]) -> str:
         """Return the hypothesis as text."""
         return self._vocabulary.text(tokens)
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(
-            self.device.type, self._precision, enabled=self._precision != torch.float32
-        )

@@ -39,7 +39,7 @@ _FIXED: Mapping[str, Any] = {
 
 
 class JointCTCHead(nn.Module):
-    """CTC over the target vocabulary, told the language by its token's embedding."""
+    """CTC over the target vocabulary; its input includes the embedding of the language's token."""
 
     def __init__(self, width: int, vocabulary: int) -> None:
         super().__init__()
@@ -193,7 +193,7 @@ class Conformer(nn.Module):
         Parameters
         ----------
         features
-            [N, T, F]; what lies behind an utterance is ignored.
+            [N, T, F]; what follows an utterance is ignored.
         lengths
             int64 [N], frames of each.
 
@@ -207,18 +207,29 @@ class Conformer(nn.Module):
         ValueError
             If a length is below 1 or above T.
         """
-        output = self.encode_fully(features, lengths)
+        output = self.encode_fully(features, lengths, with_ctc=False)
         return output.states, step_mask(output.lengths, output.states.shape[1])
 
     def encode_fully(
-        self, features: torch.Tensor, lengths: torch.Tensor, *, keep_attention: bool = False
+        self,
+        features: torch.Tensor,
+        lengths: torch.Tensor,
+        *,
+        keep_attention: bool = False,
+        with_ctc: bool = True,
     ) -> EncoderOutput:
-        """Return the states and what comes with them; arguments as for :meth:`encode`."""
+        """Return the states and what comes with them; arguments as for :meth:`encode`.
+
+        ``keep_attention`` and ``with_ctc`` add the self-attention and the logits of the CTC head.
+        """
         if int(lengths.min()) < 1 or int(lengths.max()) > features.shape[1]:
             raise ValueError(f"lengths {lengths.tolist()} do not fit {features.shape[1]} frames")
         padded = bool((lengths != features.shape[1]).any())
         output: EncoderOutput = self.encoder(
-            features, lengths if padded else None, keep_attention=keep_attention
+            features,
+            lengths if padded else None,
+            keep_attention=keep_attention,
+            with_ctc=with_ctc,
         )
         return output
 
@@ -247,13 +258,13 @@ class Conformer(nn.Module):
         self, states: torch.Tensor, valid: torch.Tensor, tokens: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return logits as :meth:`decode`, and the weights of cross-attention, by a slower way."""
-        kept: list[torch.Tensor] = []
+        weights: list[torch.Tensor] = []
         reads = [
-            partial(_keep_weights, attention.keys_and_values(states), valid, kept)
+            partial(_keep_weights, attention.keys_and_values(states), valid, weights)
             for attention in self.decoder.cross_attentions()
         ]
         hidden, _ = self.decoder(tokens, reads)
-        return self.decoder.logits(hidden), torch.stack(kept, dim=1)
+        return self.decoder.logits(hidden), torch.stack(weights, dim=1)
 
     def joint_ctc_logits(
         self, states: torch.Tensor, valid: torch.Tensor, tokens: torch.Tensor
@@ -292,7 +303,7 @@ class Conformer(nn.Module):
         ]
 
     def occluded_reads(
-        self, states: torch.Tensor, occluded: torch.Tensor, filling: torch.Tensor | None
+        self, states: torch.Tensor, occluded: torch.Tensor, occluded_value: torch.Tensor | None
     ) -> list[Read]:
         """Return how each layer reads states [1, steps, D] where some steps are occluded.
 
@@ -302,9 +313,10 @@ class Conformer(nn.Module):
             Of one utterance.
         occluded
             bool [N, steps].
-        filling
+        occluded_value
             [D], what an occluded step becomes; None hides it.
         """
+        value = None if occluded_value is None else occluded_value[None, None]  # (1, 1, D)
         reads: list[Read] = []
         for attention in self.decoder.cross_attentions():
             project = attention.keys_and_values
@@ -312,7 +324,7 @@ class Conformer(nn.Module):
                 partial(
                     occluded_attention,
                     of_steps=project(states),
-                    of_filling=None if filling is None else project(filling[None, None]),
+                    of_value=None if value is None else project(value),
                     occluded=occluded[:, None, None],
                     scale=attention.scale,
                 )
@@ -332,13 +344,13 @@ def _read(of_steps: KeysAndValues, mask: torch.Tensor | None, query: torch.Tenso
 def _keep_weights(
     of_steps: KeysAndValues,
     valid: torch.Tensor,
-    kept: list[torch.Tensor],
+    layers: list[torch.Tensor],
     query: torch.Tensor,
 ) -> torch.Tensor:
     keys, values = of_steps
     scores = (query * query.shape[-1] ** -0.5) @ keys.transpose(-1, -2)  # (N, H, L, steps)
     weights = torch.softmax(scores.masked_fill(~valid[:, None, None], -torch.inf), dim=-1)
-    kept.append(weights)
+    layers.append(weights)
     return weights.to(values.dtype) @ values
 
 
@@ -349,17 +361,17 @@ def _check(hyperparameters: Mapping[str, Any]) -> None:
             "training wrote it."
         )
     for name in ("decoder_attention_heads", "ctc_encoder_layer", "max_target_positions"):
-        found = hyperparameters.get(name)
-        if found is not None and not isinstance(found, int):
+        value = hyperparameters.get(name)
+        if value is not None and not isinstance(value, int):
             raise UserError(
-                f"The checkpoint has {name}={short(found)}, which is no whole number; use the "
+                f"The checkpoint has {name}={short(value)}, which is no whole number; use the "
                 "checkpoint as training wrote it."
             )
-    for name, wanted in _FIXED.items():
-        found = hyperparameters.get(name, wanted)
-        if found != wanted:
+    for name, fixed in _FIXED.items():
+        value = hyperparameters.get(name, fixed)
+        if value != fixed:
             raise UserError(
-                f"The checkpoint has {name}={short(found)}, but only {wanted!r} is implemented; "
+                f"The checkpoint has {name}={short(value)}, but only {fixed!r} is implemented; "
                 "it cannot be used."
             )
     strategy = compression(hyperparameters)
@@ -388,11 +400,11 @@ def _check_ctc(layer: int, n_layers: int, *, compress: bool) -> None:
         )
 
 
-def _check_names(wanted: Collection[str], given: Collection[str]) -> None:
-    missing = [name for name in wanted if name not in given]
+def _check_names(expected: Collection[str], actual: Collection[str]) -> None:
+    missing = [name for name in expected if name not in actual]
     if missing:
         raise UserError(_missing(missing))
-    unknown = [_reference_name(name) for name in given if name not in wanted]
+    unknown = [_reference_name(name) for name in actual if name not in expected]
     if unknown:
         raise UserError(
             f"The checkpoint has a weight '{unknown[0]}'{_more(unknown)} that no network of this "

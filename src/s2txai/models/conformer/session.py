@@ -2,7 +2,7 @@
 
 import torch
 
-from s2txai.models.conformer.beam_search import Hypothesis, Settings, beam_search
+from s2txai.models.conformer.beam_search import Hypothesis, SearchSettings, beam_search
 from s2txai.models.conformer.ctc import PrefixScorer
 from s2txai.models.conformer.decoder import EOS
 from s2txai.models.conformer.network import Conformer
@@ -10,7 +10,7 @@ from s2txai.models.occlusion import KeysAndValues
 
 
 def search(
-    network: Conformer, states: torch.Tensor, valid: torch.Tensor, settings: Settings
+    network: Conformer, states: torch.Tensor, valid: torch.Tensor, settings: SearchSettings
 ) -> list[list[Hypothesis]]:
     """Decode N utterances side by side, by attention or with CTC.
 
@@ -43,7 +43,7 @@ def search(
 
 
 def _scorers(
-    network: Conformer, states: torch.Tensor, valid: torch.Tensor, settings: Settings
+    network: Conformer, states: torch.Tensor, valid: torch.Tensor, settings: SearchSettings
 ) -> list[PrefixScorer]:
     """Return what the joint CTC head makes of each utterance, without its padding."""
     inputs = torch.tensor([[EOS, *settings.forced]], device=states.device)
@@ -51,8 +51,8 @@ def _scorers(
     # At least float32, whatever the precision of the network.
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return [
-        PrefixScorer(one[steps])
-        for one, steps in zip(torch.log_softmax(wide, dim=-1), valid, strict=True)
+        PrefixScorer(log_probs[steps])
+        for log_probs, steps in zip(torch.log_softmax(wide, dim=-1), valid, strict=True)
     ]
 
 

@@ -1,4 +1,4 @@
-"""The symbols of the paper's models, and the files beside a checkpoint that tell them."""
+"""The symbols of the paper's models, and the files beside a checkpoint that list them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from s2txai.datasets.files import is_file, read_yaml
 from s2txai.errors import UserError
 from s2txai.models.base import Role, TokenTable
 from s2txai.models.conformer.decoder import EOS
+from s2txai.models.network_model import word_indices
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")  # begin every dictionary, unwritten
 BLANK = "<ctc_blank>"  # ends the dictionary of a model with a CTC head over it, unwritten
@@ -74,14 +75,14 @@ def the_only(directory: Path, pattern: str, what: str) -> Path:
     UserError
         If none or several do.
     """
-    found = sorted(directory.glob(pattern))
-    if len(found) != 1:
-        names = ", ".join(file.name for file in found) or "none"
+    files = sorted(directory.glob(pattern))
+    if len(files) != 1:
+        names = ", ".join(file.name for file in files) or "none"
         raise UserError(
             f"{directory} must hold exactly one {what} ({pattern}), but holds {names}; "
             "correct the model's folder."
         )
-    return found[0]
+    return files[0]
 
 
 def _bins(file: Path, value: Any) -> int:
@@ -182,13 +183,12 @@ class Vocabulary:
         """Describe each token; a word starts with the boundary mark."""
         symbols = [self._symbols[token] for token in tokens]
         roles = [self._role(token) for token in tokens]
-        word, word_index = -1, []
-        for symbol, role in zip(symbols, roles, strict=True):
-            if role == "text" and (word < 0 or symbol.startswith(BOUNDARY)):
-                word += 1
-            word_index.append(word if role == "text" else -1)
+        words = word_indices(
+            [symbol.startswith(BOUNDARY) for symbol in symbols],
+            [role == "text" for role in roles],
+        )
         pieces = [symbol.replace(BOUNDARY, " ") for symbol in symbols]
-        return TokenTable(pieces, roles, word_index)
+        return TokenTable(pieces, roles, words)
 
     def text(self, tokens: Sequence[int]) -> str:
         """Return plain text."""

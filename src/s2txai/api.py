@@ -1,0 +1,470 @@
+"""From a recording to maps in a few lines of Python, by the code of the workflow's steps.
+
+Nothing here needs Snakemake, and no file is written unless it is asked for.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from s2txai.datasets import parse_task
+from s2txai.datasets.audio import at_sampling_rate, read_audio
+from s2txai.errors import UserError
+from s2txai.models import loading
+from s2txai.models.base import Model
+from s2txai.models.decoding import AXES as DECODE_AXES
+from s2txai.models.decoding import UNITS as DECODE_UNITS
+from s2txai.models.decoding import decode
+from s2txai.models.recognition import family_of
+from s2txai.saliency.aggregation import ATTENTION_KINDS, attention_maps
+from s2txai.saliency.attention import AXES as ATTENTION_AXES
+from s2txai.saliency.attention import UNITS as ATTENTION_UNITS
+from s2txai.saliency.attention import attention
+from s2txai.saliency.correlation import correlation, is_constant
+from s2txai.saliency.design import STATE_VALUE, MaskDesign
+from s2txai.saliency.heard import Heard
+from s2txai.saliency.maps import saliency_maps
+from s2txai.saliency.pooling import POOLINGS
+from s2txai.saliency.reliability import ceiling, half_correlation, spearman_brown
+from s2txai.saliency.smh import smh
+from s2txai.saliency.smx import smx
+from s2txai.saliency.statistics import Statistics, heatmap
+from s2txai.storage.artifacts import load, save
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Audio: TypeAlias = str | Path | npt.ArrayLike
+Array: TypeAlias = npt.NDArray[Any]
+
+# Called with a step, the masks of it that are finished, and all of them.
+OnProgress: TypeAlias = Callable[[str, int, int], None]
+
+_SHORT = {"smx": "smx_avg2d"}
+
+# Parts of the names of one layer and of one head, the word included.
+_INDICES = {"layer": 2, "head": 3}
+
+
+def load_model(
+    model: str | Path,
+    family: str | None = None,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    options: Mapping[str, Any] | None = None,
+) -> Model:
+    """Load a model.
+
+    Parameters
+    ----------
+    model
+        A folder, or in a checkout of the project a name of ``config/models.yaml``, whose files are
+        fetched if they are not there yet.
+    family
+        A name of :data:`s2txai.models.families.FAMILIES`; None: recognised from the folder.
+    device
+        ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+    precision
+        ``auto`` (float16 on a GPU, else float32), ``float32``, ``tf32``, ``float16``, ``bfloat16``.
+    options
+        Of the family; see ``docs/models.md``.
+
+    Returns
+    -------
+    Model
+        See :mod:`s2txai.models.base`. No setting of the process is changed.
+
+    Raises
+    ------
+    UserError
+        If there is no such folder or name, its family cannot be recognised, or it cannot be loaded.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        from s2txai.study.checkout import model_of_checkout
+
+        entry, folder = model_of_checkout(str(model))
+        family = family or entry["family"]
+        options = entry.get("options", {}) if options is None else options
+    return loading.load_model(
+        folder,
+        family or family_of(folder),
+        device=device,
+        precision=precision,
+        options=options or {},
+    )
+
+
+def explain(
+    model: Model | str | Path,
+    audio: Audio,
+    task: str,
+    *,
+    sampling_rate: int | None = None,
+    beam: int = 5,
+    n_segments: Sequence[int] = (50, 100),
+    n_masks: int = 160,
+    n_smh_masks: int = 1000,
+    p: float = 0.5,
+    seed: int = 0,
+    batch_size: int | str = "auto",
+    utterance: str = "",
+    progress: OnProgress | None = None,
+) -> "Explanation":
+    """Transcribe or translate a recording, and explain the result.
+
+    The steps decode, attention, SMX and SMH of the workflow: with the same ``seed``, ``utterance``,
+    masks and device it gives the bits that the workflow writes.
+
+    Parameters
+    ----------
+    model
+        Of :func:`load_model`, or what that function takes.
+    audio
+        A file that libsndfile reads, or samples [samples] or [samples, channels].
+    task
+        ``asr-<language>`` or ``st-<source>-<target>``.
+    sampling_rate
+        Of an array, in Hz.
+    beam
+        Width of the beam search.
+    n_segments
+        Levels of segmentation of the input, in segments for 500 frames.
+    n_masks
+        Masks of the input, dealt over the levels. 160 give a first impression; publish with 20,000
+        and the paper's segments, (2000, 2500, 3000).
+    n_smh_masks
+        Masks of the encoder's output.
+    p
+        Probability that a mask occludes a segment.
+    seed
+        Of the masks.
+    batch_size
+        Masks for one forward pass, or ``auto``: what fits into memory.
+    utterance
+        A name, part of the key of the masks; the utterance's id gives the masks of the workflow.
+    progress
+        Called while masks are computed.
+
+    Raises
+    ------
+    UserError
+        If the model cannot perform the task, the audio cannot be used, or memory does not hold one
+        forward pass.
+    """
+    if isinstance(model, str | Path):
+        model = load_model(model)
+    samples = _samples(audio, sampling_rate, model.facts.sampling_rate)
+    decoded = decode(model, samples, parse_task(task), beam=beam)
+    heard = Heard(
+        features=decoded["features"],
+        padding_value=float(decoded["padding_value"]),
+        prompt=decoded["prompt"].tolist(),
+        tokens=decoded["tokens"].tolist(),
+    )
+    designs = {
+        "smx": MaskDesign(n_masks, n_segments=tuple(n_segments), p=p, seed=seed),
+        "smh": MaskDesign(n_smh_masks, occluded_value=STATE_VALUE, p=p, seed=seed),
+    }
+    sums = {
+        step: perturb(
+            model, heard, designs[step], utterance=utterance, batch_size=batch_size,
+            on_batch=_on_batch(step, designs[step].n_masks, progress),
+        )
+        for step, perturb in (("smx", smx), ("smh", smh))
+    }  # fmt: skip
+    return Explanation(
+        decoded=decoded,
+        attention=attention(model, heard),
+        smx_statistics=sums["smx"],
+        smh_statistics=sums["smh"],
+        parameters={
+            "utterance": utterance,
+            "task": task,
+            "beam": beam,
+            **{step: asdict(design) for step, design in designs.items()},
+        },
+    )
+
+
+def _samples(audio: Audio, rate: int | None, sampling_rate: int) -> npt.NDArray[np.float32]:
+    """Return samples [samples] at the model's sampling rate."""
+    if isinstance(audio, str | Path):
+        return read_audio(Path(audio), sampling_rate)
+    if rate is None:
+        raise UserError("An array of samples needs its sampling_rate, in Hz; or give a file.")
+    return at_sampling_rate(np.asarray(audio), rate, sampling_rate)
+
+
+def _on_batch(
+    step: str, n_masks: int, progress: OnProgress | None
+) -> Callable[[int, Callable[[], Statistics]], None] | None:
+    if progress is None:
+        return None
+    finished = 0
+
+    def on_batch(n_new: int, _: Callable[[], Statistics]) -> None:
+        nonlocal finished
+        finished += n_new
+        progress(step, finished, n_masks)
+
+    return on_batch
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A hypothesis, what the model attends to for each of its tokens, and what it uses.
+
+    Shapes: I predicted tokens, T' encoder steps over speech, T input frames, F bins, L decoder
+    layers, H heads.
+
+    Attributes
+    ----------
+    decoded
+        Arrays of the step ``decode``, see ``docs/results.md``: features, tokens, pieces, ...
+    attention
+        Arrays of the step ``attention``: ``cross_attention`` [L, H, I, T'], ...
+    smx_statistics, smh_statistics
+        Sums over the masks.
+    parameters
+        How it was computed.
+    """
+
+    decoded: Mapping[str, Array]
+    attention: Mapping[str, Array]
+    smx_statistics: Statistics
+    smh_statistics: Statistics
+    parameters: Mapping[str, Any]
+
+    @property
+    def text(self) -> str:
+        """The hypothesis."""
+        return str(self.decoded["text"])
+
+    @property
+    def tokens(self) -> list[int]:
+        """Ids of the I predicted tokens."""
+        return [int(token) for token in self.decoded["tokens"]]
+
+    @property
+    def pieces(self) -> list[str]:
+        """Text of each predicted token, leading space included."""
+        return [str(piece) for piece in self.decoded["pieces"]]
+
+    @property
+    def cross_attention(self) -> npt.NDArray[np.float32]:
+        """Attention of every layer and head, float32 [L, H, I, T']."""
+        return np.asarray(self.attention["cross_attention"])
+
+    def smx(self, pooling: str | None = "avg2d") -> npt.NDArray[np.float32]:
+        """Return the saliency of the input, in nats.
+
+        Parameters
+        ----------
+        pooling
+            A name of :data:`s2txai.saliency.pooling.POOLINGS` brings it to encoder steps; None:
+            full resolution.
+
+        Returns
+        -------
+        ndarray
+            float32 [I, T'], or [I, T, F].
+        """
+        if pooling is None:
+            return heatmap(self.smx_statistics).astype(np.float32)
+        POOLINGS[pooling]  # an unknown name is refused with the list of names
+        return self._maps[f"smx_{pooling}"]
+
+    def smh(self) -> npt.NDArray[np.float32]:
+        """Return the saliency of the encoder's output, float32 [I, T'], in nats."""
+        return self._maps["smh"]
+
+    def rho(
+        self,
+        saliency: str,
+        attention: str = "ca_mean",
+        *,
+        metric: str = "pearson",
+        normalise: str = "token",
+    ) -> float:
+        """Return how far attention agrees with a saliency map.
+
+        The defaults are this project's headline: each token's row standardised over the steps, then
+        one Pearson correlation. Rows that are constant in a saliency map are left out.
+
+        Parameters
+        ----------
+        saliency
+            ``smx_<pooling>`` or ``smh``; ``smx`` is short for ``smx_avg2d``.
+        attention
+            ``ca_mean`` (mean over layers of the mean over heads), ``ca_layer_<l>`` or
+            ``ca_head_<l>_<h>``, counted from 0; ``vn_`` and ``ro_`` in place of ``ca_`` for
+            value-norm weighted and rolled-out attention.
+        metric, normalise
+            Names of :data:`s2txai.saliency.correlation.METRICS` and ``NORMALISERS``.
+
+        Returns
+        -------
+        float
+            NaN where no row is left or nothing varies.
+        """
+        rows, name = self._rows, self._name(saliency)
+        maps = self._attention(attention)[rows], self._maps[name][rows]
+        return correlation(*maps, metric=metric, normalise=normalise).value
+
+    def reliability(
+        self, saliency: str, *, metric: str = "pearson", normalise: str = "token"
+    ) -> float:
+        """Return how well a saliency map reproduces itself from other masks, in [0, 1].
+
+        Spearman-Brown of the correlation between maps of half of the masks; exact for linear maps
+        (``smx_avg2d``, ``smh``) and Pearson, approximate for maxima, NaN for other metrics.
+        """
+        if metric != "pearson":
+            return float("nan")
+        return spearman_brown(self._half_correlation(saliency, metric, normalise))
+
+    def ceiling(self, saliency: str, *, metric: str = "pearson", normalise: str = "token") -> float:
+        """Return the largest :meth:`rho` that the noise of a saliency map allows.
+
+        The root of :meth:`reliability`; for other metrics than Pearson the metric of half-maps.
+        """
+        if metric != "pearson":
+            return self._half_correlation(saliency, metric, normalise)
+        return ceiling(self.reliability(saliency, metric=metric, normalise=normalise))
+
+    def plot(self, token: int | None = None) -> "Figure":
+        """Draw the input with attention, SMX and SMH: of one token, or of all.
+
+        Parameters
+        ----------
+        token
+            Row, counted from 0; negative ones from the end. None: all rows as maps.
+
+        Raises
+        ------
+        UserError
+            If there is no such row.
+        """
+        from s2txai.report.token import token_figure, tokens_figure
+
+        n_rows = len(self.tokens)
+        if token is not None and not -n_rows <= token < n_rows:
+            raise UserError(f"There is no token {token}; choose 0 to {n_rows - 1}.")
+        maps = {"ca_mean": self._attention("ca_mean"), "smx_avg2d": self.smx(), "smh": self.smh()}
+        frame_shift = float(str(self.decoded["frame_shift"]))
+        if token is None:
+            return tokens_figure(self.decoded, maps, frame_shift=frame_shift)
+        return token_figure(self.decoded, maps, token, frame_shift=frame_shift)
+
+    def save(self, path: str | Path) -> None:
+        """Write everything to one ``.npz``, which :meth:`load` reads and ``numpy.load`` opens."""
+        arrays = {
+            **{f"decode.{name}": values for name, values in self.decoded.items()},
+            **{f"attention.{name}": values for name, values in self.attention.items()},
+            **{f"smx.{name}": values for name, values in self.smx_statistics.arrays().items()},
+            **{f"smh.{name}": values for name, values in self.smh_statistics.arrays().items()},
+        }
+        tables = {
+            "decode": (DECODE_AXES, DECODE_UNITS),
+            "attention": (ATTENTION_AXES, ATTENTION_UNITS),
+            "smx": (self.smx_statistics.axes, self.smx_statistics.UNITS),
+            "smh": (self.smh_statistics.axes, self.smh_statistics.UNITS),
+        }
+        axes, units = (
+            {
+                f"{step}.{name}": value
+                for step, table in tables.items()
+                for name, value in table[position].items()
+                if f"{step}.{name}" in arrays
+            }
+            for position in (0, 1)
+        )
+        meta = {
+            "step": "explanation",
+            "utterance": self.parameters["utterance"],
+            "task": self.parameters["task"],
+            "model_sha256": None,
+            "audio_sha256": None,
+            "parameters": dict(self.parameters),
+            "axes": axes,
+            "units": units,
+        }
+        save(Path(path), arrays, meta)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Explanation":
+        """Read what :meth:`save` wrote.
+
+        Raises
+        ------
+        UserError
+            If the file is missing, damaged or of something else.
+        """
+        artifact = load(Path(path), "explanation")
+
+        def part(step: str) -> dict[str, Array]:
+            return {
+                name.removeprefix(f"{step}."): values
+                for name, values in artifact.arrays.items()
+                if name.startswith(f"{step}.")
+            }
+
+        return cls(
+            decoded=part("decode"),
+            attention=part("attention"),
+            smx_statistics=Statistics.from_mapping(part("smx")),
+            smh_statistics=Statistics.from_mapping(part("smh")),
+            parameters=artifact.meta["parameters"],
+        )
+
+    @cached_property
+    def _maps(self) -> dict[str, Array]:
+        """Saliency maps at encoder steps and their half-maps, as of the step ``aggregate``."""
+        return saliency_maps(
+            partial(heatmap, self.smx_statistics),
+            partial(heatmap, self.smh_statistics),
+            list(POOLINGS),
+            self.smx_statistics.subsampling,
+            self.smx_statistics.n_steps,
+        )
+
+    @cached_property
+    def _rows(self) -> Array:
+        """Bool [I]: rows that are constant in no saliency map."""
+        names = ("smh", *(f"smx_{name}" for name in POOLINGS))
+        return np.asarray(~np.any([is_constant(self._maps[name]) for name in names], axis=0))
+
+    def _name(self, saliency: str) -> str:
+        name = _SHORT.get(saliency, saliency)
+        if name not in self._maps or name.endswith("_halves"):
+            valid = ("smx", *(f"smx_{pooling}" for pooling in POOLINGS), "smh")
+            raise UserError(f"Unknown map '{saliency}'. Choose one of: {', '.join(valid)}.")
+        return name
+
+    def _half_correlation(self, saliency: str, metric: str, normalise: str) -> float:
+        halves = self._maps[f"{self._name(saliency)}_halves"][:, :, self._rows]
+        return half_correlation(halves, metric=metric, normalise=normalise)
+
+    def _attention(self, name: str) -> Array:
+        """Return the map [I, T'] that a name of attention stands for."""
+        kind, _, part = name.partition("_")
+        array = ATTENTION_KINDS.get(kind, "")
+        maps = attention_maps(self.attention[array], kind) if array in self.attention else {}
+        indices = part.split("_")
+        try:
+            if len(indices) != _INDICES.get(indices[0], 1):
+                raise IndexError(name)
+            whole = maps[f"{kind}_{indices[0]}"]
+            return np.asarray(whole[tuple(int(index) for index in indices[1:])])
+        except (KeyError, IndexError, ValueError) as error:
+            raise UserError(
+                f"Unknown attention '{name}'. Choose ca_mean, ca_layer_<l> or ca_head_<l>_<h>, "
+                f"of {len(self.cross_attention)} layers with {self.cross_attention.shape[1]} heads."
+            ) from error

@@ -1,0 +1,128 @@
+"""Adding the scores of masks to the sums of SPES, for SMX and SMH."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from s2txai.models.memory import to_device
+from s2txai.saliency.masks import MaskPlan
+from s2txai.saliency.statistics import N_FOLDS, Statistics
+
+LEAST_SCORE = 1e-8
+"""Stands for a score of 0 where logarithms are summed, in nats: below it float32 sees nothing."""
+
+GRID = 2.0**38
+"""Scores and their logarithms are rounded to multiples of 1 / GRID, in nats, before they are added:
+then sums over segments are exact, and have the same bits for any batches."""
+
+# From bool [N, S_k], True = occluded, and k to scores [N, I]; where preceding tokens are occluded,
+# bool [N, I] follows.
+Score = Callable[..., torch.Tensor]
+
+
+class ScoreSums:
+    """The sums of :class:`Statistics` on the device, so that no batch waits for a copy.
+
+    They do not depend on how the masks are cut into batches: terms of matrix products lie on a
+    grid, so that these are exact, and the others are added mask by mask. On a CPU the sums share
+    their memory with the statistics.
+
+    Parameters
+    ----------
+    statistics
+        Zeros, or those of earlier masks of the same plan; changed in place.
+    score
+        Runs the model on a batch of masks.
+    plan
+        Which masks.
+    device
+        Where the sums are made.
+    """
+
+    def __init__(
+        self, statistics: Statistics, score: Score, plan: MaskPlan, device: torch.device
+    ) -> None:
+        self._statistics, self._score, self._plan, self._device = statistics, score, plan, device
+        self._offsets = np.concatenate([[0], np.cumsum(plan.sizes)]).tolist()
+        self._sums = {
+            name: torch.from_numpy(values).to(device)
+            for name, values in statistics.arrays().items()
+            if name not in ("segments", "subsampling", "n_steps")
+        }
+
+    def work(self, n: int) -> object:
+        """Score ``n`` masks that occlude everything, without adding them."""
+        size = self._plan.sizes[0]
+        return self._score(torch.ones((n, size), dtype=torch.bool, device=self._device), 0)
+
+    def add(self, occluded: torch.Tensor, k: int, start: int) -> None:
+        """Score masks ``start``, ``start + 1``, ... bool [N, S_k], and add them to the sums."""
+        tokens = self._tokens(k, start, start + len(occluded))
+        self._add(occluded, self._score(occluded, k, *tokens), k, start, *tokens)
+
+    def _tokens(self, k: int, start: int, stop: int) -> tuple[torch.Tensor, ...]:
+        """Return the preceding tokens that the masks occlude, bool [N, I], where any are."""
+        if self._plan.token_p == 0:
+            return ()
+        n_rows = self._statistics.occluded_sum.shape[2]
+        occluded = torch.from_numpy(self._plan.draw_tokens(k, start, stop, n_rows))
+        return (to_device(occluded, self._device),)
+
+    def _add(
+        self,
+        occluded: torch.Tensor,
+        scores: torch.Tensor,
+        k: int,
+        start: int,
+        *occluded_tokens: torch.Tensor,
+    ) -> None:
+        segments = slice(self._offsets[k], self._offsets[k + 1])
+        scores = _on_grid(scores.double())
+        summed = [
+            ("occluded_sum", scores), ("score_sum", scores), ("score_square_sum", scores.square()),
+        ]  # fmt: skip
+        if "log_sum" in self._sums:
+            # A score of 0 is one that rounding made so.
+            logs = _on_grid(scores.clamp(min=LEAST_SCORE).log())
+            summed += [
+                ("occluded_log_sum", logs), ("log_sum", logs), ("log_square_sum", logs.square()),
+            ]  # fmt: skip
+        new: list[tuple[torch.Tensor, torch.Tensor]] = []  # a sum, and what it becomes
+        for fold in range(N_FOLDS):
+            # Mask m belongs to fold m mod 4.
+            of_fold = slice((fold - start) % N_FOLDS, None, N_FOLDS)
+            indicators = occluded[of_fold].double()  # (n, S_k)
+            for name, values in summed:
+                sums = self._sums[name][fold]
+                if name.startswith("occluded"):
+                    part = sums[segments]  # (S_k, I)
+                    new.append((part, torch.addmm(part, indicators.T, values[of_fold])))
+                else:
+                    new.append((sums[k], _one_by_one(sums[k], values[of_fold])))
+            count = self._sums["occluded_count"][fold, segments]
+            new.append((count, count + occluded[of_fold].sum(dim=0)))
+            n_masks = self._sums["n_masks"][fold, k]
+            new.append((n_masks, n_masks + len(indicators)))
+        for tokens in occluded_tokens:
+            total, count = self._sums["token_sum"], self._sums["token_count"]
+            new.append((total, torch.addmm(total, scores.T, tokens.double())))
+            new.append((count, count + tokens.sum(dim=0)))
+        for sums, value in new:
+            sums.copy_(value)
+
+    def statistics(self) -> Statistics:
+        """Bring the statistics up to date and return them."""
+        for name, values in self._sums.items():
+            np.copyto(getattr(self._statistics, name), values.cpu().numpy())
+        return self._statistics
+
+
+def _on_grid(values: torch.Tensor) -> torch.Tensor:
+    """Round to multiples of 2^-38, of which float64 adds up 32,768 nats without an error."""
+    return (values * GRID).round_().div_(GRID)
+
+
+def _one_by_one(total: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Add the rows of values [n, I] to a total [I], the first one first."""
+    return torch.cat([total[None], values]).cumsum(dim=0)[-1]
