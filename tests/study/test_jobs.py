@@ -38,9 +38,10 @@ def wildcards(**more):
 def test_inputs(config):
     jobs = jobs_of(config)
     assert jobs.shards_of("smx")(wildcards()) == [f"{RUN}/smx/0000"]
-    assert jobs.design_shards(wildcards()) == [
-        f"{RUN}/sensitivity/p-0.1/0000", f"{RUN}/sensitivity/n_masks-64/0000",
-    ]  # fmt: skip
+    assert jobs.design_shards(wildcards()) == {
+        "design p-0.1": [f"{RUN}/sensitivity/p-0.1/0000"],
+        "design n_masks-64": [f"{RUN}/sensitivity/n_masks-64/0000"],
+    }
     assert jobs.gradient_shards(wildcards()) == {
         "grad": f"{RUN}/grad/0000",
         "integrated_gradients": f"{RUN}/integrated_gradients/0000",

@@ -3,9 +3,9 @@
 
 rule sensitivity:
     input:
+        unpack(JOBS.design_shards),
         aggregate=JOBS.shards_of("aggregate"),
         smx=JOBS.shards_of("smx"),
-        designs=JOBS.design_shards,
     output:
         report(
             RUN + "/sensitivity/sensitivity.csv",

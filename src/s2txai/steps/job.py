@@ -138,13 +138,6 @@ class Job:
         """
         return remaining(self.run, [path for name in names for path in self.inputs(name)])
 
-    def inputs_by_folder(self, name: str) -> dict[str, list[Path]]:
-        """Return the shards under a name by the folder in which they lie, as of each design."""
-        folders: dict[str, list[Path]] = {}
-        for path in self.inputs(name):
-            folders.setdefault(path.parent.name, []).append(path)
-        return folders
-
     def shards(self, run: Run, name: str, step: str | None = None) -> list[Artifact]:
         """Return the artefacts of a run's utterances from all shards of an input."""
         return load_shards(run, self.inputs(name), step or name)

@@ -86,11 +86,13 @@ class Jobs:
         """Return every shard of the steps that no later step reads."""
         return layout.last_shards(self._study, self.run(wildcards))
 
-    def design_shards(self, wildcards: Wildcards) -> list[str]:
-        """Return every shard of every design, one design after the other."""
+    def design_shards(self, wildcards: Wildcards) -> dict[str, list[str]]:
+        """Return every shard of each design, under ``design <name>``."""
         run = self.run(wildcards)
-        folders = map(layout.design_folder, self._study.designs)
-        return [path for folder in folders for path in layout.shard_paths(run, folder)]
+        return {
+            f"design {design}": layout.shard_paths(run, layout.design_folder(design))
+            for design in self._study.designs
+        }
 
     def gradient_shards(self, wildcards: Wildcards) -> dict[str, str]:
         """Return the shard of each gradient method, under the method's name."""
