@@ -13,14 +13,11 @@ from typing import Any, Protocol
 
 from s2txai.saliency.methods import METHODS
 from s2txai.storage.failures import Failure, failures_where_met
-from s2txai.storage.versions import ALGORITHM_VERSIONS
+from s2txai.storage.versions import version_of
 from s2txai.study import layout
 from s2txai.study.fetch_model import fetched_entry, local_files, local_states
 from s2txai.study.names import extensions_of
 from s2txai.study.plan import Run, Study
-
-# The version of a method that an extension adds; the hash of its file tells its versions apart.
-FIRST_VERSION = 1
 
 _RUN_A_MODEL = frozenset(step.name for step in layout.STEPS if step.runs_model)
 # Steps that share the version of an algorithm.
@@ -138,8 +135,8 @@ class Jobs:
 
     def _number(self, step: str, wildcards: Wildcards) -> int:
         if step == "gradients":
-            return ALGORITHM_VERSIONS.get(wildcards.method, FIRST_VERSION)
-        return ALGORITHM_VERSIONS[_VERSION_NAMES.get(step, step)]
+            return version_of(wildcards.method)
+        return version_of(_VERSION_NAMES.get(step, step))
 
     def family(self, wildcards: Wildcards) -> str:
         """Return the family of a job's model."""

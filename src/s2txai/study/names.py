@@ -109,6 +109,29 @@ def extensions_of(
     return extension_hashes(names)
 
 
+def extensions_of_work(
+    step: str, parameters: Mapping[str, Any], family: str | None
+) -> dict[str, str]:
+    """Return the hashes of the extensions behind a step's work on one utterance in the store.
+
+    Parameters
+    ----------
+    step
+        Its name, or that of a gradient method.
+    parameters
+        Of the work; see :func:`s2txai.steps.shard.entry_path`.
+    family
+        Of the model.
+    """
+    values = OCCLUDED_STATES if step == "smh" else OCCLUDED_VALUES
+    names: dict[Registry[Any], list[str]] = {METHODS: [step]}
+    if family is not None:
+        names[FAMILIES] = [family]
+    if "occluded_value" in parameters:
+        names[values] = [parameters["occluded_value"]]
+    return extension_hashes(names)
+
+
 def _names(config: Mapping[str, Any], key: str) -> Iterator[tuple[str, str]]:
     """Yield the names that a configuration gives under ``section.key``, with where they stand."""
     section, _, name = key.rpartition(".")
