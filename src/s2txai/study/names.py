@@ -44,7 +44,7 @@ _KEYS_OF_STEP: Mapping[str, tuple[str, ...]] = MappingProxyType(
 _KINDS_OF_STEP: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "transcripts": ("score",),
-        "aggregate": ("aggregation",),
+        "aggregate": ("aggregation of attention",),
         "correlate": ("metric", "normalisation"),
         "deletion_curves": ("score",),
         "sensitivity": ("metric", "normalisation"),
