@@ -19,13 +19,10 @@ import torch
 from benchmarks.random_conformer import save_fama_small
 from benchmarks.spes import CLIP, hardware
 from s2txai.analysis.correlations import correlate
+from s2txai.analysis.deletion import map_names
 from s2txai.datasets import Utterance, parse_task
 from s2txai.models.handle import ModelHandle
-<<<<<<< HEAD
-from s2txai.saliency.deletion_maps import map_names
-=======
 from s2txai.models.process import configure_process
->>>>>>> main
 from s2txai.steps.aggregate import aggregate_shard
 from s2txai.steps.attention import attention_shard
 from s2txai.steps.decode import decode_shard

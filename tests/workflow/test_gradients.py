@@ -44,7 +44,9 @@ def finished(tmp_path_factory):
         "runs": [{"dataset": "noise", "models": ["tiny"], "tasks": ["asr-en"]}],
         "smx": {"n_segments": [100], "n_masks": 16},
         "smh": {"n_masks": 16},
-        "gradient": {"methods": ["integrated_gradients", "grad", "input_x_gradient"], "n_points": 4},
+        "gradient": {
+            "methods": ["integrated_gradients", "grad", "input_x_gradient"], "n_points": 4,
+        },
         "deletion": {"step": 50},
     }  # fmt: skip
     (project.folder / project.configfile).write_text(yaml.safe_dump(settings))
