@@ -3,6 +3,7 @@
 Nothing here needs Snakemake, and no file is written unless it is asked for.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
@@ -20,7 +21,8 @@ from s2txai.models.base import Model
 from s2txai.models.decoding import AXES as DECODE_AXES
 from s2txai.models.decoding import UNITS as DECODE_UNITS
 from s2txai.models.decoding import decode
-from s2txai.models.recognition import family_of
+from s2txai.models.handle import folder_sha256
+from s2txai.models.options import read_options
 from s2txai.saliency.aggregation import ATTENTION_KINDS, attention_maps
 from s2txai.saliency.attention import AXES as ATTENTION_AXES
 from s2txai.saliency.attention import UNITS as ATTENTION_UNITS
@@ -91,13 +93,13 @@ def load_model(
 
         entry, folder = model_of_checkout(str(model))
         family = family or entry["family"]
-        options = entry.get("options", {}) if options is None else options
     return loading.load_model(
         folder,
-        family or family_of(folder),
+        family,
         device=device,
         precision=precision,
-        options=options or {},
+        # A folder that was fetched keeps the options of its entry.
+        options=read_options(folder) if options is None else options,
     )
 
 
@@ -187,6 +189,8 @@ def explain(
         parameters={
             "utterance": utterance,
             "task": task,
+            "model_sha256": None if model.directory is None else folder_sha256(model.directory),
+            "audio_sha256": hashlib.sha256(samples.tobytes()).hexdigest(),
             "beam": beam,
             **{step: asdict(design) for step, design in designs.items()},
         },
@@ -390,8 +394,8 @@ class Explanation:
             "step": "explanation",
             "utterance": self.parameters["utterance"],
             "task": self.parameters["task"],
-            "model_sha256": None,
-            "audio_sha256": None,
+            "model_sha256": self.parameters["model_sha256"],
+            "audio_sha256": self.parameters["audio_sha256"],
             "parameters": dict(self.parameters),
             "axes": axes,
             "units": units,

@@ -110,6 +110,8 @@ class Model(Protocol):
     device: torch.device
     # Whether float32 products on a GPU may round to TF32; set by whoever loads the model.
     tf32: bool = False
+    # Where its files are, where it was loaded from some.
+    directory: Path | None = None
 
     @contextmanager
     def arithmetic(self) -> Iterator[None]:

@@ -16,6 +16,15 @@ class LoadingError(Exception):
     """A model that cannot be loaded, whatever its input: no fault of an utterance."""
 
 
+def folder_sha256(directory: Path) -> str:
+    """Return a hash of every file of a model's folder, in the order of their names."""
+    digest = hashlib.sha256()
+    for path in sorted(directory.iterdir()):
+        if path.is_file() and not path.name.startswith("."):
+            digest.update(f"{path.name}\0{file_sha256(path)}\n".encode())
+    return digest.hexdigest()
+
+
 class ModelHandle:
     """What a step needs to know of a model before it decides whether to run it.
 
@@ -51,11 +60,7 @@ class ModelHandle:
     @cached_property
     def sha256(self) -> str:
         """Hash of every file of the model, in the order of their names."""
-        digest = hashlib.sha256()
-        for path in sorted(self._directory.iterdir()):
-            if path.is_file() and not path.name.startswith("."):
-                digest.update(f"{path.name}\0{file_sha256(path)}\n".encode())
-        return digest.hexdigest()
+        return folder_sha256(self._directory)
 
     @cached_property
     def model(self) -> Model:

@@ -104,6 +104,7 @@ def load_model(
         directory, device=torch.device(device), precision=_PRECISIONS[precision], options=options
     )
     model.tf32 = precision == "tf32"
+    model.directory = directory
     if compile:
         model.compile()
     return model
