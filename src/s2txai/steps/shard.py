@@ -25,7 +25,7 @@ from s2txai.storage.failures import Failure, record, record_path
 from s2txai.storage.provenance import describe
 from s2txai.storage.store import Store, link
 from s2txai.storage.versions import version_of
-from s2txai.study.names import extensions_of_work
+from s2txai.study.choices import extensions_of_work
 
 # Whether the other utterances are done when one cannot be.
 OnFailure = Literal["continue", "stop"]

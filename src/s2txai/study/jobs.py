@@ -15,8 +15,8 @@ from s2txai.saliency.methods import METHODS
 from s2txai.storage.failures import Failure, failures_where_met
 from s2txai.storage.versions import version_of
 from s2txai.study import layout
+from s2txai.study.choices import extensions_of
 from s2txai.study.fetch_model import fetched_entry, local_files, local_states
-from s2txai.study.names import extensions_of
 from s2txai.study.plan import Run, Study
 
 _RUN_A_MODEL = frozenset(step.name for step in layout.STEPS if step.runs_model)

@@ -27,6 +27,7 @@ from s2txai.models.families import FAMILIES
 from s2txai.registry import did_you_mean
 from s2txai.saliency.methods import METHODS
 from s2txai.saliency.statistics import N_FOLDS
+from s2txai.study.choices import check_names
 from s2txai.study.comet_check import check_comet
 from s2txai.study.config import (
     check_config,
@@ -38,7 +39,6 @@ from s2txai.study.config import (
 )
 from s2txai.study.extensions import load_extensions
 from s2txai.study.fetch_model import missing_folder, trusts_code
-from s2txai.study.names import check_names
 
 Key = tuple[str, str, str]  # dataset, model, task
 

@@ -43,9 +43,9 @@ def read_kaldi(entry: Mapping[str, Any], root: Path) -> list[Utterance]:
             paths[speech] = _recording(folder, speech, recordings, where)
         language = languages[name]
         translation = {
-            target: found[name]
-            for target, found in translations.items()
-            if found.get(name) and target != language
+            target: texts_of[name]
+            for target, texts_of in translations.items()
+            if texts_of.get(name) and target != language
         }
         utterances.append(
             Utterance(
