@@ -183,7 +183,10 @@ def test_all_are_estimated(config, root, monkeypatch, capsys):
 
 @pytest.fixture
 def computed(config, root):
-    """The steps up to the maps, as the rules' scripts call them; returns a reader of artefacts."""
+    """The steps up to the maps, as the scripts of the rules call them.
+
+    Called with the name of a step, it returns the artefacts of that step.
+    """
     study = plan(config, root)
     run = study.runs[RUN]
     (root / "weights").mkdir()
@@ -213,10 +216,18 @@ def computed(config, root):
         estimators={"smx": "centred", "smh": "centred"},
         gradients={"gradient_size": read("gradient_size")},
     )
+    read.run, read.place = run, place
     return read
 
 
 def test_all_have_a_part_in_a_study(computed):
+    """One test, since the steps take some seconds."""
+    check_maps(computed)
+    check_tables(computed)
+    check_deletion(computed)
+
+
+def check_maps(computed):
     for artifact in computed("aggregate"):
         shape = artifact["ca_mean"].shape
         for name in ("smx_median2d", "gradient_size", "ca_strongest", "vn_strongest"):
@@ -228,21 +239,40 @@ def test_all_have_a_part_in_a_study(computed):
         np.testing.assert_allclose(artifact["smh"].mean(axis=1), 0, atol=1e-5)
 
 
-def test_the_last_steps_take_them(computed):
+def check_tables(computed):
     from s2txai.steps.correlate import correlation_tables
+    from s2txai.steps.transcripts import transcript_tables
 
-    from s2txai.analysis.scoring import corpus_score, score_names
-
-    tables = correlation_tables(
-        computed("aggregate"), poolings=["avg2d", "median2d"], rows="all", seed=0
-    )
+    run = computed.run
+    poolings = ["avg2d", "median2d"]
+    tables = correlation_tables(computed("aggregate"), poolings=poolings, rows="all", seed=0)
     assert {"smx_median2d", "gradient_size"} <= set(tables.summary["saliency"])
     assert "magnitude" in set(tables.summary["metric"])
-    task = SimpleNamespace(kind="asr")
-    assert score_names(task) == ("wer", "wer_max", "cer")
-    texts = {"text_normalisation": "lower", "language": "en"}
-    assert corpus_score("cer", ["North east"], ["north East"], **texts) == 0
-    assert corpus_score("cer", ["north"], ["nort"], **texts) == pytest.approx(20)
+    _, scores = transcript_tables(
+        run.utterances, computed("decode"), run.task, text_normalisation="lower"
+    )
+    # The scores of the project come first: the first is the main one.
+    assert list(scores["metric"]) == ["wer", "wer_max", "cer"]
+
+
+def check_deletion(computed):
+    from s2txai.steps.deletion_curves import deletion_tables
+
+    from s2txai.steps.deletion import DeletionDesign, deletion_shard
+
+    methods = {"gradient_size": computed("gradient_size")}
+    deletion_shard(
+        computed.place("deletion"),
+        *(computed(step) for step in ("decode", "smx", "aggregate")),
+        DeletionDesign(beam=1, percents=[0, 50, 100], seed=0),
+        poolings=["avg2d", "median2d"],
+        gradients=methods,
+    )
+    tables = deletion_tables(
+        ["North east."] * 2, computed("deletion"), computed.run.task, text_normalisation="lower"
+    )
+    assert {"smx_median2d", "gradient_size"} <= set(tables.areas["map"])
+    assert "cer" in set(tables.areas["metric"])
 
 
 # Hashes
