@@ -11,11 +11,11 @@ import pytest
 import yaml
 
 from s2txai.analysis.correlations import correlate
-from s2txai.analysis.deletion import map_names
 from s2txai.analysis.deletion_curves import score_deletion
 from s2txai.analysis.sensitivity import MAIN, sensitivity
 from s2txai.analysis.word_times import timestamps
 from s2txai.datasets import Utterance, parse_task
+from s2txai.saliency.deletion_maps import map_names
 from s2txai.saliency.gradient_statistics import GRADIENTS
 from s2txai.saliency.pooling import POOLINGS
 from s2txai.steps.aggregate import aggregate_shard

@@ -12,7 +12,6 @@ from safetensors.torch import load_file, save_file
 from transformers import CanaryProcessor, CohereAsrProcessor
 
 from s2txai.analysis.correlations import correlate
-from s2txai.analysis.deletion import map_names
 from s2txai.analysis.deletion_curves import score_deletion
 from s2txai.datasets import parse_task, read_manifest, select
 from s2txai.errors import UserError
@@ -20,6 +19,7 @@ from s2txai.models.base import n_steps
 from s2txai.models.families import FAMILIES
 from s2txai.models.handle import ModelHandle
 from s2txai.models.loading import load_model
+from s2txai.saliency.deletion_maps import map_names
 from s2txai.saliency.estimators import maps_of
 from s2txai.saliency.statistics import N_FOLDS
 from s2txai.steps.aggregate import aggregate_shard

@@ -7,12 +7,12 @@ import pytest
 import soundfile
 
 from s2txai.analysis.correlations import correlate
-from s2txai.analysis.deletion import map_names
 from s2txai.analysis.deletion_curves import score_deletion
 from s2txai.analysis.verdict import judge
 from s2txai.datasets import parse_task, read_manifest, select
 from s2txai.report.page import Facts, RunFiles, write_report
 from s2txai.report.show import show
+from s2txai.saliency.deletion_maps import map_names
 from s2txai.saliency.gradient_statistics import (
     GRADIENTS,
 )

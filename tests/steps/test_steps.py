@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from s2txai.analysis.correlations import correlate
-from s2txai.analysis.deletion import map_names
 from s2txai.analysis.deletion_curves import score_deletion
 from s2txai.datasets import parse_task, read_manifest, select, shards
 from s2txai.errors import UserError
+from s2txai.saliency.deletion_maps import map_names
 from s2txai.saliency.statistics import Statistics
 from s2txai.steps.aggregate import aggregate_shard
 from s2txai.steps.attention import attention_shard

@@ -13,12 +13,14 @@ import torch
 from s2txai.errors import UserError, UtteranceError
 from s2txai.models.base import CrossAttention
 from s2txai.models.handle import LoadingError, ModelHandle
+from s2txai.steps.check_failures import check_failures
 from s2txai.steps.decode import decode_shard, score_transcripts
+from s2txai.steps.failures import list_failures
 from s2txai.steps.gradients import gradient_shard
 from s2txai.storage.artifacts import load_shard
 from s2txai.storage.failures import Failure, failures, failures_where_met, pass_on, record
 from s2txai.study.plan import Run
-from s2txai.study.results import check_failures, failures_table, load_shards, remaining, write_table
+from s2txai.study.results import load_shards, remaining, write_table
 from tests.steps.test_steps import TASK, Study, write_corpus
 from tests.toy import WORDS, WordModel, write_speech
 
@@ -196,8 +198,8 @@ def test_the_list_of_failures_and_the_check(tmp_path):
     study = study_of(tmp_path, Fails("masks", ValueError("no such mask")))
     study.everything()
     run, paths = run_of(study), [tmp_path / name for name in ("failures.tsv", "none.tsv")]
-    write_table(failures_table(run, [study.folder("deletion")]), run, paths[0])
-    write_table(failures_table(run, [study.folder("decode")]), run, paths[1])
+    list_failures(run, [study.folder("deletion")], paths[0])
+    list_failures(run, [study.folder("decode")], paths[1])
     table = pd.read_csv(paths[0], sep="\t")
     assert table.to_dict("records") == [
         {
