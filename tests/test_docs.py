@@ -106,7 +106,7 @@ def results(tmp_path_factory):
     smh_shard(place("smh"), made("decode"), **masks)
     gradient_shard(place("grad"), "grad", made("decode"), n_segments=[200], **masks)
     gradient_shard(place("input_x_gradient"), "input_x_gradient", made("decode"))
-    gradient_shard(place("integrated_gradients"), "integrated_gradients", made("decode"), n_steps=4)
+    gradient_shard(place("integrated_gradients"), "integrated_gradients", made("decode"), n_points=4)
     gradients = {method: made(method) for method in GRADIENTS}
     sources = [made(step) for step in ("decode", "attention", "smx", "smh")]
     aggregate_shard(

@@ -574,7 +574,7 @@ def test_token_classes():
         "tag", "word", "continuation", "continuation", "punctuation", "punctuation", "word",
         "continuation", "continuation", "end",
     ]  # fmt: skip
-    assert token_classes([" fr"], ["prompt"], [-1]) == ["tag"]
+    assert token_classes([" fr"], ["forced"], [-1]) == ["tag"]
 
 
 def test_rows_are_what_the_headline_is_the_mean_of(tables, artifacts):

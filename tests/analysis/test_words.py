@@ -322,7 +322,7 @@ def test_sensitive_tokens_do_not_own_every_step(study, tmp_path):
 def test_forced_rows_are_not_warped(study, tmp_path):
     (first, _) = study.utterances
     (decoded, _), (aggregated, _) = study.read("decode"), study.read("aggregate")
-    roles = np.array(["prompt", *decoded["roles"][1:]])
+    roles = np.array(["forced", *decoded["roles"][1:]])
     word_index = decoded["word_index"] - 1
     forced = replace(decoded, arrays=decoded.arrays | {"roles": roles, "word_index": word_index})
     words = timestamps([align(first, tmp_path)], [aggregated], [forced]).words

@@ -39,7 +39,7 @@ POOLINGS = ("avg2d", "max2d")
 PARAMETERS = {
     "grad": {"n_segments": [400, 800], "n_masks": 64, "p": 0.5, "seed": 1},
     "input_x_gradient": {},
-    "integrated_gradients": {"n_steps": 8},
+    "integrated_gradients": {"n_points": 8},
 }
 SCORING = {"text_normalisation": "whisper"}
 KEY = ("toys", "words", "asr-en")
@@ -226,7 +226,7 @@ def test_a_second_run_never_loads_the_model(toy, method):
         ("grad", {"seed": 2}),
         ("grad", {"p": 0.4}),
         ("grad", {"n_segments": [400]}),
-        ("integrated_gradients", {"n_steps": 9}),
+        ("integrated_gradients", {"n_points": 9}),
     ],
 )
 def test_other_parameters_are_other_work(toy, method, change):
@@ -287,7 +287,7 @@ def test_aggregate_pools_and_keeps_signs(toy):
         )
         assert artifact["n_masks_grad"] == 64
         assert artifact.meta["masks"]["grad"] == grad.meta["masks"]
-        assert artifact.meta["parameters"]["integrated_gradients"]["n_steps"] == 8
+        assert artifact.meta["parameters"]["integrated_gradients"]["n_points"] == 8
 
 
 def test_maps_without_masks_need_no_correction_and_grad_has_an_exact_one(toy):
@@ -330,10 +330,10 @@ def test_deletion_orders_cells_by_the_full_maps(toy):
     signatures = auc["signature"]
     assert "n_segments:400,800" in signatures["grad"]
     assert "n_masks:64" in signatures["grad"]
-    assert "n_steps:8" in signatures["integrated_gradients"]
+    assert "n_points:8" in signatures["integrated_gradients"]
     for name in ("ca_mean", "random", "input_x_gradient"):
         assert "n_masks" not in signatures[name]
-        assert "n_steps" not in signatures[name]
+        assert "n_points" not in signatures[name]
 
 
 def test_whisper_goes_through_all_steps(whisper):

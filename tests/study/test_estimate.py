@@ -53,7 +53,7 @@ def test_jobs_and_masks_are_those_that_snakemake_plans(config):
 def test_gradient_methods_are_jobs_masks_and_backward_passes(config):
     (run,) = plan(config, ROOT).runs.values()
     methods = ["grad", "integrated_gradients"]
-    listed = config | {"gradient": {"methods": methods, "n_masks": 40, "n_steps": 10}}
+    listed = config | {"gradient": {"methods": methods, "n_masks": 40, "n_points": 10}}
     cost = replace(COST, backward=1.0)
     before, found = (estimate(run, one, cost) for one in (config, listed))
     assert found.jobs == before.jobs + 2

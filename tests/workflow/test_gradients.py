@@ -44,7 +44,7 @@ def finished(tmp_path_factory):
         "runs": [{"dataset": "noise", "models": ["tiny"], "tasks": ["asr-en"]}],
         "smx": {"n_segments": [100], "n_masks": 16},
         "smh": {"n_masks": 16},
-        "gradient": {"methods": ["integrated_gradients", "grad", "input_x_gradient"], "n_steps": 4},
+        "gradient": {"methods": ["integrated_gradients", "grad", "input_x_gradient"], "n_points": 4},
         "deletion": {"step": 50},
     }  # fmt: skip
     (project.folder / project.configfile).write_text(yaml.safe_dump(settings))
@@ -76,7 +76,7 @@ def test_a_method_less_runs_no_other_step_that_perturbs(finished, tmp_path):
 
 def test_each_parameter_concerns_its_method_alone(finished, tmp_path):
     copy = finished.copy(tmp_path)
-    copy.configure(gradient={"n_steps": 5})
+    copy.configure(gradient={"n_points": 5})
     shown = copy.snakemake("--dry-run").stdout
     assert "Gradients by integrated_gradients" in shown
     assert "Gradients by grad" not in shown

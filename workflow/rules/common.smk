@@ -65,7 +65,7 @@ GRADIENT_PARAMETERS = {
         "seed": config["seed"],
     },
     "input_x_gradient": {},
-    "integrated_gradients": {"n_steps": config["gradient"]["n_steps"]},
+    "integrated_gradients": {"n_points": config["gradient"]["n_points"]},
 }
 
 

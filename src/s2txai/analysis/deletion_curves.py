@@ -236,7 +236,7 @@ def _design(deleted: Sequence[Artifact], name: str) -> dict[str, Any]:
         return stated
     design = designs[step]
     stated |= {
-        key: design[key] for key in ("n_segments", "p", "estimator", "n_steps") if key in design
+        key: design[key] for key in ("n_segments", "p", "estimator", "n_points") if key in design
     }
     if "n_masks" in design:
         n_masks = [artifact.meta["parameters"][step]["n_masks"] for artifact in deleted]

@@ -120,7 +120,7 @@ class SpokenWords:
         """Match hypothesis and reference; raises as :func:`timestamps`."""
         reference = _reference(utterance)
         # What every hypothesis begins with is said by nobody.
-        rows = decoded["roles"] != "prompt"
+        rows = decoded["roles"] != "forced"
         texts = _words(decoded["pieces"][rows], decoded["word_index"][rows])
         pairs = np.array(match_words([word.text for word in reference], texts), dtype=int)
         spoken, heard = pairs.reshape(-1, 2).T

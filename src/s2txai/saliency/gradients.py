@@ -177,16 +177,16 @@ def input_x_gradient(
 
 @MAPS.register("integrated_gradients")
 def integrated_gradients(
-    log_probs: LogProbs, distance: torch.Tensor, row: int, batch_size: int, *, n_steps: int
+    log_probs: LogProbs, distance: torch.Tensor, row: int, batch_size: int, *, n_points: int
 ) -> torch.Tensor:
     """Gradient of log p(token), mean over the way from the occluded value to x, times the way.
 
     Sundararajan et al. 2017 (arXiv 1703.01365), eq. 1, by Gauss-Legendre quadrature with
-    ``n_steps`` points. Over all cells it sums to log p(token) at x minus that at the occluded value
+    ``n_points`` points. Over all cells it sums to log p(token) at x minus that at the occluded value
     everywhere, up to the error of the quadrature.
     """
     found: torch.Tensor = IntegratedGradients(log_probs).attribute(
-        _differentiable(distance), target=row, n_steps=n_steps, internal_batch_size=batch_size
+        _differentiable(distance), target=row, n_steps=n_points, internal_batch_size=batch_size
     )
     return found[0]
 

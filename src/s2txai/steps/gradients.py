@@ -61,7 +61,7 @@ def gradient_shard(
     batch_size
         Masks, or points of the integral, for one forward pass; ``auto``: what fits into memory.
     **parameters
-        Of the method: those of :func:`grad_shard`, ``n_steps`` for ``integrated_gradients``, none
+        Of the method: those of :func:`grad_shard`, ``n_points`` for ``integrated_gradients``, none
         for ``input_x_gradient``.
     """
     size = _batch_size(place, decoded, batch_size)

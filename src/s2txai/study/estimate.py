@@ -210,7 +210,7 @@ def _gradients(speech: float, config: Mapping[str, Any], cost: Cost) -> float:
     seconds = {
         "grad": config["gradient"]["n_masks"] * (cost.mask + rows * cost.backward),
         "input_x_gradient": of_rows,
-        "integrated_gradients": config["gradient"]["n_steps"] * of_rows,
+        "integrated_gradients": config["gradient"]["n_points"] * of_rows,
     }
     return float(sum(seconds[method] for method in config["gradient"]["methods"]))
 
