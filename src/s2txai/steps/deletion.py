@@ -125,9 +125,7 @@ def _delete_utterance(
     design = aggregated.meta["parameters"]["smx"]
     full = maps_of(smx, design["estimator"])(range(N_FOLDS))  # (I, T, F)
     cells = {method: cells_of(method, found.arrays) for method, found in gradients.items()}
-    ends = _perturb(
-        place, decoded, np.zeros(features.shape), ENDS, search, "deletion"
-    )
+    ends = _perturb(place, decoded, np.zeros(features.shape), ENDS, search, "deletion")
     # What is not inserted is deleted.
     known = {"deletion": ends, "insertion": {100 - percent: one for percent, one in ends.items()}}
     inner = [percent for percent in percents if percent not in ENDS]
