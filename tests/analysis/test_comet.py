@@ -12,7 +12,7 @@ from s2txai.analysis.intervals import interval, resamples
 from s2txai.datasets import Utterance, parse_task
 from s2txai.errors import UserError
 from s2txai.study.comet_check import check_comet
-from tests.analysis.test_deletion_curves import GOOD, RANDOM, REFERENCES, artifact, pick
+from tests.analysis.test_deletion_curves import GOOD, RANDOM, REFERENCES, deleted_utterance, pick
 
 SOURCES = ["uno due tre", "quattro", "cinque", "sei sette"]
 TASK = parse_task("st-it-en")
@@ -101,7 +101,7 @@ def test_counts_add_up_to_the_mean_and_nothing_is_asked_twice(checkpoint):
 @pytest.mark.usefixtures("package")
 def test_curves_of_deletion_with_intervals(checkpoint):
     """Texts are scored as they are, whatever the normalisation of the other scores."""
-    deleted = [artifact(n) for n in range(4)]
+    deleted = [deleted_utterance(n) for n in range(4)]
     for one in deleted:
         one.arrays["hypotheses"] = np.array(
             [[text.replace("a", "A") for text in row] for row in one.arrays["hypotheses"]]

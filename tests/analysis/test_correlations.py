@@ -6,22 +6,24 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cosine
 from scipy.stats import kendalltau, pearsonr, spearmanr, t, zscore
 
-from s2txai.analysis.correlations import ATTENTION, MEASURE, VARIANTS
+from s2txai.analysis.ceilings import MEASURE
+from s2txai.analysis.correlations import ATTENTION
+from s2txai.analysis.headline import variants
+from s2txai.analysis.token_rows import choose_rows, token_classes
 from s2txai.errors import UserError
 from s2txai.saliency.correlation import (
     METRICS,
-    choose_rows,
     correlation,
     correlations,
     n_top,
     row_correlations,
-    token_classes,
 )
 from s2txai.saliency.pooling import attention_maps
 from s2txai.steps.correlate import correlation_tables
 from s2txai.storage.artifacts import Artifact
 
 I, STEPS = 7, 12
+VARIANTS = [(variant.metric, variant.normalise) for variant in variants()]
 
 
 def maps(*seeds, shape=(I, STEPS)):
