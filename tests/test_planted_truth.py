@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 
-from s2txai.analysis.deletion import cell_order, deletion_map
+from s2txai.saliency.deletion_maps import cell_order, deletion_map
 from s2txai.saliency.pooling import pool
 from s2txai.saliency.statistics import Statistics, heatmap
 from tests.planted import (

@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from s2txai.analysis.comet import check_comet, comet
-from s2txai.analysis.deletion_curves import LearnedScore, score_deletion
+from s2txai.analysis.comet import comet
+from s2txai.analysis.deletion_curves import score_deletion
 from s2txai.analysis.intervals import interval, resamples
 from s2txai.datasets import Utterance, parse_task
 from s2txai.errors import UserError
-from tests.analysis.test_deletion_curves import GOOD, RANDOM, REFERENCES, artifact, pick
+from s2txai.study.comet_check import check_comet
+from tests.analysis.test_deletion_curves import GOOD, RANDOM, REFERENCES, deleted_utterance, pick
 
 SOURCES = ["uno due tre", "quattro", "cinque", "sei sette"]
 TASK = parse_task("st-it-en")
@@ -92,7 +93,7 @@ def test_counts_add_up_to_the_mean_and_nothing_is_asked_twice(checkpoint):
     heard = [of_percents[1] for of_percents in GOOD]
     counts = score.counts(REFERENCES, heard)
     mean = np.mean([expected(n, text) for n, text in enumerate(heard)])
-    assert score.score(counts.sum(axis=0)) == pytest.approx(100 * mean)
+    assert score.of_sums(counts.sum(axis=0)) == pytest.approx(100 * mean)
     np.testing.assert_array_equal(score.counts(REFERENCES, heard), counts)
     assert len(sys.modules["comet"].asked) == 4
 
@@ -100,14 +101,14 @@ def test_counts_add_up_to_the_mean_and_nothing_is_asked_twice(checkpoint):
 @pytest.mark.usefixtures("package")
 def test_curves_of_deletion_with_intervals(checkpoint):
     """Texts are scored as they are, whatever the normalisation of the other scores."""
-    deleted = [artifact(n) for n in range(4)]
+    deleted = [deleted_utterance(n) for n in range(4)]
     for one in deleted:
         one.arrays["hypotheses"] = np.array(
             [[text.replace("a", "A") for text in row] for row in one.arrays["hypotheses"]]
         )
     found = score_deletion(
         REFERENCES, deleted, TASK, text_normalisation="whisper", diacritics="folded", seed=5,
-        learned=LearnedScore(checkpoint, SOURCES),
+        further_scores={"comet": comet(checkpoint, SOURCES)},
     )  # fmt: skip
     values = {
         name: 100 * np.array(

@@ -10,21 +10,23 @@ from hypothesis import strategies as st
 from s2txai.analysis.deletion import (
     BeamSearch,
     area_under_curve,
-    cell_order,
     delete,
+    insert,
+    perturb,
+    salient_share,
+)
+from s2txai.errors import UserError
+from s2txai.saliency.deletion_maps import (
+    cell_order,
     deletion_map,
     energy_map,
     further_layers,
-    insert,
     map_names,
-    perturb,
     random_map,
     scaled_maps,
     sentence_map,
-    size,
     spread_over_cells,
 )
-from s2txai.errors import UserError
 from tests.toy import PROMPT, WORDS, LinearModel, WordModel
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "data" / "spes_small.npz"
@@ -276,24 +278,24 @@ def test_energy_of_a_spectrogram_is_its_own_value_and_of_a_waveform_the_square()
 def test_size_by_hand():
     # Reaching 0: 4 of 4; 0.05, 0.1, 0.15: 3; the 16 from 0.2 to 0.95 and 1: 1.
     expected = 0.05 * (100 / 2 + 3 * 75 + 16 * 25 + 25 / 2)
-    assert size(np.array([[0, 0.15, 0.15, 1]])) == pytest.approx(expected)
+    assert salient_share(np.array([[0, 0.15, 0.15, 1]])) == pytest.approx(expected)
 
 
 def test_size_of_the_sharpest_and_the_flattest_map():
     one = np.zeros((100, 100))
     one[3, 4] = 1
-    assert size(one) == pytest.approx(2.5, abs=0.011)
-    assert size(np.ones((4, 5))) == 100
-    assert size(np.zeros((4, 5))) == pytest.approx(2.5)
+    assert salient_share(one) == pytest.approx(2.5, abs=0.011)
+    assert salient_share(np.ones((4, 5))) == 100
+    assert salient_share(np.zeros((4, 5))) == pytest.approx(2.5)
     ramp = np.arange(1001).reshape(7, 143) / 1000
-    assert size(ramp) == pytest.approx(100 * ramp.mean(), abs=0.1)
+    assert salient_share(ramp) == pytest.approx(100 * ramp.mean(), abs=0.1)
 
 
 @settings(deadline=None)
 @given(rows=st.integers(1, 4), seed=st.integers(0, 20))
 def test_size_of_rows_is_their_mean(rows, seed):
     maps = np.random.default_rng(seed).random((1, T, F)) ** np.arange(1, rows + 1)[:, None, None]
-    assert size(maps) == pytest.approx(np.mean([size(one) for one in maps]))
+    assert salient_share(maps) == pytest.approx(np.mean([salient_share(one) for one in maps]))
 
 
 @settings(deadline=None)
@@ -304,7 +306,7 @@ def test_size_is_the_published_formula(seed, low, high):
     thresholds = [k / 20 for k in range(21)]
     reached = [100 * np.mean([value >= one for value in values.ravel()]) for one in thresholds]
     expected = sum(0.05 * (a + b) / 2 for a, b in pairwise(reached))
-    assert size(values) == pytest.approx(expected)
+    assert salient_share(values) == pytest.approx(expected)
 
 
 def spoken(words):

@@ -6,7 +6,7 @@ import pytest
 import soundfile
 import yaml
 
-from s2txai.analysis.deletion import map_names
+from s2txai.saliency.deletion_maps import map_names
 from s2txai.saliency.gradient_statistics import GRADIENTS
 from s2txai.storage.artifacts import load_shard
 from tests.tiny_whisper import save_tiny_whisper

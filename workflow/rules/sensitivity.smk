@@ -2,13 +2,14 @@
 
 
 def design_shards(wildcards):
-    """Every shard of every design, one design after the other."""
+    """Input function: the shards of each design, under its name."""
     prefix = RUN.format(**wildcards)
-    return [
-        f"{prefix}/sensitivity/{design}/{shard}"
+    return {
+        f"design {design}": [
+            f"{prefix}/sensitivity/{design}/{shard}" for shard in run_of(wildcards).shards
+        ]
         for design in STUDY.designs
-        for shard in run_of(wildcards).shards
-    ]
+    }
 
 
 # The same step as smx, with the settings of a design.
@@ -42,9 +43,9 @@ rule smx_design:
 
 rule sensitivity:
     input:
+        unpack(design_shards),
         aggregate=shards_of("aggregate"),
         smx=shards_of("smx"),
-        designs=design_shards,
     output:
         report(
             RUN + "/sensitivity/sensitivity.csv",

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from s2txai.analysis.deletion import further_layers, map_names
 from s2txai.log import logging_to
+from s2txai.saliency.deletion_maps import further_layers, map_names
 from s2txai.saliency.gradient_statistics import GRADIENTS
 from s2txai.steps.deletion import Search, deletion_shard
 from s2txai.steps.shard import Workplace

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from s2txai.analysis.scoring import SCORES
 from s2txai.report.figures import CURVES, OTHER_CURVE, STYLE, new_figure
 from s2txai.report.names import map_name, short_score_name, shortened
 from s2txai.report.sweep import deletion_maps
@@ -128,7 +129,7 @@ def _draw_areas(
     maps: Sequence[str],
     paper: PaperFigures,
 ) -> None:
-    falls = metric == "bleu"
+    falls = SCORES[metric].higher_is_better
     panel.set_title(f"Deletion, {short_score_name(metric)}")
     panel.set_xlabel(f"area, 0–100\n({'lower' if falls else 'higher'}: more faithful)")
     # One below the other, so that none hides another.

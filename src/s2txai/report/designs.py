@@ -10,10 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from s2txai.analysis.headline import LEAST_RELIABILITY
 from s2txai.report.figures import STYLE, new_figure
 from s2txai.report.names import shortened
 from s2txai.report.profiles import COLOURS, DARK, MARKS
-from s2txai.report.runs import LOW_RELIABILITY, Run
+from s2txai.report.runs import Run
 from s2txai.report.sweep import UNRELIABLE
 from s2txai.report.tables import NO_SIGNAL, UNDEFINED, Cell, Table, merged_signatures, words
 
@@ -61,7 +62,7 @@ def sensitivity_table(table: pd.DataFrame, keys: Sequence[str]) -> Table:
 def _row(shown: Table, row: dict[str, Any]) -> list[Cell]:
     why = UNDEFINED if pd.isna(row["rho"]) else NO_SIGNAL
     reliability = shown.number(row["reliability"], ".2f")
-    if row["reliability"] < LOW_RELIABILITY:
+    if row["reliability"] < LEAST_RELIABILITY:
         reliability = Cell(reliability.text, shown.letter(UNRELIABLE))
     return [
         words(row["design"], marked=row["design"] == "main"),

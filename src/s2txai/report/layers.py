@@ -6,8 +6,10 @@ from typing import Any
 
 import pandas as pd
 
+from s2txai.analysis.headline import LEAST_RELIABILITY, headline
+from s2txai.analysis.scoring import SCORES
 from s2txai.report.names import map_name
-from s2txai.report.runs import LOW_RELIABILITY, Run, headline
+from s2txai.report.runs import Run
 from s2txai.report.sweep import (
     UNRELIABLE,
     area_title,
@@ -165,7 +167,7 @@ def _correlations_and_mixing(smx: str, paper: PaperFigures) -> list[_Quantity]:
 
 def _areas(metric: str, paper: PaperFigures) -> _Quantity:
     # The paper's areas are of word errors.
-    beside = Cell("") if metric == "bleu" else paper.area("ca_mean")
+    beside = Cell("") if SCORES[metric].higher_is_better else paper.area("ca_mean")
     title = f"area under the deletion curve, {area_title(metric)}"
     return _Quantity(title, "auc", "", NOT_DELETED, [], ".1f", beside)
 
@@ -189,7 +191,7 @@ def _run_row(
 ) -> list[Cell]:
     first = run.iloc[0]
     name = words(f"{first['model']} on {first['dataset']}, {first['task']}", link=key)
-    if any(first[column] < LOW_RELIABILITY for column in quantity.reliabilities):
+    if any(first[column] < LEAST_RELIABILITY for column in quantity.reliabilities):
         name = replace(name, note=shown.letter(UNRELIABLE))
     cells = []
     for row in run.to_dict("records"):

@@ -16,6 +16,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from s2txai.analysis.headline import FEW_UTTERANCES, LEAST_RELIABILITY, headline
+from s2txai.analysis.scoring import SCORES
 from s2txai.datasets import parse_task
 from s2txai.log import logger
 from s2txai.report import figures as draw
@@ -26,7 +28,7 @@ from s2txai.report.explorer import recording, source_of_data, write_explorer
 from s2txai.report.layers import by_layer, layers_table
 from s2txai.report.names import map_name, row_labels, score_name
 from s2txai.report.profiles import profiles
-from s2txai.report.runs import LOW_RELIABILITY, Run, RunFiles, UtteranceFacts, read_run
+from s2txai.report.runs import Run, RunFiles, UtteranceFacts, read_run
 from s2txai.report.sweep import (
     saliencies,
     sentences,
@@ -40,7 +42,6 @@ N_OPEN = 5  # utterances of a run shown at once; the rest unfolds
 # Utterances with figures, of a run and of the page: the page of a large sweep must still open.
 N_FIGURED = 20
 N_FIGURED_IN_ALL = 60
-FEW_UTTERANCES = 20
 N_UNFILTERED = 10  # utterances of the explorer's list without a field to filter it
 
 __all__ = ["Facts", "RunFiles", "write_report"]
@@ -295,10 +296,10 @@ def _sweep_warnings(rows: pd.DataFrame) -> list[str]:
             "Differences between them describe these recordings, not the models."
         )
     reliability = rows[[f"reliability_{name}" for name in saliencies(rows)]]
-    unreliable = int((~(reliability >= LOW_RELIABILITY)).any(axis=1).sum())
+    unreliable = int((~(reliability >= LEAST_RELIABILITY)).any(axis=1).sum())
     if unreliable:
         warnings.append(
-            f"Low reliability, under {LOW_RELIABILITY}: {unreliable} of {n} runs have a saliency "
+            f"Low reliability, under {LEAST_RELIABILITY}: {unreliable} of {n} runs have a saliency "
             "map that is mostly noise, so that their numbers, corrected ones included, are "
             "illustrative; more masks make them reliable."
         )
@@ -402,15 +403,15 @@ def _warnings(run: Run, rows: pd.DataFrame) -> list[str]:
             "these recordings; they do not characterise the model."
         )
     # An undefined reliability is no better than a low one.
-    unreliable = rows[~(rows["reliability"] >= LOW_RELIABILITY)]
+    unreliable = rows[~(rows["reliability"] >= LEAST_RELIABILITY)]
     if len(unreliable):
         named = ", ".join(
             f"{map_name(str(name))} ({_rounded(value) or 'not defined'})"
             for name, value in unreliable["reliability"].items()
         )
         warnings.append(
-            f"Low reliability, under {LOW_RELIABILITY}: {named}. More than half of what varies in "
-            "these maps is sampling noise, so their numbers, corrected ones included, are "
+            f"Low reliability, under {LEAST_RELIABILITY}: {named}. More than half of what varies "
+            "in these maps is sampling noise, so their numbers, corrected ones included, are "
             "illustrative; more masks make them reliable."
         )
     undefined = int(rows["n_undefined_utterances"].max())
@@ -524,9 +525,10 @@ def _deletion_figure(run: Run, figures: Path) -> Picture:
     curves = run.tables["curves"]
     curves = curves[curves["metric"] == metric]
     areas = run.tables["auc"].set_index(["metric", "map"])["auc"][metric]
-    order = [str(name) for name in areas.sort_values(ascending=metric == "bleu").index]
+    falls = SCORES[metric].higher_is_better
+    order = [str(name) for name in areas.sort_values(ascending=falls).index]
     listed = ", ".join(f"{map_name(name)} {areas[name]:.1f}" for name in order)
-    faster = "falls" if metric == "bleu" else "rises"
+    faster = "falls" if falls else "rises"
     return _picture(
         draw.deletion_curves(curves, score_name(metric), order),
         figures,
@@ -595,11 +597,7 @@ def _utterance(run: Run, facts: UtteranceFacts, figures: Path) -> dict[str, Any]
 
 
 def _utterance_correlations(run: Run, utterance: str, saliencies: Sequence[str]) -> dict[str, str]:
-    rows = run.tables["utterances"]
-    rows = rows[
-        (rows["utterance"] == utterance)
-        & (rows["attention"] == "ca_mean")
-        & (rows["metric"] == "pearson")
-        & (rows["normalise"] == "token")
-    ].set_index("saliency")["value"]
+    rows = headline(run.tables["utterances"])
+    rows = rows[(rows["utterance"] == utterance) & (rows["attention"] == "ca_mean")]
+    rows = rows.set_index("saliency")["value"]
     return {name: _rounded(rows[name]) or "not defined" for name in saliencies}

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from s2txai.analysis.scoring import SCORES
 from s2txai.report.figures import STYLE, new_figure
 from s2txai.report.layers import runs_of
 from s2txai.report.names import map_name, short_score_name, shortened
@@ -141,9 +142,8 @@ def _draw_areas(
     places: Mapping[str, Mapping[str, Any]],
 ) -> None:
     """Draw the areas of word errors above, where more is better, and those of BLEU below."""
-    for panel, metric, direction in zip(
-        panels, ("wer_max", "bleu"), ("higher", "lower"), strict=True
-    ):
+    for panel, metric in zip(panels, ("wer_max", "bleu"), strict=True):
+        direction = "lower" if SCORES[metric].higher_is_better else "higher"
         chosen = [run for run in runs if (run["deletion_metric"] == metric).all()]
         # The paper's area is of word errors and one number.
         span = paper.span(*area_key("ca_mean")) if metric == "wer_max" else None

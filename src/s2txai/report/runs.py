@@ -10,14 +10,13 @@ import numpy as np
 import pandas as pd
 
 from s2txai.analysis.deletion_curves import PROBABILITIES
+from s2txai.analysis.headline import headline, headline_of_means
 from s2txai.datasets import Utterance
 from s2txai.errors import UserError
 from s2txai.saliency.gradient_statistics import GRADIENTS
 from s2txai.storage.artifacts import Artifact, load
 from s2txai.study import plan
-from s2txai.study.results import AS_WRITTEN, read_headlines, remaining
-
-LOW_RELIABILITY = 0.5
+from s2txai.study.results import AS_WRITTEN, read_in_blocks, remaining
 
 # In the order of tables.
 SALIENCY_STEPS = ("smx", "smh", *GRADIENTS)
@@ -187,11 +186,6 @@ class Run:
         return headline(self.tables["summary"])
 
 
-def headline(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of a table that are of the headline correlation."""
-    return table[(table["metric"] == "pearson") & (table["normalise"] == "token")]
-
-
 def read_run(files: RunFiles) -> Run:
     """Read the tables of a run, and the sizes of its utterances.
 
@@ -257,7 +251,7 @@ def _read_table(path: Path) -> pd.DataFrame:
     if path.suffix == ".tsv":
         return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
     is_long = path.name == "utterances.csv"
-    table = read_headlines(path) if is_long else pd.read_csv(path, **AS_WRITTEN)
+    table = read_in_blocks(path, headline_of_means) if is_long else pd.read_csv(path, **AS_WRITTEN)
     if "mode" in table:
         # Of the deletion the page shows the scores of what was decoded.
         shown = (table["mode"] == "deletion") & ~table["metric"].isin(list(PROBABILITIES))

@@ -7,8 +7,10 @@ from typing import Any
 
 import pandas as pd
 
+from s2txai.analysis.headline import LEAST_RELIABILITY, headline
+from s2txai.analysis.scoring import SCORES
 from s2txai.report.names import map_name, score_name, short_score_name
-from s2txai.report.runs import LOW_RELIABILITY, Run, headline
+from s2txai.report.runs import Run
 from s2txai.report.tables import (
     NO_SIGNAL,
     NOT_LINEAR,
@@ -22,7 +24,7 @@ from s2txai.report.tables import (
 from s2txai.saliency.gradient_statistics import GRADIENTS
 from s2txai.saliency.pooling import LAYER, is_linear
 
-UNRELIABLE = f"reliability under {LOW_RELIABILITY}: more noise than signal"
+UNRELIABLE = f"reliability under {LEAST_RELIABILITY}: more noise than signal"
 
 
 def sweep(runs: Sequence[Run]) -> pd.DataFrame:
@@ -114,7 +116,7 @@ def sentences(table: pd.DataFrame, smx: str) -> list[str]:
 
 def _in_words(row: dict[str, Any], saliency: str) -> str:
     reliability = row[f"reliability_{saliency}"]
-    low = "" if reliability >= LOW_RELIABILITY else ", low: add masks"
+    low = "" if reliability >= LEAST_RELIABILITY else ", low: add masks"
     return (
         f"with {map_name(saliency)} {row[f'rho_{saliency}']:.2f}, corrected "
         f"{row[f'rho_corrected_{saliency}']:.2f} (reliability {reliability:.2f}{low})"
@@ -229,7 +231,7 @@ def _in_full(shown: Table, row: dict[str, Any], saliency: str) -> list[Cell]:
     rho, reliability = row[f"rho_{saliency}"], row[f"reliability_{saliency}"]
     why = UNDEFINED if pd.isna(rho) else NO_SIGNAL if is_linear(saliency) else NOT_LINEAR
     cell = shown.number(reliability)
-    if reliability < LOW_RELIABILITY:
+    if reliability < LEAST_RELIABILITY:
         cell = Cell(cell.text, shown.letter(UNRELIABLE))
     return [shown.number(rho), cell, shown.number(row[f"rho_corrected_{saliency}"], reason=why)]
 
@@ -270,7 +272,7 @@ def sweep_effects_table(
 
 def area_title(metric: str) -> str:
     """Return how the areas of a score are to be read."""
-    better = "lower" if metric == "bleu" else "higher"
+    better = "lower" if SCORES[metric].higher_is_better else "higher"
     return f"{score_name(metric, short=True)}: a {better} area means a more faithful map"
 
 

@@ -8,10 +8,12 @@ from typing import Any
 
 import pandas as pd
 
+from s2txai.analysis.headline import headline, variants
+from s2txai.analysis.scoring import SCORES
 from s2txai.analysis.words import TOLERANCES
 from s2txai.errors import UserError
-from s2txai.report.names import attention_name, map_name, score_name
-from s2txai.report.runs import SALIENCY_STEPS, Run, headline
+from s2txai.report.names import attention_name, map_name, score_name, variant_name
+from s2txai.report.runs import SALIENCY_STEPS, Run
 from s2txai.saliency.gradient_statistics import GRADIENTS
 from s2txai.saliency.pooling import is_linear
 
@@ -27,13 +29,6 @@ EVIDENCE = {
     "reference": "Boundaries of a reference, possibly a corrected machine's",
     "machine": "Boundaries by a machine (forced alignment)",
 }
-
-VARIANTS = (
-    ("pearson", "token", "Pearson, rows (headline)"),
-    ("pearson", "none", "Pearson, none"),
-    ("pearson", "frame", "Pearson, columns"),
-    ("spearman", "token", "Spearman, rows"),
-)
 
 
 @dataclass(frozen=True)
@@ -316,26 +311,26 @@ def _reliability_cell(table: Table, row: pd.Series, rowspan: int) -> Cell:
 
 
 def variants_table(run: Run) -> Table:
-    """Return the other normalisations and Spearman, for the all-head mean."""
+    """Return the other normalisations and metrics, for the all-head mean."""
     summary = run.tables["summary"]
     summary = summary[summary["attention"] == "ca_mean"]
     table = Table(
         caption="The same with other choices, mean of all heads: values standardised along each "
-        "token's row, not at all, or along each encoder step's column; and ranks within each row. "
-        "In brackets the ceiling; for ranks it is the agreement of two half-maps, which a map "
-        "without noise may exceed. No unit.",
-        header=["saliency", *(label for *_, label in VARIANTS)],
+        "token's row, not at all, or along each encoder step's column; and other metrics, row by "
+        "row. In brackets the ceiling; for other metrics it is the agreement of two half-maps, "
+        "which a map without noise may exceed. No unit.",
+        header=["saliency", *(variant_name(variant) for variant in variants())],
         source="correlate/summary.csv",
         signature=merged_signatures(summary["signature"]),
     )
     group = []
     for saliency in run.saliencies:
         cells = [words(map_name(saliency))]
-        for metric, normalise, _ in VARIANTS:
+        for variant in variants():
             row = summary[
                 (summary["saliency"] == saliency)
-                & (summary["metric"] == metric)
-                & (summary["normalise"] == normalise)
+                & (summary["metric"] == variant.metric)
+                & (summary["normalise"] == variant.normalise)
             ].iloc[0]
             rho, ceiling = table.number(row["rho"]), table.number(row["ceiling"], ".2f")
             cells.append(Cell(f"{rho.text} ({ceiling.text})", rho.note or ceiling.note))
@@ -501,9 +496,9 @@ def deletion_table(run: Run, paper: PaperFigures) -> Table:
     auc = run.tables["auc"]
     metrics = list(auc["metric"].unique())
     # The paper's areas grow with the faithfulness of the map, so they are of word errors.
-    beside = "bleu" not in metrics
+    beside = not any(SCORES[metric].higher_is_better for metric in metrics)
     table = Table(
-        caption="Area under the deletion curve, 0-100. For word errors a higher area means a more "
+        caption="Area under the deletion curve, 0-100. For error rates a higher area means a more "
         "faithful map, for BLEU and COMET a lower one; compare with the random order.",
         header=[
             "order of deletion by",

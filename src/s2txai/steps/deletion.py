@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from s2txai.analysis import deletion
+from s2txai.analysis.deletion import HYPOTHESES
 from s2txai.hashing import fingerprint
 from s2txai.log import Progress
+from s2txai.saliency.deletion_maps import ENDS, cell_order, scaled_maps
 from s2txai.saliency.estimators import maps_of
 from s2txai.saliency.gradient_statistics import cells_of
 from s2txai.saliency.statistics import N_FOLDS
@@ -31,8 +33,6 @@ AXES = {
     "insertion_hypotheses": ["map", "percent"],
 }
 UNITS = deletion.UNITS | {"sizes": "% of cells"}
-
-HYPOTHESES = {"deletion": "hypotheses", "insertion": "insertion_hypotheses"}
 
 # Of ``auto``: a beam search takes most of its time for the first input of a batch.
 BATCH_SIZE = 16
@@ -89,7 +89,7 @@ def deletion_shard(
     decoded, smx, aggregated
         Artefacts of the earlier steps, in the same order.
     maps
-        Names of :func:`s2txai.analysis.deletion.map_names`.
+        Names of :func:`s2txai.saliency.deletion_maps.map_names`.
     percents
         Shares of the cells to delete, 0 and 100 among them.
     search
@@ -125,18 +125,18 @@ def _delete_utterance(
     design = aggregated.meta["parameters"]["smx"]
     full = maps_of(smx, design["estimator"])(range(N_FOLDS))  # (I, T, F)
     cells = {method: cells_of(method, found.arrays) for method, found in gradients.items()}
-    ends = _perturb(place, decoded, np.zeros(features.shape), deletion.ENDS, search, "deletion")
+    ends = _perturb(place, decoded, np.zeros(features.shape), ENDS, search, "deletion")
     # What is not inserted is deleted.
     known = {"deletion": ends, "insertion": {100 - percent: one for percent, one in ends.items()}}
-    inner = [percent for percent in percents if percent not in deletion.ENDS]
+    inner = [percent for percent in percents if percent not in ENDS]
     sizes: list[float] = []
     found: dict[str, list[list[_Point]]] = {mode: [] for mode in deletion.MODES}
     for name in maps:
-        scaled = deletion.scaled_maps(
+        scaled = scaled_maps(
             name, aggregated.arrays, full, int(decoded["subsampling"]), search.seed_of(utterance),
             cells, features=features, time_only=time_only,
         )  # fmt: skip
-        sizes.append(deletion.size(scaled))
+        sizes.append(deletion.salient_share(scaled))
         saliency = scaled.mean(axis=0)
         for mode, rows in found.items():
             points = known[mode] | _perturb(place, decoded, saliency, inner, search, mode)
@@ -197,7 +197,7 @@ def _perturb(
         # A looping hypothesis is as wrong at twice the length as at the model's limit.
         how = deletion.BeamSearch(search.beam, 2 * len(tokens) + 10, forced_of(decoded))
     parameters = {
-        "map": fingerprint(order=deletion.cell_order(saliency, seed).tolist()),
+        "map": fingerprint(order=cell_order(saliency, seed).tolist()),
         "mode": mode,
         "percents": list(percents),
         **({} if how is None else {"beam": how.beam, "max_new_tokens": how.max_new_tokens}),

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from s2txai.analysis.deletion import ENDS, map_names
 from s2txai.log import Progress, duration
 from s2txai.models.base import Features, Model, n_steps
 from s2txai.models.handle import ModelHandle
+from s2txai.saliency.deletion_maps import ENDS, map_names
 from s2txai.saliency.gradient_statistics import GRADIENTS
 from s2txai.saliency.pooling import HALVES
 from s2txai.saliency.statistics import N_FOLDS

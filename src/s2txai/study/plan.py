@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from s2txai.analysis.comet import check_comet
 from s2txai.datasets import (
     Diacritics,
     Task,
@@ -30,6 +29,7 @@ from s2txai.registry import Registry, did_you_mean
 from s2txai.saliency.gradient_statistics import GRADIENTS
 from s2txai.saliency.pooling import POOLINGS
 from s2txai.saliency.statistics import N_FOLDS
+from s2txai.study.comet_check import check_comet
 from s2txai.study.config import check_task, config_errors, load_datasets, load_models
 from s2txai.study.fetch_model import missing_folder, trusts_code
 
