@@ -8,6 +8,7 @@ import pandas as pd
 import soundfile
 
 from s2txai.datasets import Utterance
+from s2txai.report.page import ReportPaths
 from s2txai.saliency.pooling import all_attention_maps
 from s2txai.saliency.statistics import AXES, UNITS, Statistics
 from s2txai.steps.correlate import correlation_tables
@@ -27,6 +28,18 @@ WORDS = [0, 1, 2, 3, 4, 5, 6, 6, 7, 7, 8, -1]
 IDS = ("first", "second")
 KEY = ("librivox", "whisper-tiny.en", "asr-en")
 HOSTILE = "<script>alert('reference')</script> & $\\frac{1}$"
+
+
+def paths_in(folder: Path) -> ReportPaths:
+    """Return where a report in a folder goes; the results that it names are beside it."""
+    return ReportPaths(
+        page=folder / "index.html",
+        sweep=folder / "sweep.csv",
+        layers=folder / "layers.csv",
+        figures=folder / "figures",
+        explorer=folder / "explorer",
+        results=Path("results"),
+    )
 
 
 def write_run(

@@ -7,7 +7,8 @@ import pytest
 import soundfile
 
 from s2txai.datasets import parse_task, read_manifest, select
-from s2txai.report.page import Facts, RunFiles, write_report
+from s2txai.report.page import ReportContext, write_report
+from s2txai.report.runs import RunFiles
 from s2txai.report.show import show
 from s2txai.saliency.deletion_maps import map_names
 from s2txai.saliency.gradient_statistics import (
@@ -30,7 +31,7 @@ from s2txai.storage.artifacts import load_shard
 from s2txai.storage.store import Store
 from s2txai.study.plan import Run
 from s2txai.study.results import write_table
-from tests.synthetic_results import write_failures
+from tests.synthetic_results import paths_in, write_failures
 from tests.tiny_whisper import tiny_whisper
 from tests.toy import Handle, WordModel, write_speech
 from tests.weights import ROOT
@@ -381,7 +382,7 @@ def test_the_page_shows_every_method(toy, tmp_path):
     ).verdict
     (toy.results / "heads").mkdir()
     (toy.results / "heads" / "verdict.json").write_text(json.dumps(verdict))
-    facts = Facts(
+    context = ReportContext(
         config={}, versions={}, git_commit="",
         models={"words": {"family": "toy", "description": "", "licence": "", "source": {}}},
         datasets={"toys": {"manifest": "m.tsv", "description": "", "licence": ""}},
@@ -390,10 +391,7 @@ def test_the_page_shows_every_method(toy, tmp_path):
     recordings = {one.id: one for one in toy.utterances}
     write_failures(toy.results)
     files = RunFiles(*KEY, toy.results, run.shards, recordings)
-    write_report(
-        [files], tmp_path / "index.html", tmp_path / "sweep.csv", tmp_path / "layers.csv",
-        tmp_path / "figures", tmp_path / "explorer", facts,
-    )  # fmt: skip
+    write_report([files], paths_in(tmp_path), context)
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     for name in ("GRAD", "input × gradient", "integrated gradients"):
         assert page.count(name) > 3, name

@@ -14,7 +14,7 @@ from s2txai.analysis.headline import LEAST_RELIABILITY
 from s2txai.report.figures import STYLE, new_figure
 from s2txai.report.names import shortened
 from s2txai.report.profiles import COLOURS, DARK, MARKS
-from s2txai.report.runs import Run
+from s2txai.report.runs import RunResults
 from s2txai.report.sweep import UNRELIABLE
 from s2txai.report.tables import NO_SIGNAL, UNDEFINED, Cell, Table, merged_signatures, words
 
@@ -22,7 +22,7 @@ DESIGN_HEIGHT = 0.6  # inches
 LEAST_DESIGN_HEIGHT = 0.12  # inches a run
 
 
-def by_design(runs: Sequence[Run]) -> pd.DataFrame:
+def by_design(runs: Sequence[RunResults]) -> pd.DataFrame:
     """Return the rows of all runs about the mean of all heads, one a run and design."""
     tables = [run.tables["sensitivity"] for run in runs]
     table = pd.concat(tables, ignore_index=True)

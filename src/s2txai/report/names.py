@@ -28,8 +28,7 @@ _NORMALISATIONS = {"token": "rows", "none": "none", "frame": "columns"}
 
 def map_name(name: str) -> str:
     """Return a map's name for people, as ``SMX <pooling>`` of ``smx_<pooling>``."""
-    known = _MAPS.get(name)
-    return known or name.replace("smx_", "SMX ", 1).replace(LAYER, "CA, layer ", 1)
+    return _MAPS.get(name) or name.replace("smx_", "SMX ", 1).replace(LAYER, "CA, layer ", 1)
 
 
 def short_score_name(metric: str) -> str:

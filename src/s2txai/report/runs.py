@@ -15,7 +15,7 @@ from s2txai.datasets import Utterance
 from s2txai.errors import UserError
 from s2txai.saliency.gradient_statistics import GRADIENTS
 from s2txai.storage.artifacts import Artifact, load
-from s2txai.study import plan
+from s2txai.study.plan import Run
 from s2txai.study.results import AS_WRITTEN, read_in_blocks, remaining
 
 # In the order of tables.
@@ -47,7 +47,7 @@ class RunFiles:
     dataset, model, task
         Their names.
     tables
-        The run's directory, ``results/{dataset}/{model}/{task}``.
+        The run's directory, ``{dataset}/{model}/{task}`` in that of the results.
     shards
         Utterance ids by shard, in the order of the manifest.
     audio
@@ -68,8 +68,17 @@ class RunFiles:
     has_timestamps: bool = False
 
     @classmethod
-    def of(cls, run: plan.Run, *, has_designs: bool, results: Path = Path("results")) -> Self:
+    def of(cls, run: Run, *, has_designs: bool, results: Path) -> Self:
         """Return where a planned run lies, without the utterances that failed on the way.
+
+        Parameters
+        ----------
+        run
+            As planned.
+        has_designs
+            Whether the study compares designs.
+        results
+            Folder of all results.
 
         Raises
         ------
@@ -78,14 +87,14 @@ class RunFiles:
         """
         folder = results.joinpath(*run.key)
         # The shards of `aggregate` name the failures of earlier steps, too.
-        left = remaining(run, [folder / "aggregate" / shard for shard in run.shards])
+        rest = remaining(run, [folder / "aggregate" / shard for shard in run.shards])
         return cls(
             *run.key,
             tables=folder,
-            shards=left.shards,
-            audio={utterance.id: utterance for utterance in left.utterances},
+            shards=rest.shards,
+            audio={utterance.id: utterance for utterance in rest.utterances},
             has_designs=has_designs,
-            has_timestamps=bool(left.aligned()),
+            has_timestamps=bool(rest.aligned()),
         )
 
     @property
@@ -130,7 +139,7 @@ class UtteranceFacts:
 
 
 @dataclass(frozen=True)
-class Run:
+class RunResults:
     """One run, read.
 
     Attributes
@@ -166,7 +175,7 @@ class Run:
 
     @property
     def n_failed(self) -> int:
-        """Utterances that a step could not do."""
+        """Utterances that a step could not process."""
         return len(self.tables["failures"])
 
     @property
@@ -186,7 +195,7 @@ class Run:
         return headline(self.tables["summary"])
 
 
-def read_run(files: RunFiles) -> Run:
+def read_run(files: RunFiles) -> RunResults:
     """Read the tables of a run, and the sizes of its utterances.
 
     Raises
@@ -194,9 +203,9 @@ def read_run(files: RunFiles) -> Run:
     UserError
         If a table or result file is missing or refused.
     """
-    wanted = TABLES | (SENSITIVITY if files.has_designs else {})
-    wanted = wanted | (TIMESTAMPS if files.has_timestamps else {})
-    tables = {name: _read_table(files.tables / path) for name, path in wanted.items()}
+    paths = TABLES | (SENSITIVITY if files.has_designs else {})
+    paths = paths | (TIMESTAMPS if files.has_timestamps else {})
+    tables = {name: _read_table(files.tables / path) for name, path in paths.items()}
     facts, padding = [], []
     for aggregated, decoded in _pairs(files):
         steps = aggregated["ca_mean"].shape[1]
@@ -211,7 +220,7 @@ def read_run(files: RunFiles) -> Run:
             )
         )
         padding.append(aggregated["padding_mass"])
-    return Run(
+    return RunResults(
         files=files,
         tables=tables,
         utterances=facts,

@@ -10,7 +10,7 @@ import pandas as pd
 from s2txai.analysis.headline import LEAST_RELIABILITY, headline
 from s2txai.analysis.scoring import SCORES
 from s2txai.report.names import map_name, score_name, short_score_name
-from s2txai.report.runs import Run
+from s2txai.report.runs import RunResults
 from s2txai.report.tables import (
     NO_SIGNAL,
     NOT_LINEAR,
@@ -27,7 +27,7 @@ from s2txai.saliency.pooling import LAYER, is_linear
 UNRELIABLE = f"reliability under {LEAST_RELIABILITY}: more noise than signal"
 
 
-def sweep(runs: Sequence[Run]) -> pd.DataFrame:
+def sweep(runs: Sequence[RunResults]) -> pd.DataFrame:
     """Return one row a run: score, correlations of the all-head mean, mixing, deletion.
 
     Areas of single layers are in :func:`s2txai.report.layers.by_layer`.
@@ -38,7 +38,7 @@ def sweep(runs: Sequence[Run]) -> pd.DataFrame:
     return pd.DataFrame([_row(run) for run in runs])
 
 
-def _row(run: Run) -> dict[str, Any]:
+def _row(run: RunResults) -> dict[str, Any]:
     score = run.tables["scores"].iloc[0]
     summary = _all_heads(run.tables["summary"]).set_index("saliency")
     mixing = _all_heads(run.tables["mixing"]).set_index("pooling")
@@ -74,12 +74,12 @@ def correlations(summary: pd.DataFrame, mixing: pd.DataFrame) -> dict[str, float
         Its rows of mixing, a pooling each and named by it.
     """
     row = {}
-    for saliency, found in summary.iterrows():
+    for saliency, values in summary.iterrows():
         for name in ("rho", "reliability", "ceiling", "rho_corrected"):
-            row[f"{name}_{saliency}"] = found[name]
-    for pooling, found in mixing.iterrows():
+            row[f"{name}_{saliency}"] = values[name]
+    for pooling, values in mixing.iterrows():
         for name in ("delta", "delta_corrected"):
-            row[f"{name}_{pooling}"] = found[name]
+            row[f"{name}_{pooling}"] = values[name]
     return row
 
 
@@ -104,7 +104,7 @@ def _all_heads(table: pd.DataFrame) -> pd.DataFrame:
 def sentences(table: pd.DataFrame, smx: str) -> list[str]:
     """Return a line a run for the log: score, correlations, and how reliable the maps are.
 
-    Parameters as for :func:`sweep_correlation_table`.
+    Parameters are those of :func:`sweep_correlation_table`.
     """
     return [
         f"{row['dataset']}/{row['model']}/{row['task']}: "
@@ -139,7 +139,7 @@ def deletion_maps(table: pd.DataFrame) -> list[str]:
 
 
 def sweep_correlation_table(
-    table: pd.DataFrame, keys: Sequence[str], smx: str, paper: PaperFigures
+    table: pd.DataFrame, keys: Sequence[str], smx: str, paper: PaperFigures, source: str
 ) -> Table:
     """Return scores and correlations of all runs, the paper's figures last.
 
@@ -153,6 +153,8 @@ def sweep_correlation_table(
         The input map that is shown in full.
     paper
         The paper's figures.
+    source
+        File of the table.
     """
     others = [name for name in saliencies(table) if name not in (smx, "smh")]
     in_full = ["ρ", "reliability", "ρ corrected"]
@@ -167,7 +169,7 @@ def sweep_correlation_table(
             *((_breakable(map_name(name)), 1) for name in others),
             (map_name("smh"), 3),
         ],
-        source="results/report/sweep.csv",
+        source=source,
         signature=merged_signatures(
             pd.concat([table[f"signature_{step}"] for step in _steps(table)])
         ),
@@ -237,11 +239,11 @@ def _in_full(shown: Table, row: dict[str, Any], saliency: str) -> list[Cell]:
 
 
 def sweep_effects_table(
-    table: pd.DataFrame, keys: Sequence[str], smx: str, paper: PaperFigures
+    table: pd.DataFrame, keys: Sequence[str], smx: str, paper: PaperFigures, source: str
 ) -> Table:
     """Return context mixing and the areas under the deletion curves, a group a score.
 
-    Parameters as for :func:`sweep_correlation_table`.
+    Parameters are those of :func:`sweep_correlation_table`.
     """
     maps = deletion_maps(table)
     shown = Table(
@@ -250,7 +252,7 @@ def sweep_effects_table(
         "of word errors.",
         header=["run", "Δ", "Δ corrected", *(_breakable(map_name(name)) for name in maps)],
         over=[("", 1), ("context mixing", 2), ("area under the deletion curve", len(maps))],
-        source="results/report/sweep.csv",
+        source=source,
         signature=merged_signatures(table["signature_deletion"]),
     )
     rows = list(zip(keys, table.to_dict("records"), strict=True))

@@ -42,9 +42,9 @@ def read_kaldi(entry: Mapping[str, Any], root: Path) -> list[Utterance]:
             paths[speech] = _recording(folder, speech, recordings, where)
         language = languages[name]
         translation = {
-            target: found[name]
-            for target, found in translations.items()
-            if found.get(name) and target != language
+            target: texts_of_target[name]
+            for target, texts_of_target in translations.items()
+            if texts_of_target.get(name) and target != language
         }
         utterances.append(
             Utterance(
