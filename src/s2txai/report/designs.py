@@ -37,7 +37,7 @@ def sensitivity_table(table: pd.DataFrame, keys: Sequence[str]) -> Table:
     table
         Of :func:`by_design`.
     keys
-        Where the page tells more of each run.
+        Where the page says more about each run.
     """
     shown = Table(
         caption="Correlation ρ of the all-head mean with SMX avg2d (no unit) by the design of the "

@@ -110,7 +110,7 @@ def layers_table(
     table
         Of :func:`by_layer`.
     keys
-        Where the page says more of each run.
+        Where the page says more about each run.
     smx
         The input map that is shown.
     paper

@@ -86,7 +86,7 @@ class RunFiles:
             If no utterance is left.
         """
         folder = results.joinpath(*run.key)
-        # The shards of `aggregate` name the failures of earlier steps, too.
+        # The shards of `aggregate` also name the failures of earlier steps.
         rest = remaining(run, [folder / "aggregate" / shard for shard in run.shards])
         return cls(
             *run.key,

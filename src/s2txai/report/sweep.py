@@ -148,7 +148,7 @@ def sweep_correlation_table(
     table
         Of :func:`sweep`.
     keys
-        Where the page tells more of each run.
+        Where the page says more about each run.
     smx
         The input map that is shown in full.
     paper

@@ -48,7 +48,7 @@ class Cell:
     marked
         Whether it stands out.
     link
-        Id of the place on the page that tells more.
+        Id of the place on the page that says more.
     """
 
     text: str
@@ -597,7 +597,7 @@ def score_table(run: RunResults) -> Table:
 
 
 def failures_table(run: RunResults) -> Table | None:
-    """Return the utterances that a step could not do; None where there are none."""
+    """Return the utterances that a step could not process; None where there are none."""
     failures = run.tables["failures"]
     if failures.empty:
         return None
@@ -664,7 +664,7 @@ def _masks(table: Table, masks: Mapping[str, Any]) -> list[Cell]:
 
 
 def parameters_table(run: RunResults) -> Table:
-    """Return what each step was told, from its result files."""
+    """Return the parameters of each step, from its result files."""
     table = Table(
         caption="Parameters that change the numbers, as the result files state them.",
         header=["step", "parameters"],
