@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import sacrebleu
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -100,6 +101,17 @@ def test_wer_is_edits_over_words(pairs):
     assert SCORES["wer_max"](references, hypotheses) == pytest.approx(min(100, expected))
 
 
+def published(name, pairs):
+    """Return the score by the libraries' own functions of a corpus."""
+    references, hypotheses = zip(*pairs, strict=True)
+    if name == "bleu":
+        return sacrebleu.corpus_bleu(list(hypotheses), [list(references)]).score
+    n_words = sum(len(text.split()) for text in references)
+    total = sum(edits(one.split(), other.split()) for one, other in pairs)
+    rate = 100 * total / n_words if n_words else 0
+    return min(100, rate) if name == "wer_max" else rate
+
+
 @given(st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=4))
 def test_counts_of_utterances_add_up_to_the_corpus(pairs):
     references, hypotheses = zip(*pairs, strict=True)
@@ -107,7 +119,7 @@ def test_counts_of_utterances_add_up_to_the_corpus(pairs):
         score = SCORES[name]
         counts = score.counts(references, hypotheses)
         assert len(counts) == len(pairs)
-        assert score.of_sums(counts.sum(axis=0)) == score(references, hypotheses)
+        assert score.of_sums(counts.sum(axis=0)) == pytest.approx(published(name, pairs))
 
 
 def test_counts_by_hand():
