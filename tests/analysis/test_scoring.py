@@ -4,37 +4,12 @@ import sacrebleu
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s2txai.analysis.scoring import SCORES, TEXT_NORMALISERS, corpus_score, score_names
+from s2txai.analysis.scoring import SCORES, corpus_score, score_names
 from s2txai.datasets import parse_task
 from s2txai.errors import UserError
 
 
-@pytest.mark.parametrize(
-    ("language", "text", "normalised"),
-    [
-        (
-            "en",
-            " Mr. Dashwood didn't pay $20, [laughs] colour! ",
-            "mister dashwood did not pay $20 color",
-        ),
-        ("it", " È un'ottima idea! ", "è un ottima idea"),
-        ("es", "¿Qué (ruido) tal?", "qué tal"),
-        ("en", "?!", ""),
-    ],
-)
-def test_whisper_normalisation(language, text, normalised):
-    assert TEXT_NORMALISERS["whisper"](language)(text) == normalised
-
-
-def test_no_normalisation_keeps_case_and_punctuation():
-    assert TEXT_NORMALISERS["none"]("en")(" Yes, Sir! ") == "Yes, Sir!"
-
-
-def test_unknown_names():
-    with pytest.raises(
-        UserError, match="Unknown text normalisation 'wisper'; did you mean 'whisper'"
-    ):
-        TEXT_NORMALISERS["wisper"]
+def test_an_unknown_score_is_refused():
     with pytest.raises(UserError, match="Unknown score 'cer'"):
         SCORES["cer"]
 

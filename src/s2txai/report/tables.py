@@ -596,7 +596,7 @@ def score_table(run: Run) -> Table:
     return table
 
 
-def failures_table(run: Run) -> Table | None:
+def failed_utterances_table(run: Run) -> Table | None:
     """Return the utterances that a step could not do; None where there are none."""
     failures = run.tables["failures"]
     if failures.empty:
