@@ -1,7 +1,6 @@
 """COMET is optional: refused in one sentence without its package, additive with it."""
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +8,8 @@ import pytest
 from s2txai.analysis.comet import comet
 from s2txai.analysis.deletion_curves import score_deletion
 from s2txai.analysis.intervals import interval, resamples
-from s2txai.datasets import Utterance, parse_task
+from s2txai.datasets import parse_task
 from s2txai.errors import UserError
-from s2txai.study.comet_check import check_comet
 from tests.analysis.test_deletion_curves import GOOD, RANDOM, REFERENCES, deleted_utterance, pick
 
 SOURCES = ["uno due tre", "quattro", "cinque", "sei sette"]
@@ -61,10 +59,6 @@ def checkpoint(tmp_path):
     return path
 
 
-def utterances(*transcripts):
-    return [Utterance(f"it-{n}", Path("it.wav"), "it", text) for n, text in enumerate(transcripts)]
-
-
 def expected(n, heard):
     """Return what the package above says of an utterance."""
     words = REFERENCES[n].split()
@@ -74,17 +68,6 @@ def expected(n, heard):
 def test_without_the_package_it_is_refused(checkpoint):
     with pytest.raises(UserError, match="'unbabel-comet', which is not installed: `pip install"):
         comet(checkpoint, SOURCES)
-    with pytest.raises(UserError, match="or leave 'comet' out"):
-        check_comet(checkpoint, TASK, utterances("uno"))
-
-
-@pytest.mark.usefixtures("package")
-def test_the_plan_finds_what_is_missing(tmp_path, checkpoint):
-    check_comet(checkpoint, TASK, utterances("uno", "due"))
-    with pytest.raises(UserError, match=r"no file .*none\.ckpt; name the checkpoint"):
-        check_comet(tmp_path / "none.ckpt", TASK, utterances("uno"))
-    with pytest.raises(UserError, match="'it-1' has no transcript"):
-        check_comet(checkpoint, TASK, utterances("uno", ""))
 
 
 @pytest.mark.usefixtures("package")

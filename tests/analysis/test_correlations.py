@@ -9,7 +9,6 @@ from scipy.stats import kendalltau, pearsonr, spearmanr, t, zscore
 from s2txai.analysis.ceilings import MEASURE
 from s2txai.analysis.correlations import ATTENTION
 from s2txai.analysis.headline import variants
-from s2txai.analysis.token_rows import choose_rows, token_classes
 from s2txai.errors import UserError
 from s2txai.saliency.correlation import (
     METRICS,
@@ -200,14 +199,6 @@ def test_unknown_names(wrong):
     a, b = maps(0, 1)
     with pytest.raises(UserError, match=r"did you mean '(pearson|token)'"):
         correlation(a, b, **wrong)
-
-
-def test_choose_rows():
-    pieces = ["<|en|>", " It", "'s", ",", " 5", " être", "–", "<eos>"]
-    roles = ["special", *["text"] * 6, "eos"]
-    assert choose_rows("all", pieces, roles).all()
-    chosen = choose_rows("text", pieces, roles)
-    assert np.array(pieces)[chosen].tolist() == [" It", "'s", " 5", " être"]
 
 
 # The tables of the step
@@ -567,17 +558,6 @@ def test_a_head_chosen_by_chance_is_judged_elsewhere():
 
 
 # Rows, classes of tokens, positions
-
-
-def test_token_classes():
-    pieces = ["<|en|>", " un", "believ", "able", ",", ' "', "It", "'s", "\ufffd", "<eos>"]
-    roles = ["special", *["text"] * 8, "eos"]
-    words = [-1, 0, 0, 0, 0, 1, 1, 1, 1, -1]
-    assert token_classes(pieces, roles, words) == [
-        "tag", "word", "continuation", "continuation", "punctuation", "punctuation", "word",
-        "continuation", "continuation", "end",
-    ]  # fmt: skip
-    assert token_classes([" fr"], ["forced"], [-1]) == ["tag"]
 
 
 def test_rows_are_what_the_headline_is_the_mean_of(tables, artifacts):

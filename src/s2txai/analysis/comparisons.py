@@ -34,7 +34,7 @@ def comparisons(utterances: Mapping[Key, pd.DataFrame], *, pooling: str, seed: i
     Returns
     -------
     DataFrame
-        Models of a data set and task; tasks of a data set and model; layers of a run, neighbours
+        Models of a dataset and task; tasks of a dataset and model; layers of a run, neighbours
         and first against last. ``difference`` is b minus a; p-values are adjusted within each kind
         of comparison (Holm).
     """

@@ -344,7 +344,7 @@ def _section(
         "timestamps": tables.timestamps_table(run),
         "timestamps_figure": _timestamps_figure(run, figures),
         "sizes": tables.sizes_table(run),
-        "failures": tables.failures_table(run),
+        "failures": tables.failed_utterances_table(run),
         "parameters": tables.parameters_table(run),
         "heads_figure": _heads_figure(run, figures),
         "deletion_figure": _deletion_figure(run, figures),

@@ -596,7 +596,7 @@ def score_table(run: RunResults) -> Table:
     return table
 
 
-def failures_table(run: RunResults) -> Table | None:
+def failed_utterances_table(run: RunResults) -> Table | None:
     """Return the utterances that a step could not process; None where there are none."""
     failures = run.tables["failures"]
     if failures.empty:
