@@ -18,13 +18,13 @@ import torch
 
 from benchmarks.random_conformer import save_fama_small
 from benchmarks.spes import CLIP, hardware
-from s2txai.analysis.correlations import correlate
-from s2txai.analysis.deletion import map_names
 from s2txai.datasets import Utterance, parse_task
 from s2txai.models.handle import ModelHandle
 from s2txai.models.process import configure_process
+from s2txai.saliency.deletion_maps import map_names
 from s2txai.steps.aggregate import aggregate_shard
 from s2txai.steps.attention import attention_shard
+from s2txai.steps.correlate import correlation_tables
 from s2txai.steps.decode import decode_shard
 from s2txai.steps.deletion import Search, deletion_shard
 from s2txai.steps.shard import Workplace
@@ -65,7 +65,7 @@ def six_steps(root: Path, handle: ModelHandle, masks: int) -> dict[str, Callable
         "aggregate": lambda: aggregate_shard(
             root / "aggregate", *read("decode", "attention", "smx", "smh"), poolings=POOLINGS
         ),
-        "correlate": lambda: correlate(*read("aggregate"), poolings=POOLINGS, rows="all"),
+        "correlate": lambda: correlation_tables(*read("aggregate"), poolings=POOLINGS, rows="all"),
         f"deletion, {len(maps)} maps at 50 %": lambda: deletion_shard(
             place("deletion"),
             *read("decode", "smx", "aggregate"),

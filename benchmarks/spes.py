@@ -37,6 +37,7 @@ from s2txai.datasets.audio import read_audio
 from s2txai.models.base import Model
 from s2txai.models.loading import load_model, resolve_precision
 from s2txai.models.memory import fitting_batch_size
+from s2txai.models.process import configure_process
 from s2txai.saliency.segments import Segmentations, segmentations
 from s2txai.saliency.smx import (
     Plan,
@@ -260,6 +261,7 @@ def main() -> None:
     asked = parser.parse_args()
     logging.disable(logging.WARNING)  # that SLIC merges two levels is known here
     precision = resolve_precision(asked.precision, asked.device)
+    configure_process(precision=precision, threads=torch.get_num_threads())
     compute = {"device": asked.device, "precision": precision, "compile": asked.compile}
     if asked.only in (None, "a"):
         case = whisper(asked.model, **compute)

@@ -247,7 +247,7 @@ def test_input_x_gradient_of_a_logistic_model():
 def test_integrated_gradients_of_a_logistic_model():
     """The gradient is along w everywhere, so each cell gets its share of the difference."""
     model, w = logistic()
-    found, difference = maps("integrated_gradients", model, features(), (0.0, [], [0]), n_steps=50)
+    found, difference = maps("integrated_gradients", model, features(), (0.0, [], [0]), n_points=50)
     shares = w * (features() - bin_mean(features(), 0.0))
     np.testing.assert_allclose(found[0], shares / shares.sum() * difference, rtol=1e-4)
 
@@ -258,16 +258,16 @@ def test_integrated_gradients_are_complete(kind):
         model, inputs, rest = random_model()[0], features(), (0.0, [], TOKENS)
     else:
         model, inputs, rest = tiny_whisper(), 0.3 * features(shape=(60, 8)), WHISPER
-    found, difference = maps("integrated_gradients", model, inputs, rest, n_steps=200)
+    found, difference = maps("integrated_gradients", model, inputs, rest, n_points=200)
     np.testing.assert_allclose(found.sum(axis=(1, 2)), difference, rtol=0.01, atol=0.01)
     assert np.abs(difference).max() > 1
-    few, _ = maps("integrated_gradients", model, inputs, rest, n_steps=2)
+    few, _ = maps("integrated_gradients", model, inputs, rest, n_points=2)
     assert np.abs(few.sum(axis=(1, 2)) - difference).max() > 0.05
 
 
 @pytest.mark.parametrize("method", list(MAPS))
 def test_maps_do_not_depend_on_the_batch(method):
-    options = {"n_steps": 9} if method == "integrated_gradients" else {}
+    options = {"n_points": 9} if method == "integrated_gradients" else {}
     model, inputs = tiny_whisper(), features(shape=(60, 8))
     whole, single = (
         maps(method, model, inputs, WHISPER, batch_size=size, **options)[0] for size in (16, 2)

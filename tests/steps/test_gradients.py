@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from s2txai.analysis.correlations import correlate
-from s2txai.analysis.deletion_curves import score_deletion
-from s2txai.analysis.verdict import judge
 from s2txai.datasets import parse_task, read_manifest, select
-from s2txai.report.page import Facts, RunFiles, write_report
+from s2txai.report.page import ReportContext, write_report
+from s2txai.report.runs import RunFiles
 from s2txai.report.show import show
 from s2txai.saliency.deletion_maps import map_names
 from s2txai.saliency.gradient_statistics import (
@@ -19,17 +17,21 @@ from s2txai.saliency.gradient_statistics import (
 from s2txai.saliency.masks import occlusion
 from s2txai.steps.aggregate import aggregate_shard
 from s2txai.steps.attention import attention_shard
-from s2txai.steps.decode import decode_shard, score_transcripts
+from s2txai.steps.correlate import correlation_tables
+from s2txai.steps.decode import decode_shard
 from s2txai.steps.deletion import Search, deletion_shard
+from s2txai.steps.deletion_curves import deletion_tables
 from s2txai.steps.gradients import gradient_shard
+from s2txai.steps.heads import head_findings
 from s2txai.steps.shard import Workplace
 from s2txai.steps.smh import smh_shard
 from s2txai.steps.smx import smx_shard
+from s2txai.steps.transcripts import transcript_tables
 from s2txai.storage.artifacts import load_shard
 from s2txai.storage.store import Store
 from s2txai.study.plan import Run
 from s2txai.study.results import write_table
-from tests.synthetic_results import write_failures
+from tests.synthetic_results import paths_in, write_failures
 from tests.tiny_whisper import tiny_whisper
 from tests.toy import Handle, WordModel, write_speech
 from tests.weights import ROOT
@@ -39,7 +41,7 @@ POOLINGS = ("avg2d", "max2d")
 PARAMETERS = {
     "grad": {"n_segments": [400, 800], "n_masks": 64, "p": 0.5, "seed": 1},
     "input_x_gradient": {},
-    "integrated_gradients": {"n_steps": 8},
+    "integrated_gradients": {"n_points": 8},
 }
 SCORING = {"text_normalisation": "whisper"}
 KEY = ("toys", "words", "asr-en")
@@ -226,7 +228,7 @@ def test_a_second_run_never_loads_the_model(toy, method):
         ("grad", {"seed": 2}),
         ("grad", {"p": 0.4}),
         ("grad", {"n_segments": [400]}),
-        ("integrated_gradients", {"n_steps": 9}),
+        ("integrated_gradients", {"n_points": 9}),
     ],
 )
 def test_other_parameters_are_other_work(toy, method, change):
@@ -261,7 +263,7 @@ def test_listed_methods_change_no_other_number(toy):
             np.testing.assert_array_equal(one[name], array)
         assert "grad" not in json.dumps(other.meta)
     full, part = (
-        correlate(study.read("aggregate"), poolings=POOLINGS, rows="all")
+        correlation_tables(study.read("aggregate"), poolings=POOLINGS, rows="all")
         for study in (toy, without)
     )
     for name in ("utterances", "summary", "reliability"):
@@ -287,11 +289,11 @@ def test_aggregate_pools_and_keeps_signs(toy):
         )
         assert artifact["n_masks_grad"] == 64
         assert artifact.meta["masks"]["grad"] == grad.meta["masks"]
-        assert artifact.meta["parameters"]["integrated_gradients"]["n_steps"] == 8
+        assert artifact.meta["parameters"]["integrated_gradients"]["n_points"] == 8
 
 
 def test_maps_without_masks_need_no_correction_and_grad_has_an_exact_one(toy):
-    tables = correlate(toy.read("aggregate"), poolings=POOLINGS, rows="all")
+    tables = correlation_tables(toy.read("aggregate"), poolings=POOLINGS, rows="all")
     summary = tables.summary[tables.summary["attention"] == "ca_head"]
     assert set(summary["saliency"]) == {"smx_avg2d", "smx_max2d", "smh", *GRADIENTS}
     for method in ("input_x_gradient", "integrated_gradients"):
@@ -315,13 +317,13 @@ def test_maps_without_masks_need_no_correction_and_grad_has_an_exact_one(toy):
 def test_a_map_that_is_constant_in_one_method_drops_its_row_there_alone(toy):
     artifact = toy.read("aggregate")[0]
     artifact.arrays["input_x_gradient"][0] = 0.5
-    tables = correlate([artifact], poolings=POOLINGS, rows="all")
+    tables = correlation_tables([artifact], poolings=POOLINGS, rows="all")
     counts = tables.utterances.groupby("saliency")["n_rows"].first()
     assert counts["input_x_gradient"] == counts["grad"] - 1 == counts["smx_avg2d"] - 1
 
 
 def test_deletion_orders_cells_by_the_full_maps(toy):
-    tables = score_deletion(list(TEXTS.values()), toy.read("deletion"), TASK, **SCORING)
+    tables = deletion_tables(list(TEXTS.values()), toy.read("deletion"), TASK, **SCORING)
     assert tables.curves["map"].unique().tolist() == list(map_names(POOLINGS, list(GRADIENTS)))
     auc = tables.areas
     auc = auc[auc["metric"] == "wer"].set_index("map")
@@ -330,10 +332,10 @@ def test_deletion_orders_cells_by_the_full_maps(toy):
     signatures = auc["signature"]
     assert "n_segments:400,800" in signatures["grad"]
     assert "n_masks:64" in signatures["grad"]
-    assert "n_steps:8" in signatures["integrated_gradients"]
+    assert "n_points:8" in signatures["integrated_gradients"]
     for name in ("ca_mean", "random", "input_x_gradient"):
         assert "n_masks" not in signatures[name]
-        assert "n_steps" not in signatures[name]
+        assert "n_points" not in signatures[name]
 
 
 def test_whisper_goes_through_all_steps(whisper):
@@ -360,9 +362,9 @@ def test_show(toy, method, tmp_path):
 
 def test_the_page_shows_every_method(toy, tmp_path):
     run = Run(*KEY[:2], TASK, tuple(toy.utterances), {"0000": toy.ids})
-    transcripts, scores = score_transcripts(toy.utterances, toy.read("decode"), TASK, **SCORING)
-    tables = correlate(toy.read("aggregate"), poolings=POOLINGS, rows="all")
-    deletion = score_deletion(list(TEXTS.values()), toy.read("deletion"), TASK, **SCORING)
+    transcripts, scores = transcript_tables(toy.utterances, toy.read("decode"), TASK, **SCORING)
+    tables = correlation_tables(toy.read("aggregate"), poolings=POOLINGS, rows="all")
+    deletion = deletion_tables(list(TEXTS.values()), toy.read("deletion"), TASK, **SCORING)
     for name, table in {
         "decode/transcripts": transcripts,
         "decode/scores": scores,
@@ -375,12 +377,12 @@ def test_the_page_shows_every_method(toy, tmp_path):
         "deletion/auc": deletion.areas,
     }.items():
         write_table(table, run, toy.results / f"{name}.csv")
-    verdict = judge(
+    verdict = head_findings(
         toy.read("aggregate"), toy.read("decode"), tables.summary, [], pooling="avg2d", seed=0
     ).verdict
     (toy.results / "heads").mkdir()
     (toy.results / "heads" / "verdict.json").write_text(json.dumps(verdict))
-    facts = Facts(
+    context = ReportContext(
         config={}, versions={}, git_commit="",
         models={"words": {"family": "toy", "description": "", "licence": "", "source": {}}},
         datasets={"toys": {"manifest": "m.tsv", "description": "", "licence": ""}},
@@ -389,10 +391,7 @@ def test_the_page_shows_every_method(toy, tmp_path):
     recordings = {one.id: one for one in toy.utterances}
     write_failures(toy.results)
     files = RunFiles(*KEY, toy.results, run.shards, recordings)
-    write_report(
-        [files], tmp_path / "index.html", tmp_path / "sweep.csv", tmp_path / "layers.csv",
-        tmp_path / "figures", tmp_path / "explorer", facts,
-    )  # fmt: skip
+    write_report([files], paths_in(tmp_path), context)
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     for name in ("GRAD", "input × gradient", "integrated gradients"):
         assert page.count(name) > 3, name

@@ -13,20 +13,21 @@ import pandas as pd
 import pytest
 import torch
 
-from s2txai.analysis.correlations import correlate
-from s2txai.analysis.deletion_curves import score_deletion
 from s2txai.datasets import parse_task, read_manifest, select, shards
 from s2txai.errors import UserError
 from s2txai.saliency.deletion_maps import map_names
 from s2txai.saliency.statistics import Statistics
 from s2txai.steps.aggregate import aggregate_shard
 from s2txai.steps.attention import attention_shard
-from s2txai.steps.decode import decode_shard, score_transcripts
+from s2txai.steps.correlate import correlation_tables
+from s2txai.steps.decode import decode_shard
 from s2txai.steps.deletion import Search, deletion_shard
+from s2txai.steps.deletion_curves import deletion_tables
 from s2txai.steps.masked import CheckpointClock
 from s2txai.steps.shard import Workplace
 from s2txai.steps.smh import smh_shard
 from s2txai.steps.smx import smx_shard
+from s2txai.steps.transcripts import transcript_tables
 from s2txai.storage.artifacts import check_same_source, load, load_shard, save
 from s2txai.storage.failures import failures
 from s2txai.storage.store import Store
@@ -106,11 +107,13 @@ class Study:
         self.deletion()
 
     def correlate(self):
-        return correlate(self.read("aggregate"), poolings=POOLINGS, rows="all")
+        return correlation_tables(self.read("aggregate"), poolings=POOLINGS, rows="all")
 
     def scores(self):
         references = [utterance.transcript for utterance in self.utterances]
-        return score_deletion(references, self.read("deletion"), TASK, text_normalisation="whisper")
+        return deletion_tables(
+            references, self.read("deletion"), TASK, text_normalisation="whisper"
+        )
 
     def files(self):
         return {
@@ -165,7 +168,7 @@ def test_decoding(finished):
 def test_transcripts(finished):
     study = finished.study
     utterances = [replace(one, transcript=f"{one.transcript} end") for one in study.utterances]
-    transcripts, scores = score_transcripts(
+    transcripts, scores = transcript_tables(
         utterances, study.read("decode"), TASK, text_normalisation="whisper"
     )
     assert transcripts["utterance"].tolist() == list(TEXTS)
@@ -182,7 +185,7 @@ def test_a_hypothesis_no_better_than_none_is_told_of(finished, caplog):
     study = finished.study
     first, second = study.utterances
     utterances = [replace(first, transcript="something else was said"), second]
-    score_transcripts(utterances, study.read("decode"), TASK, text_normalisation="whisper")
+    transcript_tables(utterances, study.read("decode"), TASK, text_normalisation="whisper")
     (told,) = [record.getMessage() for record in caplog.records]
     assert f"'{first.id}'" in told
     assert str(first.path) in told

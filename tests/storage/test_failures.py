@@ -14,9 +14,10 @@ from s2txai.errors import UserError, UtteranceError
 from s2txai.models.base import CrossAttention
 from s2txai.models.handle import LoadingError, ModelHandle
 from s2txai.steps.check_failures import check_failures
-from s2txai.steps.decode import decode_shard, score_transcripts
+from s2txai.steps.decode import decode_shard
 from s2txai.steps.failures import list_failures
 from s2txai.steps.gradients import gradient_shard
+from s2txai.steps.transcripts import transcript_tables
 from s2txai.storage.artifacts import load_shard
 from s2txai.storage.failures import Failure, failures, failures_where_met, pass_on, record
 from s2txai.study.plan import Run
@@ -187,7 +188,7 @@ def test_tables_are_those_of_the_others_and_say_so(tmp_path):
     decoded = remaining(run_of(study), [study.folder("decode")])
     assert decoded.failed == ()
     artifacts = load_shards(decoded, [study.folder("decode")], "decode")
-    _, scores = score_transcripts(decoded.utterances, artifacts, TASK, text_normalisation="none")
+    _, scores = transcript_tables(decoded.utterances, artifacts, TASK, text_normalisation="none")
     write_table(scores, decoded, tmp_path / "scores.csv")
     scores = pd.read_csv(tmp_path / "scores.csv")
     assert set(scores["n_utterances"]) == {2}
@@ -416,7 +417,7 @@ def test_an_empty_hypothesis_is_no_failure(tmp_path):
     assert study.told("deletion") == []
     decoded = study.read("decode")
     assert [str(one["text"]) for one in decoded] == [TEXT, ""]
-    _, scores = score_transcripts(study.utterances, decoded, TASK, text_normalisation="whisper")
+    _, scores = transcript_tables(study.utterances, decoded, TASK, text_normalisation="whisper")
     assert scores.set_index("metric")["score"]["wer"] == pytest.approx(100 * 4 / 9)
     summary = study.correlate().summary
     headline = summary[(summary["metric"] == "pearson") & (summary["attention"] == "ca_mean")]
@@ -447,7 +448,7 @@ def test_a_hypothesis_that_loops_to_the_limit_is_no_failure(tmp_path):
     assert str(first["text"]) == TEXT
     assert str(second["text"]) == " ".join([WORDS[0]] * 40)  # the toy's limit
     assert study.read("smx")[1]["occluded_sum"].shape[-1] == 40
-    _, scores = score_transcripts(
+    _, scores = transcript_tables(
         study.utterances, [first, second], TASK, text_normalisation="none"
     )
     assert scores.set_index("metric")["score"]["wer"] > 100

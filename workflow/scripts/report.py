@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from s2txai.report.page import Facts, write_report
+from s2txai.report.page import ReportContext, ReportPaths, write_report
 from s2txai.report.runs import RunFiles
 from s2txai.steps.job import opened
 from s2txai.study.environment import git_commit, library_versions
@@ -13,17 +13,21 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with opened(snakemake) as job:
+    results = Path(RESULTS)
     write_report(
         [
-            RunFiles.of(run, has_designs=bool(job.study.designs), results=Path(RESULTS))
+            RunFiles.of(run, has_designs=bool(job.study.designs), results=results)
             for run in job.study.runs.values()
         ],
-        output=job.output("page"),
-        table=job.output("sweep"),
-        layers=job.output("layers"),
-        figures=job.output("figures"),
-        explorer=job.output("explorer"),
-        facts=Facts(
+        ReportPaths(
+            page=job.output("page"),
+            sweep=job.output("sweep"),
+            layers=job.output("layers"),
+            figures=job.output("figures"),
+            explorer=job.output("explorer"),
+            results=results,
+        ),
+        ReportContext(
             config=job.config,
             versions=library_versions(),
             git_commit=git_commit(job.root),

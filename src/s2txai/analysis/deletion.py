@@ -127,10 +127,10 @@ def _most_salient(
         )
     if not 0 <= percent <= 100:
         raise UserError(f"Cannot delete or insert {percent} % of the cells: choose 0 to 100.")
-    chosen = np.zeros(math.prod(expected), dtype=bool)
+    salient = np.zeros(math.prod(expected), dtype=bool)
     # A narrow integer, as of an array of percentages, could not hold the product.
-    chosen[cell_order(saliency, seed)[: int(chosen.size * float(percent) // 100)]] = True
-    return chosen.reshape(expected)
+    salient[cell_order(saliency, seed)[: int(salient.size * float(percent) // 100)]] = True
+    return salient.reshape(expected)
 
 
 def _replaced(features: Cells, cells: np.ndarray, baseline: npt.ArrayLike | torch.Tensor) -> Cells:
@@ -346,7 +346,7 @@ class BeamSearch:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a model makes of perturbed inputs, one entry a percentage.
+    """What a model makes of perturbed inputs, one entry per percentage.
 
     Attributes
     ----------

@@ -34,7 +34,7 @@ def error_rate(sums: np.ndarray) -> np.ndarray:
 
 def clipped_error_rate(sums: np.ndarray) -> np.ndarray:
     """Return min(100, WER): clipped once on the corpus, not utterance by utterance."""
-    return np.minimum(100.0, error_rate(sums))
+    return np.asarray(np.minimum(100.0, error_rate(sums)))
 
 
 SCORES.register("wer")(

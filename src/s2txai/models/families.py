@@ -126,7 +126,7 @@ FAMILIES.register("conformer")(
         "checkpoint has one, are added with this weight. Positions count by the length of each "
         "utterance, whatever training did, so that no result depends on its batch. Checkpoints "
         "that merge encoder steps (`ctc_compress_strategy`) are refused: their steps have no time.",
-        # These are pickles, too, but are read without running what they hold.
+        # Pickles as well, but read without running what they hold.
         weights=("*.pt",),
         settings="*.yaml",
         others=("*.txt", "*.model"),

@@ -126,8 +126,8 @@ def _range(array: np.ndarray) -> tuple[str, str, str]:
         return "", "", text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}..."
     if array.size == 0:
         return "", "", "empty"
-    found = (array.min(), array.mean(dtype=np.float64), array.max())
-    low, mean, high = ("undefined" if math.isnan(value) else f"{value:.4g}" for value in found)
+    values = (array.min(), array.mean(dtype=np.float64), array.max())
+    low, mean, high = ("undefined" if math.isnan(value) else f"{value:.4g}" for value in values)
     return low, mean, high
 
 

@@ -1,6 +1,6 @@
 """Reading all artefacts of a run, and writing its tables."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -86,21 +86,15 @@ def iter_shards(run: Run, directories: Sequence[str | Path], step: str) -> Itera
         yield from iter_shard(Path(directory), ids, step)
 
 
-def read_headlines(path: str | Path) -> pd.DataFrame:
-    """Return the headline of every utterance from ``correlate/utterances.csv``.
+def read_in_blocks(
+    path: str | Path, select: Callable[[pd.DataFrame], pd.DataFrame]
+) -> pd.DataFrame:
+    """Return the rows of a long table that ``select`` takes from each block of it.
 
-    Read in blocks: with all layers and metrics a large data set has millions of rows.
+    Read in blocks: with all layers and metrics a large dataset has millions of rows.
     """
     blocks = pd.read_csv(path, **AS_WRITTEN, chunksize=ROWS_AT_ONCE)
-    headlines = [
-        block[
-            (block["metric"] == "pearson")
-            & (block["normalise"] == "token")
-            & block["attention"].isin(["ca_mean", "ca_layer"])
-        ]
-        for block in blocks
-    ]
-    return pd.concat(headlines, ignore_index=True)
+    return pd.concat([select(block) for block in blocks], ignore_index=True)
 
 
 def write_table(table: pd.DataFrame, run: Run, path: Path) -> None:

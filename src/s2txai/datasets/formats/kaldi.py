@@ -43,9 +43,9 @@ def read_kaldi(entry: Mapping[str, Any], root: Path) -> list[Utterance]:
             paths[speech] = _recording(folder, speech, recordings, where)
         language = languages[name]
         translation = {
-            target: texts_of[name]
-            for target, texts_of in translations.items()
-            if texts_of.get(name) and target != language
+            target: texts_of_target[name]
+            for target, texts_of_target in translations.items()
+            if texts_of_target.get(name) and target != language
         }
         utterances.append(
             Utterance(
