@@ -24,7 +24,8 @@ from s2txai.models.loading import load_model
 from s2txai.models.memory import to_device
 from s2txai.saliency.correlation import correlation
 from s2txai.saliency.estimators import ESTIMATORS
-from s2txai.saliency.pooling import HALVES, pool
+from s2txai.saliency.statistics import HALVES
+from s2txai.saliency.pooling import pool
 from s2txai.saliency.reliability import ceiling, half_correlation, spearman_brown
 from s2txai.saliency.segments import Segmentations, segmentations
 from s2txai.saliency.smx import Plan, accumulate, draw, input_score, segmentation_names

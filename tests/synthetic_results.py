@@ -9,7 +9,7 @@ import soundfile
 
 from s2txai.datasets import Utterance
 from s2txai.report.page import ReportPaths
-from s2txai.saliency.pooling import all_attention_maps
+from s2txai.saliency.aggregation import all_attention_maps
 from s2txai.saliency.statistics import AXES, UNITS, Statistics
 from s2txai.steps.correlate import correlation_tables
 from s2txai.storage.artifacts import load, save

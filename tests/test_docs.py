@@ -13,7 +13,7 @@ import yaml
 from s2txai.analysis.sensitivity import MAIN
 from s2txai.datasets import Utterance, parse_task
 from s2txai.saliency.deletion_maps import map_names
-from s2txai.saliency.gradient_statistics import GRADIENTS
+from s2txai.saliency.methods import METHODS
 from s2txai.saliency.pooling import POOLINGS
 from s2txai.steps.aggregate import aggregate_shard
 from s2txai.steps.attention import attention_shard
@@ -50,7 +50,7 @@ TOP_FOLDERS = {
 } | {".ci", "benchmarks", "docs", "tests"}
 # Made by the workflow, not part of a fresh clone.
 GENERATED = ("results", "resources/models")
-STEPS = ("decode", "attention", "smx", "smh", *GRADIENTS, "aggregate", "deletion")
+STEPS = ("decode", "attention", "smx", "smh", *METHODS, "aggregate", "deletion")
 TABLES = (
     "decode/transcripts", "decode/scores", "correlate/utterances", "correlate/summary",
     "correlate/reliability", "correlate/mixing", "correlate/best_heads", "correlate/masks",
@@ -109,14 +109,14 @@ def results(tmp_path_factory):
     gradient_shard(place("grad"), "grad", made("decode"), n_segments=[200], **masks)
     gradient_shard(place("input_x_gradient"), "input_x_gradient", made("decode"))
     gradient_shard(place("integrated_gradients"), "integrated_gradients", made("decode"), n_points=4)
-    gradients = {method: made(method) for method in GRADIENTS}
+    gradients = {method: made(method) for method in METHODS}
     sources = [made(step) for step in ("decode", "attention", "smx", "smh")]
     aggregate_shard(
         folder(root, "aggregate"), *sources, poolings=list(POOLINGS), gradients=gradients
     )
     deletion_shard(
         place("deletion"), made("decode"), made("smx"), made("aggregate"),
-        maps=map_names(list(POOLINGS), list(GRADIENTS)), percents=[0, 50, 100],
+        maps=map_names(list(POOLINGS), list(METHODS)), percents=[0, 50, 100],
         search=Search(1, 8, 0, insertion=True), gradients=gradients,
     )  # fmt: skip
     return Results(root, written_tables(root, utterance, made))
@@ -350,7 +350,7 @@ def test_poolings_are_defined():
 def test_maps_of_deletion_are_defined():
     rows = table_rows(section("definitions.md", "Deletion"))
     listed = {name for first, _ in rows for name in re.findall("`(.*?)`", first)}
-    assert listed == {"smx_<pooling>", "ca_layer_<layer>", *map_names([], list(GRADIENTS))}
+    assert listed == {"smx_<pooling>", "ca_layer_<layer>", *map_names([], list(METHODS))}
 
 
 def test_citation_agrees_with_the_package():

@@ -17,7 +17,7 @@ from s2txai.saliency.correlation import (
     n_top,
     row_correlations,
 )
-from s2txai.saliency.pooling import attention_maps
+from s2txai.saliency.aggregation import attention_maps
 from s2txai.steps.correlate import correlation_tables
 from s2txai.storage.artifacts import Artifact
 

@@ -5,9 +5,9 @@ import pytest
 
 from s2txai.analysis.sensitivity import MAIN, across_halves
 from s2txai.errors import UserError
-from s2txai.saliency.baselines import OCCLUDED_VALUES
+from s2txai.saliency.occluded_values import OCCLUDED_VALUES
 from s2txai.saliency.correlation import correlation
-from s2txai.saliency.pooling import HALVES
+from s2txai.saliency.statistics import HALVES
 from s2txai.saliency.reliability import half_correlation, split_half
 from s2txai.saliency.statistics import Statistics
 from s2txai.steps.sensitivity import sensitivity_table

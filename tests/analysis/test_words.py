@@ -30,7 +30,7 @@ from s2txai.models import decoding
 from s2txai.models.base import CrossAttention
 from s2txai.models.loading import load_model
 from s2txai.saliency import attention
-from s2txai.saliency.pooling import attention_maps
+from s2txai.saliency.aggregation import attention_maps
 from s2txai.steps.timestamps import timing_tables
 from s2txai.storage.artifacts import Artifact
 from tests.steps.test_steps import Study, pick, write_corpus

@@ -8,8 +8,10 @@ import torch
 from scipy.stats import spearmanr
 
 from s2txai.errors import UserError
-from s2txai.saliency.baselines import bin_mean
-from s2txai.saliency.gradient_statistics import GRADIENTS, GradientStatistics, gradient_map
+from s2txai.saliency.occluded_values import bin_mean
+from s2txai.saliency.methods import METHODS
+from s2txai.saliency.statistics import GradientStatistics
+from s2txai.saliency.statistics import gradient_map
 from s2txai.saliency.gradients import (
     MAPS,
     accumulate_changes,
@@ -293,11 +295,11 @@ def test_each_row_explains_its_own_token():
 
 
 def test_every_method_is_computed():
-    assert set(GRADIENTS) == {"grad", *MAPS}
-    assert [name for name in GRADIENTS if GRADIENTS[name].sampled] == ["grad"]
+    assert set(METHODS) == {"grad", *MAPS}
+    assert [name for name in METHODS if METHODS[name].sampled] == ["grad"]
 
 
 def test_an_unknown_method_is_refused_with_the_known_ones():
     with pytest.raises(UserError, match="did you mean 'integrated_gradients'") as caught:
-        GRADIENTS["integrated_gradient"]
+        METHODS["integrated_gradient"]
     assert "grad, input_x_gradient, integrated_gradients" in str(caught.value)

@@ -4,16 +4,14 @@ import numpy as np
 import pytest
 
 from s2txai.errors import UserError
-from s2txai.saliency.pooling import (
-    ATTENTION_KINDS,
-    HALVES,
-    POOLINGS,
-    all_attention_maps,
-    attention_maps,
-    kinds_of,
-    pool,
-    saliency_maps,
-)
+from s2txai.saliency.aggregation import ATTENTION_KINDS
+from s2txai.saliency.statistics import HALVES
+from s2txai.saliency.pooling import POOLINGS
+from s2txai.saliency.aggregation import all_attention_maps
+from s2txai.saliency.aggregation import attention_maps
+from s2txai.saliency.aggregation import kinds_of
+from s2txai.saliency.pooling import pool
+from s2txai.saliency.maps import saliency_maps
 from s2txai.saliency.statistics import N_FOLDS, Statistics, heatmap
 
 I, T, F, R = 3, 7, 4, 2

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax, rel_entr, softmax
 
 from s2txai.saliency import smx as spes
-from s2txai.saliency.baselines import bin_mean
+from s2txai.saliency.occluded_values import bin_mean
 from s2txai.saliency.masks import occlusion
 from s2txai.saliency.segments import Segmentations
 from s2txai.saliency.smx import (

@@ -11,9 +11,7 @@ from s2txai.report.page import ReportContext, write_report
 from s2txai.report.runs import RunFiles
 from s2txai.report.show import show
 from s2txai.saliency.deletion_maps import map_names
-from s2txai.saliency.gradient_statistics import (
-    GRADIENTS,
-)
+from s2txai.saliency.methods import METHODS
 from s2txai.saliency.masks import occlusion
 from s2txai.steps.aggregate import aggregate_shard
 from s2txai.steps.attention import attention_shard
@@ -117,7 +115,7 @@ TEXTS = {"five": "north east south west east", "four": "west south north east"}
 def toy(tmp_path_factory):
     root = tmp_path_factory.mktemp("toy")
     study = Study(root, write_corpus(root, TEXTS), WordModel())
-    return study.everything(list(GRADIENTS), n_masks=2000)
+    return study.everything(list(METHODS), n_masks=2000)
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +128,7 @@ def whisper(tmp_path_factory):
         "id\tpath\tlanguage\ttranscript\nnoise\tnoise.wav\ten\tword1 word2"
     )
     utterances = select(read_manifest(root / "manifest.tsv"), TASK)
-    return Study(root, utterances, tiny_whisper()).everything(list(GRADIENTS), n_masks=16)
+    return Study(root, utterances, tiny_whisper()).everything(list(METHODS), n_masks=16)
 
 
 @pytest.fixture
@@ -146,7 +144,7 @@ def study(tmp_path):
 def test_the_planted_step_stands_out_in_every_method(toy):
     for artifact in toy.read("aggregate"):
         n_words = len(artifact["tokens"]) - 1
-        for method in GRADIENTS:
+        for method in METHODS:
             best = np.abs(artifact[method][:n_words]).argmax(axis=1)
             assert best.tolist() == [4 * row + 1 for row in range(n_words)], method
 
@@ -214,7 +212,7 @@ def test_a_killed_step_continues_at_its_last_checkpoint(study, monkeypatch):
     assert once.files("grad") == study.files("grad")
 
 
-@pytest.mark.parametrize("method", list(GRADIENTS))
+@pytest.mark.parametrize("method", list(METHODS))
 def test_a_second_run_never_loads_the_model(toy, method):
     again = Study(toy.results.parent, toy.utterances, None, "again")
     again.decode()
@@ -268,7 +266,7 @@ def test_listed_methods_change_no_other_number(toy):
     )
     for name in ("utterances", "summary", "reliability"):
         table, expected = getattr(full, name), getattr(part, name)
-        kept = table[~table["saliency"].isin(list(GRADIENTS))].reset_index(drop=True)
+        kept = table[~table["saliency"].isin(list(METHODS))].reset_index(drop=True)
         assert kept.to_csv() == expected.to_csv()
     assert full.mixing.to_csv() == part.mixing.to_csv()
     for one, other in zip(toy.read("deletion"), without.read("deletion"), strict=True):
@@ -295,7 +293,7 @@ def test_aggregate_pools_and_keeps_signs(toy):
 def test_maps_without_masks_need_no_correction_and_grad_has_an_exact_one(toy):
     tables = correlation_tables(toy.read("aggregate"), poolings=POOLINGS, rows="all")
     summary = tables.summary[tables.summary["attention"] == "ca_head"]
-    assert set(summary["saliency"]) == {"smx_avg2d", "smx_max2d", "smh", *GRADIENTS}
+    assert set(summary["saliency"]) == {"smx_avg2d", "smx_max2d", "smh", *METHODS}
     for method in ("input_x_gradient", "integrated_gradients"):
         rows = summary[summary["saliency"] == method]
         assert set(rows["ceiling_kind"]) == {"deterministic"}
@@ -307,7 +305,7 @@ def test_maps_without_masks_need_no_correction_and_grad_has_an_exact_one(toy):
     assert "n_masks:64" in grad["signature"].iloc[0]
     # The head that attends to the step that is read, and the one that looks away.
     headline = summary[(summary["metric"] == "pearson") & (summary["normalise"] == "token")]
-    for method in GRADIENTS:
+    for method in METHODS:
         read, away = headline[headline["saliency"] == method].sort_values("head")["rho"]
         assert abs(read) > 0.5, method
         assert abs(away) < 0.2, method
@@ -324,10 +322,10 @@ def test_a_map_that_is_constant_in_one_method_drops_its_row_there_alone(toy):
 
 def test_deletion_orders_cells_by_the_full_maps(toy):
     tables = deletion_tables(list(TEXTS.values()), toy.read("deletion"), TASK, **SCORING)
-    assert tables.curves["map"].unique().tolist() == list(map_names(POOLINGS, list(GRADIENTS)))
+    assert tables.curves["map"].unique().tolist() == list(map_names(POOLINGS, list(METHODS)))
     auc = tables.areas
     auc = auc[auc["metric"] == "wer"].set_index("map")
-    for method in GRADIENTS:
+    for method in METHODS:
         assert auc.loc[method, "auc"] > auc.loc["random", "auc"]
     signatures = auc["signature"]
     assert "n_segments:400,800" in signatures["grad"]
@@ -341,18 +339,18 @@ def test_deletion_orders_cells_by_the_full_maps(toy):
 def test_whisper_goes_through_all_steps(whisper):
     (artifact,) = whisper.read("aggregate")
     n_rows, steps = artifact["smh"].shape
-    for method in GRADIENTS:
+    for method in METHODS:
         assert artifact[method].shape == (n_rows, steps)
         assert np.isfinite(artifact[method]).all()
         assert artifact[method].min() < 0 < artifact[method].max()
     (deleted,) = whisper.read("deletion")
-    assert deleted["maps"].tolist() == list(map_names(POOLINGS, list(GRADIENTS)))
+    assert deleted["maps"].tolist() == list(map_names(POOLINGS, list(METHODS)))
 
 
 # What people read
 
 
-@pytest.mark.parametrize("method", list(GRADIENTS))
+@pytest.mark.parametrize("method", list(METHODS))
 def test_show(toy, method, tmp_path):
     text = show(toy.results / method / "0000" / "five.npz", tmp_path / "map.png")
     assert f"step        {method}" in text
@@ -397,5 +395,5 @@ def test_the_page_shows_every_method(toy, tmp_path):
         assert page.count(name) > 3, name
     assert "by definition: the map is made without random masks" in page
     sweep = (tmp_path / "sweep.csv").read_text().splitlines()[0].split(",")
-    for method in GRADIENTS:
+    for method in METHODS:
         assert {f"rho_{method}", f"signature_{method}", f"auc_{method}"} <= set(sweep)

@@ -7,7 +7,7 @@ import soundfile
 import yaml
 
 from s2txai.saliency.deletion_maps import map_names
-from s2txai.saliency.gradient_statistics import GRADIENTS
+from s2txai.saliency.methods import METHODS
 from s2txai.storage.artifacts import load_shard
 from tests.tiny_whisper import save_tiny_whisper
 from tests.workflow.project import Project
@@ -57,12 +57,12 @@ def finished(tmp_path_factory):
 
 def test_every_method_is_computed_correlated_and_deleted_by(finished):
     run = finished.folder / RUN
-    for method in GRADIENTS:
+    for method in METHODS:
         (artifact,) = load_shard(run / method / "0000", ["one"], method)
         assert artifact.meta["parameters"]["precision"] == "float32"
-    assert set(GRADIENTS) < set(pd.read_csv(run / "correlate" / "summary.csv")["saliency"])
+    assert set(METHODS) < set(pd.read_csv(run / "correlate" / "summary.csv")["saliency"])
     names = pd.read_csv(run / "deletion" / "auc.csv")["map"].unique().tolist()
-    assert names == list(map_names(["avg2d", "max2d"], list(GRADIENTS)))
+    assert names == list(map_names(["avg2d", "max2d"], list(METHODS)))
     page = (finished.folder / "results" / "report" / "index.html").read_text("utf-8")
     assert "integrated gradients" in page
 

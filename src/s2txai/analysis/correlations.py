@@ -26,9 +26,9 @@ from s2txai.analysis.signature import signature
 from s2txai.analysis.token_classes import class_table, rows_of_utterance
 from s2txai.analysis.token_rows import choose_rows
 from s2txai.analysis.utterance import UtteranceData
+from s2txai.saliency.aggregation import kinds_of
 from s2txai.saliency.correlation import correlations, is_constant
-from s2txai.saliency.gradient_statistics import GRADIENTS
-from s2txai.saliency.pooling import kinds_of
+from s2txai.saliency.methods import METHODS
 
 ATTENTION = ["attention", "layer", "head"]
 
@@ -140,7 +140,7 @@ def _constant_rows(data: UtteranceData, saliencies: Sequence[str]) -> np.ndarray
     They are left out of all correlations, so that these can be compared. Gradient maps have no say:
     listing a method changes no other number.
     """
-    perturbed = [name for name in saliencies if name not in GRADIENTS]
+    perturbed = [name for name in saliencies if name not in METHODS]
     return np.asarray(np.any([is_constant(data[name]) for name in perturbed], axis=0))
 
 

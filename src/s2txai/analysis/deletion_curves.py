@@ -15,7 +15,7 @@ from s2txai.analysis.scoring import SCORES, Score, comparable, score_names, scor
 from s2txai.analysis.signature import signature, spread
 from s2txai.analysis.utterance import UtteranceData
 from s2txai.datasets import Diacritics, Task
-from s2txai.saliency.gradient_statistics import GRADIENTS
+from s2txai.saliency.methods import METHODS
 
 CHANCE = "random"  # the map that every other is compared with
 
@@ -209,7 +209,7 @@ def _sizes(deleted: Sequence[UtteranceData], seed: int) -> pd.DataFrame:
 def _design(deleted: Sequence[UtteranceData], name: str) -> dict[str, Any]:
     """Return what a map's curve depends on, for its signature."""
     facts = dict(deleted[0].parameters)
-    designs = {step: facts.pop(step) for step in ("smx", *GRADIENTS) if step in facts}
+    designs = {step: facts.pop(step) for step in ("smx", *METHODS) if step in facts}
     step = "smx" if name.startswith("smx") else name
     if step not in designs:
         return facts

@@ -5,7 +5,7 @@ from typing import Any
 
 from s2txai.analysis.signature import spread
 from s2txai.analysis.utterance import UtteranceData
-from s2txai.saliency.gradient_statistics import GRADIENTS
+from s2txai.saliency.methods import METHODS
 
 
 def step_of(saliency: str) -> str:
@@ -15,12 +15,12 @@ def step_of(saliency: str) -> str:
 
 def is_sampled(saliency: str) -> bool:
     """Return whether a map is made from random masks."""
-    return saliency not in GRADIENTS or GRADIENTS[saliency].sampled
+    return saliency not in METHODS or METHODS[saliency].sampled
 
 
 def gradient_methods(utterance: UtteranceData) -> list[str]:
     """Return the gradient methods whose maps an utterance has."""
-    return [name for name in GRADIENTS if name in utterance.parameters]
+    return [name for name in METHODS if name in utterance.parameters]
 
 
 def design_of(utterances: Sequence[UtteranceData], saliency: str) -> dict[str, Any]:

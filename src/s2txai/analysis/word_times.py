@@ -22,7 +22,7 @@ from s2txai.datasets import Utterance, Word, read_alignment
 from s2txai.datasets.alignment import EVIDENCE
 from s2txai.errors import UserError
 from s2txai.saliency.correlation import NORMALISERS
-from s2txai.saliency.gradient_statistics import GRADIENTS
+from s2txai.saliency.methods import METHODS
 
 BEST_HEAD = "ca_best_head"
 _MAP = ["map", "layer", "head"]
@@ -199,7 +199,7 @@ def _maps(aggregated: UtteranceData) -> tuple[pd.DataFrame, np.ndarray]:
     candidates = [
         *(name for name in aggregated.arrays if name.startswith("smx_") and "halves" not in name),
         "smh",
-        *GRADIENTS,
+        *METHODS,
     ]
     saliencies = [name for name in candidates if name in aggregated.arrays]
     names = [

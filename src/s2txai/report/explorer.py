@@ -21,7 +21,7 @@ import soundfile
 from s2txai.datasets import Utterance, parse_task
 from s2txai.report.names import map_name, row_labels
 from s2txai.report.runs import RunFiles, RunResults
-from s2txai.saliency.gradient_statistics import GRADIENTS
+from s2txai.saliency.methods import METHODS
 from s2txai.saliency.statistics import Statistics, heatmap
 from s2txai.storage.artifacts import Artifact, check_same_source, replacing
 
@@ -226,7 +226,7 @@ def _step_maps(aggregated: Artifact) -> Iterator[dict[str, Any]]:
 
 
 def _is_map(name: str) -> bool:
-    saliency = name.startswith("smx_") or name == "smh" or name in GRADIENTS
+    saliency = name.startswith("smx_") or name == "smh" or name in METHODS
     return saliency and not name.endswith("_halves")
 
 

@@ -25,7 +25,8 @@ from s2txai.report.tables import (
     merged_signatures,
     words,
 )
-from s2txai.saliency.pooling import LAYER, is_linear
+from s2txai.saliency.aggregation import LAYER
+from s2txai.saliency.pooling import is_linear
 
 KEY = ["dataset", "model", "task"]
 NO_LAYER = "the model has fewer decoder layers"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from s2txai.analysis.headline import Variant, variants
 from s2txai.analysis.scoring import SCORES
-from s2txai.saliency.pooling import LAYER
+from s2txai.saliency.aggregation import LAYER
 
 LONGEST_LABEL = 30  # characters of a line in a figure
 

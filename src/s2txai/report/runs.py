@@ -13,13 +13,13 @@ from s2txai.analysis.deletion_curves import PROBABILITIES
 from s2txai.analysis.headline import headline, headline_of_means
 from s2txai.datasets import Utterance
 from s2txai.errors import UserError
-from s2txai.saliency.gradient_statistics import GRADIENTS
+from s2txai.saliency.methods import METHODS
 from s2txai.storage.artifacts import Artifact, load
 from s2txai.study.plan import Run
 from s2txai.study.results import AS_WRITTEN, read_in_blocks, remaining
 
 # In the order of tables.
-SALIENCY_STEPS = ("smx", "smh", *GRADIENTS)
+SALIENCY_STEPS = ("smx", "smh", *METHODS)
 
 TABLES = {
     "transcripts": "decode/transcripts.csv",

@@ -21,8 +21,9 @@ from s2txai.report.tables import (
     merged_signatures,
     words,
 )
-from s2txai.saliency.gradient_statistics import GRADIENTS
-from s2txai.saliency.pooling import LAYER, is_linear
+from s2txai.saliency.aggregation import LAYER
+from s2txai.saliency.methods import METHODS
+from s2txai.saliency.pooling import is_linear
 
 UNRELIABLE = f"reliability under {LEAST_RELIABILITY}: more noise than signal"
 
@@ -88,7 +89,7 @@ def correlation_signatures(summary: pd.DataFrame) -> dict[str, str]:
     steps = {
         "smx": summary.index.str.startswith("smx_"),
         "smh": summary.index == "smh",
-        **{method: summary.index == method for method in GRADIENTS if method in summary.index},
+        **{method: summary.index == method for method in METHODS if method in summary.index},
     }
     return {
         f"signature_{step}": merged_signatures(summary.loc[rows, "signature"])
@@ -199,7 +200,7 @@ def sweep_correlation_table(
 
 def _steps(table: pd.DataFrame) -> list[str]:
     """Return the steps whose maps are correlated."""
-    return ["smx", "smh", *(name for name in GRADIENTS if f"signature_{name}" in table)]
+    return ["smx", "smh", *(name for name in METHODS if f"signature_{name}" in table)]
 
 
 def _breakable(name: str) -> str:

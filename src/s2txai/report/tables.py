@@ -14,7 +14,7 @@ from s2txai.analysis.words import TOLERANCES
 from s2txai.errors import UserError
 from s2txai.report.names import attention_name, map_name, score_name, variant_name
 from s2txai.report.runs import SALIENCY_STEPS, RunResults
-from s2txai.saliency.gradient_statistics import GRADIENTS
+from s2txai.saliency.methods import METHODS
 from s2txai.saliency.pooling import is_linear
 
 NOT_LINEAR = "no correction for this map: noise does not average out under a maximum"
@@ -175,7 +175,7 @@ class PaperFigures:
         """Return what stands beside the correlation with a saliency map."""
         if saliency == "smh":
             return self.cell("ca_smh_share_percent", unit="\u202f%", rowspan=rowspan)
-        if saliency in GRADIENTS:
+        if saliency in METHODS:
             return Cell("", rowspan=rowspan)
         span = self.cell("ca_smx_rho").text
         best = self.cell("ca_smx_rho_best", saliency.removeprefix("smx_")).text
@@ -401,7 +401,7 @@ def classes_table(run: RunResults) -> Table:
     classes = classes[classes["attention"] == "ca_mean"]
     # The others have no corrected value, which is what tells kinds of tokens from their noise.
     shown = classes["saliency"].unique()
-    saliencies = [name for name in shown if is_linear(name) and name not in GRADIENTS]
+    saliencies = [name for name in shown if is_linear(name) and name not in METHODS]
     table = Table(
         caption="The mean of all heads against saliency, by kind of token and by its place in the "
         "hypothesis: mean Pearson correlation of the tokens' rows, its 95 % interval, and the mean "

@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from s2txai.analysis.sensitivity import DesignMap, sensitivity
-from s2txai.saliency.estimators import maps_of
 from s2txai.steps.plain import utterance_data
+from s2txai.steps.shard import maps_of
 from s2txai.storage.artifacts import Artifact, check_same_source
 from s2txai.study.plan import Run
 from s2txai.study.results import write_table

@@ -19,8 +19,7 @@ from s2txai.models.handle import ModelHandle
 from s2txai.models.memory import BEAM_SEARCH_BATCH
 from s2txai.saliency.deletion_maps import ENDS, map_names
 from s2txai.saliency.methods import METHODS
-from s2txai.saliency.pooling import HALVES
-from s2txai.saliency.statistics import N_FOLDS
+from s2txai.saliency.statistics import HALVES, N_FOLDS
 from s2txai.study import layout
 from s2txai.study.plan import Run, Study
 
