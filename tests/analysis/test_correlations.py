@@ -690,5 +690,23 @@ def test_other_kinds_are_correlated_beside_the_weights(tables, artifacts):
     pd.testing.assert_frame_equal(with_kinds.best_heads, alone.best_heads)
 
 
+def test_another_aggregation_of_heads_is_correlated_beside_the_mean(artifacts):
+    more = [
+        Artifact({**one.arrays, "ca_strongest": one["ca_head"].max(axis=(0, 1))}, one.meta)
+        for one in artifacts
+    ]
+    alone = correlation_tables(artifacts, poolings=POOLINGS, rows="all")
+    tables = correlation_tables(more, poolings=POOLINGS, rows="all")
+    row = pick(
+        tables.utterances, utterance="u1", attention="ca_strongest", saliency="smh", **HEADLINE
+    )
+    first = more[0]
+    expected = row_mean(pearsonr, first["ca_strongest"], first["smh"])
+    assert row["value"] == pytest.approx(expected)
+    assert "ca_strongest" in set(tables.mixing["attention"])
+    rest = tables.summary[tables.summary["attention"] != "ca_strongest"]
+    pd.testing.assert_frame_equal(rest.reset_index(drop=True), alone.summary)
+
+
 def replace_attention(artifact, heads):
     return Artifact({**artifact.arrays, **attention_maps(heads)}, artifact.meta)

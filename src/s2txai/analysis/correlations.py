@@ -145,15 +145,27 @@ def _constant_rows(data: UtteranceData, saliencies: Sequence[str]) -> np.ndarray
 
 
 def _attention_maps(data: UtteranceData, kind: str) -> tuple[pd.DataFrame, np.ndarray]:
-    """Return the names of the M attention maps of a kind and the maps [M, I, T']."""
-    mean, layers, heads = (data[f"{kind}_{part}"] for part in ("mean", "layer", "head"))
+    """Return the names of the M attention maps of a kind and the maps [M, I, T'].
+
+    Aggregations over all heads come first, the mean before others, then layers, then single heads.
+    """
+    mean, of_layers, of_heads = (f"{kind}_{part}" for part in ("mean", "layer", "head"))
+    others = [name for name in data.arrays if name.startswith(f"{kind}_")]
+    aggregations = [mean, *(name for name in others if name not in (mean, of_layers, of_heads))]
+    layers, heads = data[of_layers], data[of_heads]
     L, H = heads.shape[:2]
     names = [
-        (f"{kind}_mean", None, None),
-        *((f"{kind}_layer", layer, None) for layer in range(L)),
-        *((f"{kind}_head", layer, head) for layer in range(L) for head in range(H)),
+        *((name, None, None) for name in aggregations),
+        *((of_layers, layer, None) for layer in range(L)),
+        *((of_heads, layer, head) for layer in range(L) for head in range(H)),
     ]
-    maps = np.concatenate([mean[None], layers, heads.reshape(L * H, *mean.shape)])
+    maps = np.concatenate(
+        [
+            *(data[name][None] for name in aggregations),
+            layers,
+            heads.reshape(L * H, *heads.shape[2:]),
+        ]
+    )
     # Layer and head are whole numbers that may be absent.
     return pd.DataFrame(names, columns=ATTENTION).astype({"layer": "Int64", "head": "Int64"}), maps
 
