@@ -15,18 +15,11 @@ configfile: f"{workflow.basedir}/config/config.yaml"
 
 
 include: "workflow/rules/common.smk"
-include: "workflow/rules/fetch.smk"
-include: "workflow/rules/decode.smk"
-include: "workflow/rules/attention.smk"
-include: "workflow/rules/saliency.smk"
-include: "workflow/rules/aggregate.smk"
-include: "workflow/rules/correlate.smk"
-include: "workflow/rules/deletion.smk"
-include: "workflow/rules/sensitivity.smk"
-include: "workflow/rules/timestamps.smk"
-include: "workflow/rules/heads.smk"
-include: "workflow/rules/failures.smk"
-include: "workflow/rules/report.smk"
+
+
+for step in layout.STEPS:
+
+    include: f"workflow/rules/{step.name}.smk"
 
 
 localrules:
@@ -43,41 +36,39 @@ localrules:
 rule all:
     default_target: True
     input:
-        get_final_output(),
+        layout.final_outputs(),
 
 
 rule all_decode:
     input:
-        tables("decode/scores.csv"),
+        JOBS.tables("decode/scores.csv"),
 
 
 rule all_attention:
     input:
-        shard_directories("attention"),
+        JOBS.all_shards("attention"),
 
 
 rule all_saliency:
     input:
-        shard_directories("smx"),
-        shard_directories("smh"),
-        *(shard_directories(method) for method in METHODS),
+        JOBS.all_shards("smx", "smh", *STUDY.methods),
 
 
 rule all_aggregate:
     input:
-        shard_directories("aggregate"),
+        JOBS.all_shards("aggregate"),
 
 
 rule all_correlate:
     input:
-        tables("correlate/summary.csv"),
+        JOBS.tables("correlate/summary.csv"),
 
 
 rule all_deletion:
     input:
-        tables("deletion/auc.csv"),
+        JOBS.tables("deletion/auc.csv"),
 
 
 rule all_timestamps:
     input:
-        timed_tables("summary.csv"),
+        JOBS.timed_tables("summary.csv"),

@@ -19,7 +19,6 @@ import torch
 from benchmarks.clip import CLIP
 from benchmarks.random_conformer import save_fama_small
 from benchmarks.spes import hardware
-from s2txai.analysis.correlations import correlate
 from s2txai.datasets import Utterance, parse_task
 from s2txai.models.handle import ModelHandle
 from s2txai.models.process import configure_process
@@ -27,6 +26,7 @@ from s2txai.saliency.deletion_maps import map_names
 from s2txai.saliency.design import MaskDesign
 from s2txai.steps.aggregate import aggregate_shard
 from s2txai.steps.attention import attention_shard
+from s2txai.steps.correlate import correlation_tables
 from s2txai.steps.decode import decode_shard
 from s2txai.steps.deletion import DeletionDesign, deletion_shard
 from s2txai.steps.shard import Workplace
@@ -62,7 +62,7 @@ def six_steps(root: Path, handle: ModelHandle, masks: int) -> dict[str, Callable
         "aggregate": lambda: aggregate_shard(
             root / "aggregate", *read("decode", "attention", "smx", "smh"), poolings=POOLINGS
         ),
-        "correlate": lambda: correlate(*read("aggregate"), poolings=POOLINGS, rows="all"),
+        "correlate": lambda: correlation_tables(*read("aggregate"), poolings=POOLINGS, rows="all"),
         f"deletion, {len(map_names(POOLINGS))} maps at 50 %": lambda: deletion_shard(
             place("deletion"),
             *read("decode", "smx", "aggregate"),

@@ -36,6 +36,7 @@ from benchmarks.random_conformer import save_fama_small
 from s2txai.models.base import Model
 from s2txai.models.loading import load_model, resolve_precision
 from s2txai.models.memory import fitting_batch_size
+from s2txai.models.process import configure_process
 from s2txai.saliency.design import MaskDesign
 from s2txai.saliency.engine import BatchSize, Masks, accumulate
 from s2txai.saliency.heard import Heard
@@ -230,6 +231,7 @@ def main() -> None:
     asked = parser.parse_args()
     logging.disable(logging.WARNING)  # that SLIC merges two levels is known here
     precision = resolve_precision(asked.precision, asked.device)
+    configure_process(precision=precision, threads=torch.get_num_threads())
     compute = {"device": asked.device, "precision": precision, "compile": asked.compile}
     if asked.only in (None, "a"):
         case = whisper(asked.model, **compute)

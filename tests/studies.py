@@ -3,14 +3,14 @@
 from dataclasses import replace
 from pathlib import Path
 
-from s2txai.analysis.correlations import correlate
-from s2txai.analysis.deletion_curves import score_deletion
 from s2txai.datasets import parse_task, read_manifest, select
 from s2txai.saliency.design import MaskDesign
 from s2txai.steps.aggregate import aggregate_shard
 from s2txai.steps.attention import attention_shard
+from s2txai.steps.correlate import correlation_tables
 from s2txai.steps.decode import decode_shard
 from s2txai.steps.deletion import DeletionDesign, deletion_shard
+from s2txai.steps.deletion_curves import deletion_tables
 from s2txai.steps.gradients import gradients_shard
 from s2txai.steps.shard import Workplace
 from s2txai.steps.smh import smh_shard
@@ -24,7 +24,7 @@ TEXTS = {"five": "north east south west east", "four": "west south north east"}
 POOLINGS = ("avg2d", "max2d")
 SMX = MaskDesign(600, n_segments=(400, 800), p=0.5, seed=1)
 SMH = MaskDesign(600, "zero", p=0.5, seed=1)
-GRADIENTS = {
+METHODS = {
     "grad": {"n_segments": (400, 800), "n_masks": 64, "p": 0.5, "seed": 1},
     "input_x_gradient": {},
     "integrated_gradients": {"n_points": 8},
@@ -87,7 +87,7 @@ class Study:
     def gradient(self, method, *, batch_size=16, **changes):
         gradients_shard(
             self.place(method), method, self.read("decode"),
-            parameters=GRADIENTS[method] | changes, batch_size=batch_size,
+            parameters=METHODS[method] | changes, batch_size=batch_size,
         )  # fmt: skip
 
     def aggregate(self, poolings=POOLINGS, methods=()):
@@ -109,12 +109,14 @@ class Study:
             step()
         self.deletion()
 
-    def correlate(self):
-        return correlate(self.read("aggregate"), poolings=POOLINGS, rows="all")
+    def correlation_tables(self):
+        return correlation_tables(self.read("aggregate"), poolings=POOLINGS, rows="all")
 
     def scores(self):
         references = [utterance.transcript for utterance in self.utterances]
-        return score_deletion(references, self.read("deletion"), TASK, text_normalisation="whisper")
+        return deletion_tables(
+            references, self.read("deletion"), TASK, text_normalisation="whisper"
+        )
 
     def files(self, *steps):
         """Return the bytes of the results of some steps, or of all, by path."""

@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 import soundfile
 
-from s2txai.analysis.correlations import correlate
 from s2txai.datasets import Utterance
+from s2txai.report.page import ReportPaths
 from s2txai.saliency.aggregation import all_attention_maps
 from s2txai.saliency.statistics import Statistics
+from s2txai.steps.correlate import correlation_tables
 from s2txai.storage.artifacts import load, save
 
 L, H, T, F = 4, 6, 331, 80
@@ -27,6 +28,18 @@ WORDS = [0, 1, 2, 3, 4, 5, 6, 6, 7, 7, 8, -1]
 IDS = ("first", "second")
 KEY = ("librivox", "whisper-tiny.en", "asr-en")
 HOSTILE = "<script>alert('reference')</script> & $\\frac{1}$"
+
+
+def paths_in(folder: Path) -> ReportPaths:
+    """Return where a report in a folder goes; the results that it names are beside it."""
+    return ReportPaths(
+        page=folder / "index.html",
+        sweep=folder / "sweep.csv",
+        layers=folder / "layers.csv",
+        figures=folder / "figures",
+        explorer=folder / "explorer",
+        results=Path("results"),
+    )
 
 
 def write_run(
@@ -218,7 +231,7 @@ def write_tables(
         table.assign(n_utterances=len(ids), signature="metric:wer|beam:5"),
     )
     aggregated = [load(root / "aggregate" / "0000" / f"{name}.npz") for name in ids]
-    tables = correlate(aggregated, poolings=POOLINGS, rows="all")
+    tables = correlation_tables(aggregated, poolings=POOLINGS, rows="all")
     for name in ("utterances", "reliability", "summary", "mixing", "best_heads", "classes"):
         write_table(root / "correlate" / f"{name}.csv", getattr(tables, name))
     verdict = {"sentences": ["The mean of all heads explains 50 %.", HOSTILE]}

@@ -162,7 +162,7 @@ def test_mistakes_are_sentences(explanation, recording, tmp_path, monkeypatch):
         s2txai.explain(model, np.ones(80), "asr-en", sampling_rate=SAMPLING_RATE)
     with pytest.raises(UserError, match="floats or signed integers"):
         s2txai.explain(model, np.ones(8000, np.uint8), "asr-en", sampling_rate=SAMPLING_RATE)
-    with pytest.raises(UserError, match="Unknown map 'smy'.*smx_avg2d"):
+    with pytest.raises(UserError, match=r"Unknown map 'smy'.*smx_avg2d"):
         explanation.rho("smy")
     for name in ("ca_layer_7", "ca_head_0", "sa_mean", "ca_layer_x", "ca", "ca_nothing"):
         with pytest.raises(UserError, match=f"Unknown attention '{name}'"):
@@ -174,10 +174,10 @@ def test_mistakes_are_sentences(explanation, recording, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="There is no token 6"):
         explanation.plot(token=6)
     monkeypatch.chdir(ROOT)
-    with pytest.raises(UserError, match="did you mean 'whisper-tiny.en'"):
+    with pytest.raises(UserError, match=r"did you mean 'whisper-tiny\.en'"):
         s2txai.load_model("whisper-tinyen")
     monkeypatch.setattr("s2txai.study.checkout.find_checkout", lambda: None)
-    with pytest.raises(UserError, match="There is no folder 'whisper-tiny.en'"):
+    with pytest.raises(UserError, match=r"There is no folder 'whisper-tiny\.en'"):
         s2txai.load_model("whisper-tiny.en")
 
 

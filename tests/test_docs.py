@@ -10,10 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from s2txai.analysis.correlations import correlate
-from s2txai.analysis.deletion_curves import score_deletion
-from s2txai.analysis.sensitivity import MAIN, sensitivity
-from s2txai.analysis.word_times import timestamps
+from s2txai.analysis.sensitivity import MAIN
 from s2txai.datasets import Utterance, parse_task
 from s2txai.saliency.deletion_maps import map_names
 from s2txai.saliency.design import MaskDesign
@@ -21,12 +18,17 @@ from s2txai.saliency.methods import METHODS
 from s2txai.saliency.pooling import POOLINGS
 from s2txai.steps.aggregate import aggregate_shard
 from s2txai.steps.attention import attention_shard
-from s2txai.steps.decode import decode_shard, score_transcripts
+from s2txai.steps.correlate import correlation_tables
+from s2txai.steps.decode import decode_shard
 from s2txai.steps.deletion import DeletionDesign, deletion_shard
+from s2txai.steps.deletion_curves import deletion_tables
 from s2txai.steps.gradients import gradients_shard
+from s2txai.steps.sensitivity import sensitivity_table
 from s2txai.steps.shard import Workplace
 from s2txai.steps.smh import smh_shard
 from s2txai.steps.smx import smx_shard
+from s2txai.steps.timestamps import timing_tables
+from s2txai.steps.transcripts import transcript_tables
 from s2txai.storage.artifacts import Artifact, load, load_shard
 from s2txai.storage.store import Store
 from s2txai.study.plan import Run
@@ -127,11 +129,13 @@ def results(tmp_path_factory):
 
 def written_tables(root, utterance, made):
     scoring = {"text_normalisation": "whisper"}
-    transcripts, scores = score_transcripts([utterance], made("decode"), RUN.task, **scoring)
-    correlations = correlate(made("aggregate"), poolings=list(POOLINGS), rows="all")
-    designs = sensitivity(made("aggregate"), {MAIN: made("smx")}, rows="all", estimator="mean")
-    timed = timestamps([aligned(utterance)], made("aggregate"), made("decode"))
-    deletion = score_deletion([utterance.transcript], made("deletion"), RUN.task, **scoring)
+    transcripts, scores = transcript_tables([utterance], made("decode"), RUN.task, **scoring)
+    correlations = correlation_tables(made("aggregate"), poolings=list(POOLINGS), rows="all")
+    designs = sensitivity_table(
+        made("aggregate"), {MAIN: made("smx")}, rows="all", estimator="mean"
+    )
+    timed = timing_tables([aligned(utterance)], made("aggregate"), made("decode"))
+    deletion = deletion_tables([utterance.transcript], made("deletion"), RUN.task, **scoring)
     frames = [
         transcripts, scores, correlations.utterances, correlations.summary,
         correlations.reliability, correlations.mixing, correlations.best_heads, correlations.masks,
@@ -215,7 +219,9 @@ def test_columns_are_those_that_the_step_writes(results, table):
 
 
 def test_columns_of_the_rows_are_those_that_are_written(results):
-    table = correlate([results.artifact("aggregate")], poolings=list(POOLINGS), rows="all").rows
+    table = correlation_tables(
+        [results.artifact("aggregate")], poolings=list(POOLINGS), rows="all"
+    ).rows
     path = results.root / "rows.parquet"
     write_table(table, RUN, path)
     listed = [
@@ -227,7 +233,7 @@ def test_columns_of_the_rows_are_those_that_are_written(results):
 
 def test_transcripts_of_translation_have_the_other_column(results):
     utterance = Utterance(ID, results.root / f"{ID}.wav", "it", "", {"en": "north east west"})
-    table, _ = score_transcripts(
+    table, _ = transcript_tables(
         [utterance], [results.artifact("decode")], parse_task("st-it-en"),
         text_normalisation="none",
     )  # fmt: skip

@@ -13,11 +13,13 @@ DEFAULT, SLURM = (
 
 
 def rules():
-    """Return the text of each rule by its name."""
+    """Return the text of each rule by its name; one that inherits has that of its parent, too."""
     texts = {}
     for path in (ROOT / "workflow" / "rules").glob("*.smk"):
-        _, *pairs = re.split(r"^rule (\w+):$", path.read_text("utf-8"), flags=re.M)
-        texts |= dict(zip(pairs[::2], pairs[1::2], strict=True))
+        text = path.read_text("utf-8")
+        _, *parts = re.split(r"^(?:use )?rule (\w+)(?: as (\w+) with)?:$", text, flags=re.M)
+        for name, child, body in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
+            texts[child or name] = texts[name] + body if child else body
     return texts
 
 
@@ -35,9 +37,9 @@ def test_every_submitted_rule_asks_for_memory_and_minutes_by_attempt():
         # Run where Snakemake does.
         if name in ("fetch_model", "check_failures"):
             continue
-        assert re.search(r"mem_mb=by_attempt\(\d+", text), name
+        assert re.search(r"mem_mb=JOBS\.by_attempt\(\d+", text), name
         # A model goes on from the store; a partition may have a limit.
-        minutes = r"runtime=\d+," if "gpu=1" in text else r"runtime=by_attempt\(\d+"
+        minutes = r"runtime=\d+," if "gpu=1" in text else r"runtime=JOBS\.by_attempt\(\d+"
         assert re.search(minutes, text), name
 
 

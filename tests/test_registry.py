@@ -1,7 +1,14 @@
 import pytest
 
 from s2txai.errors import UserError
-from s2txai.registry import Registry, did_you_mean
+from s2txai.registry import (
+    NameTakenError,
+    Registry,
+    did_you_mean,
+    extension_hashes,
+    load_object,
+    registering,
+)
 
 
 @pytest.fixture
@@ -49,3 +56,27 @@ def test_did_you_mean():
     assert did_you_mean("spearmen", ["pearson", "spearman"]) == "; did you mean 'spearman'?"
     assert did_you_mean("x", ["pearson", "spearman"]) == ""
     assert did_you_mean("x", []) == ""
+
+
+def test_a_name_is_registered_once(registry):
+    with pytest.raises(NameTakenError, match="pooling 'max2d' is registered already"):
+        registry.register("max2d")(min)
+    assert registry["max2d"] is max
+
+
+def test_a_name_knows_the_extension_that_registered_it(registry):
+    with registering("f" * 64):
+        registry.register("median2d")(sorted)
+    registry.register("min2d")(min)
+    assert registry.origin("median2d") == "f" * 64
+    assert registry.origin("min2d") is registry.origin("max2d") is registry.origin("none") is None
+    names = {registry: ["median2d", "max2d", "none", "median2d"]}
+    assert extension_hashes(names) == {"pooling:median2d": "f" * 64}
+    assert extension_hashes({registry: ["max2d"]}) == {}
+
+
+def test_objects_are_loaded_by_name():
+    assert load_object("math:sqrt")(4) == 2
+    assert load_object(max) is max
+    with pytest.raises(AttributeError):
+        load_object("math:root")

@@ -171,6 +171,7 @@ def write_speech(path: Path, text: str, seed: int = 0) -> None:
 class Handle:
     """Stands for a model handle; asking for the model fails where it is ``None``."""
 
+    family = "toy"
     precision = "float32"
     device = "cpu"
 

@@ -13,17 +13,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from s2txai.analysis.correlations import Tables, correlate
-from s2txai.analysis.deletion_curves import score_deletion
+from s2txai.analysis.correlations import CorrelationTables
 from s2txai.datasets import Utterance, parse_task
 from s2txai.saliency.design import MaskDesign
 from s2txai.steps.aggregate import aggregate_shard
 from s2txai.steps.attention import attention_shard
-from s2txai.steps.decode import decode_shard, score_transcripts
+from s2txai.steps.correlate import correlation_tables
+from s2txai.steps.decode import decode_shard
 from s2txai.steps.deletion import DeletionDesign, deletion_shard
+from s2txai.steps.deletion_curves import deletion_tables
 from s2txai.steps.shard import Workplace
 from s2txai.steps.smh import smh_shard
 from s2txai.steps.smx import smx_shard
+from s2txai.steps.transcripts import transcript_tables
 from s2txai.storage.artifacts import Artifact, load_shard
 from s2txai.storage.store import Store
 from tests.planted import (
@@ -72,7 +74,7 @@ class Run:
 
     smx: list[Artifact]
     aggregated: list[Artifact]
-    tables: Tables
+    tables: CorrelationTables
 
 
 class Study:
@@ -97,7 +99,7 @@ class Study:
         return load_shard(self._root / step, list(TEXTS), step)
 
     def word_error_rate(self) -> float:
-        _, scores = score_transcripts(
+        _, scores = transcript_tables(
             self.utterances, self.read("decode"), TASK, text_normalisation="whisper"
         )
         return float(scores.set_index("metric").loc["wer", "score"])
@@ -114,7 +116,7 @@ class Study:
             earlier = [decoded, *(self.read(step) for step in ("attention", "smx", "smh"))]
             aggregate_shard(self._root / "aggregate", *earlier, poolings=POOLINGS)
             aggregated = self.read("aggregate")
-            tables = correlate(aggregated, poolings=POOLINGS, rows="all")
+            tables = correlation_tables(aggregated, poolings=POOLINGS, rows="all")
             self._runs[key] = Run(self.read("smx"), aggregated, tables)
         return self._runs[key]
 
@@ -131,7 +133,7 @@ class Study:
             DeletionDesign(beam=1, percents=PERCENTS, seed=seed), poolings=(), batch_size=32,
         )  # fmt: skip
         references = [one.transcript for one in self.utterances]
-        table = score_deletion(
+        table = deletion_tables(
             references, self.read("deletion"), TASK, text_normalisation="whisper"
         ).areas
         return table[table["metric"] == "wer"].set_index("map")["auc"]

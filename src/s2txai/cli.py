@@ -8,7 +8,9 @@ from pathlib import Path
 
 from s2txai import __version__
 from s2txai.errors import UserError
-from s2txai.study.plan import plan, read_config
+from s2txai.study import layout
+from s2txai.study.config import read_config
+from s2txai.study.plan import plan
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,22 +39,24 @@ def _show(options: argparse.Namespace) -> str:
 
 def _estimate(options: argparse.Namespace) -> str:
     from s2txai.models.process import configure_process
-    from s2txai.study.estimate import print_estimate
+    from s2txai.study.estimate import estimate_table
 
     root = Path.cwd()
     if not (root / "Snakefile").exists():
-        raise UserError(f"{root} holds no Snakefile; start 's2txai estimate' where it lies.")
+        raise UserError(
+            f"{root} holds no Snakefile; start 's2txai estimate' in the project's folder."
+        )
     config = read_config(root, options.config)
+    study = plan(config, root)
     precision = config["compute"]["precision"]
     configure_process(precision=precision, threads=options.cores, quiet=True)
-    models = Path("resources", "models")
-    return print_estimate(plan(config, root), config, models, options.cores)
+    return estimate_table(study, config, Path(layout.MODELS), options.cores)
 
 
 def _fetch_dataset(options: argparse.Namespace) -> str:
     from s2txai.study.fetch_dataset import HubDataset, fetch_dataset
 
-    wanted = HubDataset(
+    dataset = HubDataset(
         repo=options.name,
         revision=options.revision,
         split=options.split,
@@ -62,12 +66,12 @@ def _fetch_dataset(options: argparse.Namespace) -> str:
         text=options.text_column,
         translations=dict(options.translation),
     )
-    number = fetch_dataset(wanted, options.output)
+    number = fetch_dataset(dataset, options.output)
     return (
         f"{number} utterances. Entry for the list of data sets:\n\n"
         f"{options.output.name}:\n"
         f"  manifest: {options.output.resolve() / 'manifest.tsv'}\n"
-        f"  description: {wanted.repo}, {wanted.split}, revision {wanted.revision}.\n"
+        f"  description: {dataset.repo}, {dataset.split}, revision {dataset.revision}.\n"
         "  licence: as its page on the hub says"
     )
 
@@ -100,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_show)
     command = commands.add_parser(
         "estimate",
-        help="tell what a configuration will cost",
+        help="estimate what a configuration will cost",
         description="Print jobs, masks, time and disk of a configuration before it runs; models "
         "that are fetched are timed for some seconds. Start it in the project's folder.",
     )

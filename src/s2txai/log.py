@@ -21,8 +21,8 @@ SECONDS_BETWEEN_LINES = 10.0
 def logging_to(path: Path) -> Iterator[None]:
     """Send messages and uncaught exceptions to a file and to stderr.
 
-    A :class:`~s2txai.errors.UserError` is told as its sentence and ends the process with status 1;
-    any other exception is logged with its traceback and raised again.
+    A :class:`~s2txai.errors.UserError` is logged as its sentence and ends the process with status
+    1; any other exception is logged with its traceback and raised again.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     file, terminal = logging.FileHandler(path, mode="w"), logging.StreamHandler(sys.stderr)
@@ -55,7 +55,7 @@ def _has_terminal() -> bool:
 
 
 class Progress:
-    """Counts work and tells its rate and the time left.
+    """Counts work and reports its rate and the remaining time.
 
     A bar where stderr is a terminal, and lines in the log every ten seconds.
 
@@ -71,24 +71,25 @@ class Progress:
 
     def __init__(self, label: str, total: int, unit: str) -> None:
         self._label, self._total, self._unit = label, total, unit
-        self._done = 0
-        self._started = self._told = time.monotonic()
+        self._amount = 0
+        self._started = self._reported = time.monotonic()
         self._bar = tqdm(
             total=total, desc=label, unit=f" {unit}", disable=not _has_terminal(), leave=False
         )
 
     def add(self, amount: int) -> None:
-        """Count ``amount`` units as done."""
-        self._done += amount
+        """Count ``amount`` more units of work."""
+        self._amount += amount
         self._bar.update(amount)
         now = time.monotonic()
-        if now - self._told >= SECONDS_BETWEEN_LINES:
-            self._told = now
-            rate = self._done / (now - self._started)
-            left = (self._total - self._done) / rate
+        if now - self._reported >= SECONDS_BETWEEN_LINES:
+            self._reported = now
+            rate = self._amount / (now - self._started)
+            remaining = (self._total - self._amount) / rate
             _progress_logger.info(
                 "%s: %d/%d %s, %.2f %s/s, %s left",
-                self._label, self._done, self._total, self._unit, rate, self._unit, duration(left),
+                self._label, self._amount, self._total, self._unit, rate, self._unit,
+                duration(remaining),
             )  # fmt: skip
 
     def close(self) -> None:
@@ -96,11 +97,11 @@ class Progress:
         self._bar.close()
         # Work that is found in the store takes no time that every clock can measure.
         seconds = max(time.monotonic() - self._started, 1e-3)
-        if self._done:
+        if self._amount:
             _progress_logger.info(
                 "%s: %d %s in %s (%.2f %s/s)",
-                self._label, self._done, self._unit, duration(seconds),
-                self._done / seconds, self._unit,
+                self._label, self._amount, self._unit, duration(seconds),
+                self._amount / seconds, self._unit,
             )  # fmt: skip
 
     def __enter__(self) -> "Progress":

@@ -5,13 +5,31 @@ does is named as ``module:function`` and imported by :func:`load_object` when it
 """
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from difflib import get_close_matches
 from typing import Any, Generic, TypeVar
 
 from s2txai.errors import UserError
 
 T = TypeVar("T")
+
+# Hash of the extension that is being imported; names that are registered meanwhile are its own.
+_ORIGIN: ContextVar[str | None] = ContextVar("_ORIGIN", default=None)
+
+# The registries in which an extension registered a name, in order.
+_EXTENDED: "dict[Registry[Any], None]" = {}
+
+
+@contextmanager
+def registering(origin: str) -> Iterator[None]:
+    """Note ``origin`` beside every name that is registered within the block."""
+    token = _ORIGIN.set(origin)
+    try:
+        yield
+    finally:
+        _ORIGIN.reset(token)
 
 
 def did_you_mean(name: str, valid: list[str]) -> str:
@@ -34,6 +52,10 @@ def load_object(reference: str | Callable[..., Any]) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
+class NameTakenError(ValueError):
+    """A name that is registered already."""
+
+
 class Registry(Generic[T]):
     """A table from names to implementations whose error lists the valid names.
 
@@ -44,27 +66,39 @@ class Registry(Generic[T]):
     """
 
     def __init__(self, kind: str) -> None:
-        self._kind = kind
+        self.kind = kind
         self._entries: dict[str, T] = {}
+        self._origins: dict[str, str] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
         """Return a decorator that files its target under ``name``.
 
         Raises
         ------
-        ValueError
-            If the name is taken.
+        NameTakenError
+            If the name is registered already.
         """
 
         def decorate(target: T) -> T:
             if name in self._entries:
-                raise ValueError(
-                    f"{self._kind} '{name}' is registered already; choose another name."
+                raise NameTakenError(
+                    f"{self.kind} '{name}' is registered already; choose another name."
                 )
             self._entries[name] = target
+            if origin := _ORIGIN.get():
+                self._origins[name] = origin
+                _EXTENDED[self] = None
             return target
 
         return decorate
+
+    def origin(self, name: str) -> str | None:
+        """Return the sha256 of the extension that registered a name; None for our own names."""
+        return self._origins.get(name)
+
+    def of_extensions(self) -> list[str]:
+        """Return the names that extensions registered."""
+        return list(self._origins)
 
     def __getitem__(self, name: str) -> T:
         """Return what is filed under ``name``.
@@ -77,10 +111,41 @@ class Registry(Generic[T]):
         if name not in self._entries:
             valid = sorted(self._entries)
             raise UserError(
-                f"Unknown {self._kind} '{name}'{did_you_mean(name, valid) or '.'} "
+                f"Unknown {self.kind} '{name}'{did_you_mean(name, valid) or '.'} "
                 f"Choose one of: {', '.join(valid)}."
             )
         return self._entries[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
+
+
+def names_of_extensions(kinds: Collection[str]) -> "dict[Registry[Any], list[str]]":
+    """Return the names that extensions registered, by their registry, of some kinds."""
+    return {registry: registry.of_extensions() for registry in _EXTENDED if registry.kind in kinds}
+
+
+def extension_hashes(names: Mapping[Registry[Any], Iterable[str]]) -> dict[str, str]:
+    """Return the hash of the extension behind each name that one registered.
+
+    Results that an extension has a part in change with its file. Whatever identifies such results,
+    the parameters of a rule or a fingerprint, holds these hashes, under ``extensions``, where there
+    are any; without extensions it stays as it is.
+
+    Parameters
+    ----------
+    names
+        The names that some work uses, by their registry. Names that are not registered are passed
+        over: whether they are valid is asked elsewhere.
+
+    Returns
+    -------
+    dict
+        From ``kind:name``, such as ``pooling:median2d``, to the sha256 of the file.
+    """
+    return {
+        f"{registry.kind}:{name}": origin
+        for registry, used in names.items()
+        for name in sorted(set(used))
+        if (origin := registry.origin(name))
+    }

@@ -1,17 +1,16 @@
 """COMET is optional: refused in one sentence without its package, additive with it."""
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from s2txai.analysis.comet import check_comet, comet
-from s2txai.analysis.deletion_curves import LearnedScore, score_deletion
+from s2txai.analysis.comet import comet
 from s2txai.analysis.intervals import interval, resamples
-from s2txai.datasets import Utterance, parse_task
+from s2txai.datasets import parse_task
 from s2txai.errors import UserError
-from tests.analysis.test_deletion_curves import GOOD, RANDOM, REFERENCES, artifact, pick
+from s2txai.steps.deletion_curves import deletion_tables
+from tests.analysis.test_deletion_curves import GOOD, RANDOM, REFERENCES, deleted_utterance, pick
 
 SOURCES = ["uno due tre", "quattro", "cinque", "sei sette"]
 TASK = parse_task("st-it-en")
@@ -60,10 +59,6 @@ def checkpoint(tmp_path):
     return path
 
 
-def utterances(*transcripts):
-    return [Utterance(f"it-{n}", Path("it.wav"), "it", text) for n, text in enumerate(transcripts)]
-
-
 def expected(n, heard):
     """Return what the package above says of an utterance."""
     words = REFERENCES[n].split()
@@ -73,17 +68,6 @@ def expected(n, heard):
 def test_without_the_package_it_is_refused(checkpoint):
     with pytest.raises(UserError, match="'unbabel-comet', which is not installed: `pip install"):
         comet(checkpoint, SOURCES)
-    with pytest.raises(UserError, match="or leave 'comet' out"):
-        check_comet(checkpoint, TASK, utterances("uno"))
-
-
-@pytest.mark.usefixtures("package")
-def test_the_plan_finds_what_is_missing(tmp_path, checkpoint):
-    check_comet(checkpoint, TASK, utterances("uno", "due"))
-    with pytest.raises(UserError, match=r"no file .*none\.ckpt; name the checkpoint"):
-        check_comet(tmp_path / "none.ckpt", TASK, utterances("uno"))
-    with pytest.raises(UserError, match="'it-1' has no transcript"):
-        check_comet(checkpoint, TASK, utterances("uno", ""))
 
 
 @pytest.mark.usefixtures("package")
@@ -92,7 +76,7 @@ def test_counts_add_up_to_the_mean_and_nothing_is_asked_twice(checkpoint):
     heard = [of_percents[1] for of_percents in GOOD]
     counts = score.counts(REFERENCES, heard)
     mean = np.mean([expected(n, text) for n, text in enumerate(heard)])
-    assert score.score(counts.sum(axis=0)) == pytest.approx(100 * mean)
+    assert score.of_sums(counts.sum(axis=0)) == pytest.approx(100 * mean)
     np.testing.assert_array_equal(score.counts(REFERENCES, heard), counts)
     assert len(sys.modules["comet"].asked) == 4
 
@@ -100,14 +84,14 @@ def test_counts_add_up_to_the_mean_and_nothing_is_asked_twice(checkpoint):
 @pytest.mark.usefixtures("package")
 def test_curves_of_deletion_with_intervals(checkpoint):
     """Texts are scored as they are, whatever the normalisation of the other scores."""
-    deleted = [artifact(n) for n in range(4)]
+    deleted = [deleted_utterance(n) for n in range(4)]
     for one in deleted:
         one.arrays["hypotheses"] = np.array(
             [[text.replace("a", "A") for text in row] for row in one.arrays["hypotheses"]]
         )
-    found = score_deletion(
+    found = deletion_tables(
         REFERENCES, deleted, TASK, text_normalisation="whisper", diacritics="folded", seed=5,
-        learned=LearnedScore(checkpoint, SOURCES),
+        further_scores={"comet": comet(checkpoint, SOURCES)},
     )  # fmt: skip
     values = {
         name: 100 * np.array(

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from s2txai.analysis.comparisons import COLUMNS, comparisons
+from s2txai.analysis.headline import headline_of_means
 from s2txai.study import results as tables
 from tests.analysis.test_correlations import pick
 
@@ -120,7 +121,7 @@ def test_headlines_are_read_in_blocks(tmp_path, monkeypatch):
     written = pd.concat([written, head], ignore_index=True)
     written.to_csv(tmp_path / "utterances.csv", index=False)
     monkeypatch.setattr(tables, "ROWS_AT_ONCE", 5)
-    found = tables.read_headlines(tmp_path / "utterances.csv")
+    found = tables.read_in_blocks(tmp_path / "utterances.csv", headline_of_means)
     expected = written[(written["metric"] == "pearson") & (written["attention"] != "ca_head")]
     pd.testing.assert_frame_equal(found, expected.reset_index(drop=True), check_dtype=False)
     assert set(found["utterance"]) == {"007", "NA", "u3"}

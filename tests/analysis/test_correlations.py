@@ -6,21 +6,17 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cosine
 from scipy.stats import kendalltau, pearsonr, spearmanr, t, zscore
 
-from s2txai.analysis.correlations import ATTENTION, MEASURE, VARIANTS, correlate
+from s2txai.analysis.ceilings import MEASURE
+from s2txai.analysis.correlations import ATTENTION
+from s2txai.analysis.headline import variants
 from s2txai.errors import UserError
 from s2txai.saliency.aggregation import attention_maps
-from s2txai.saliency.correlation import (
-    METRICS,
-    choose_rows,
-    correlation,
-    correlations,
-    n_top,
-    row_correlations,
-    token_classes,
-)
+from s2txai.saliency.correlation import METRICS, correlation, correlations, n_top, row_correlations
+from s2txai.steps.correlate import correlation_tables
 from s2txai.storage.artifacts import Artifact
 
 I, STEPS = 7, 12
+VARIANTS = [(variant.metric, variant.normalise) for variant in variants()]
 
 
 def maps(*seeds, shape=(I, STEPS)):
@@ -199,14 +195,6 @@ def test_unknown_names(wrong):
         correlation(a, b, **wrong)
 
 
-def test_choose_rows():
-    pieces = ["<|en|>", " It", "'s", ",", " 5", " être", "–", "<eos>"]
-    roles = ["special", *["text"] * 6, "eos"]
-    assert choose_rows("all", pieces, roles).all()
-    chosen = choose_rows("text", pieces, roles)
-    assert np.array(pieces)[chosen].tolist() == [" It", "'s", " 5", " être"]
-
-
 # The tables of the step
 
 POOLINGS = ("avg2d", "max2d")
@@ -246,7 +234,7 @@ def aggregated(utterance, seed, *, n_rows=I, attention=None, smx_noise=0.5, smh_
 
 
 def test_masks_of_every_utterance_are_told():
-    table = correlate(
+    table = correlation_tables(
         [aggregated("a", 0), aggregated("b", 1)], poolings=["avg2d"], rows="all"
     ).masks
     assert table[["utterance", "step", "n_masks", "converged"]].to_numpy().tolist() == [
@@ -279,7 +267,7 @@ def artifacts():
 
 @pytest.fixture(scope="module")
 def tables(artifacts):
-    return correlate(artifacts, poolings=POOLINGS, rows="all")
+    return correlation_tables(artifacts, poolings=POOLINGS, rows="all")
 
 
 def test_utterance_table(tables, artifacts):
@@ -382,7 +370,7 @@ def test_every_value_of_an_utterance_has_its_own_ceiling_beside_it(tables, artif
         assert row["ceiling"] == pytest.approx(half)
         assert pd.isna(row["value_corrected"])
     # Of a single utterance the summary says the same.
-    one = correlate(artifacts[:1], poolings=POOLINGS, rows="all")
+    one = correlation_tables(artifacts[:1], poolings=POOLINGS, rows="all")
     for name in ("reliability", "ceiling"):
         np.testing.assert_array_equal(one.utterances[name], one.summary[name])
     np.testing.assert_array_equal(one.utterances["value_corrected"], one.summary["rho_corrected"])
@@ -391,7 +379,7 @@ def test_every_value_of_an_utterance_has_its_own_ceiling_beside_it(tables, artif
 def test_correction_undoes_the_noise_of_the_map():
     """An attention head that is the signal itself: corrected to 1 whatever the noise."""
     many = [aggregated(f"u{seed}", seed, n_rows=40, smx_noise=1.5) for seed in range(8)]
-    summary = correlate(many, poolings=POOLINGS, rows="all").summary
+    summary = correlation_tables(many, poolings=POOLINGS, rows="all").summary
     head = {"attention": "ca_head", "layer": 0, "head": 0, **HEADLINE}
     for saliency, raw in [("smx_avg2d", 0.69), ("smh", 0.99)]:
         row = pick(summary, saliency=saliency, **head)
@@ -424,7 +412,7 @@ def test_utterances_without_a_correlation_are_left_out_and_counted():
     flat = np.full((L, H, I, STEPS), 1 / STEPS)
     flat[1, 0] = np.random.default_rng(0).random((I, STEPS))
     whole, partly = aggregated("u1", 1), aggregated("u2", 2, attention=flat)
-    summary = correlate([whole, partly], poolings=POOLINGS, rows="all").summary
+    summary = correlation_tables([whole, partly], poolings=POOLINGS, rows="all").summary
     row = pick(summary, attention="ca_head", layer=0, head=1, saliency="smh", **HEADLINE)
     assert (row["n_utterances"], row["n_undefined_utterances"]) == (1, 1)
     assert (row["n_rows"], row["n_constant_rows"]) == (I, I)
@@ -437,7 +425,7 @@ def test_nothing_that_varies_gives_no_number():
     flat = aggregated("u1", 1, attention=np.full((L, H, I, STEPS), 0.1))
     for name in ("smx_avg2d", "smx_max2d", "smh"):
         flat.arrays.update({key: np.zeros_like(flat[key]) for key in (name, f"{name}_halves")})
-    tables = correlate([flat], poolings=POOLINGS, rows="all")
+    tables = correlation_tables([flat], poolings=POOLINGS, rows="all")
     assert (tables.summary["n_utterances"] == 0).all()
     assert (tables.summary["n_undefined_utterances"] == 1).all()
     assert (tables.reliability["n_utterances"] == 0).all()
@@ -453,7 +441,7 @@ def test_halves_that_disagree_leave_nothing_to_correct():
     artifact = aggregated("u1", 1)
     halves = artifact.arrays["smh_halves"]
     halves[:, 1] = -halves[:, 0]
-    tables = correlate([artifact], poolings=POOLINGS, rows="all")
+    tables = correlation_tables([artifact], poolings=POOLINGS, rows="all")
     row = pick(tables.summary, saliency="smh", **MEAN, **HEADLINE)
     assert row["reliability"] == row["ceiling"] == 0
     assert pd.isna(row["rho_corrected"])
@@ -461,7 +449,7 @@ def test_halves_that_disagree_leave_nothing_to_correct():
 
 
 def test_rows_of_text_only(artifacts):
-    tables = correlate(artifacts, poolings=POOLINGS, rows="text")
+    tables = correlation_tables(artifacts, poolings=POOLINGS, rows="text")
     row = pick(tables.summary, saliency="smh", **MEAN, **HEADLINE)
     means = [row_mean(pearsonr, one["ca_mean"][:-1], one["smh"][:-1]) for one in artifacts]
     assert row["rho"] == pytest.approx(np.mean(means))
@@ -482,7 +470,7 @@ def test_layers_and_heads_are_whole_numbers_in_files(tables, tmp_path):
 
 
 def studied(n, **options):
-    return correlate(
+    return correlation_tables(
         [aggregated(f"u{seed}", seed, **options) for seed in range(n)],
         poolings=POOLINGS, rows="all",
     )  # fmt: skip
@@ -532,7 +520,7 @@ def test_one_utterance_has_no_interval():
 def test_intervals_depend_on_the_seed_alone():
     again, other = studied(12), studied(12)
     pd.testing.assert_frame_equal(again.summary, other.summary)
-    moved = correlate(
+    moved = correlation_tables(
         [aggregated(f"u{seed}", seed) for seed in range(12)], poolings=POOLINGS, rows="all", seed=1
     )
     assert (moved.summary["rho"] == again.summary["rho"]).all()
@@ -553,7 +541,7 @@ def test_a_head_chosen_by_chance_is_judged_elsewhere():
         artifact = aggregated(f"u{number}", number)
         heads = rng.standard_normal((L, H, I, STEPS))
         many.append(replace_attention(artifact, heads))
-    tables = correlate(many, poolings=POOLINGS, rows="all")
+    tables = correlation_tables(many, poolings=POOLINGS, rows="all")
     heads = tables.summary[tables.summary["attention"] == "ca_head"]
     for _, row in tables.best_heads.iterrows():
         same = heads[(heads["saliency"] == row["saliency"]) & (heads["metric"] == "pearson")]
@@ -564,17 +552,6 @@ def test_a_head_chosen_by_chance_is_judged_elsewhere():
 
 
 # Rows, classes of tokens, positions
-
-
-def test_token_classes():
-    pieces = ["<|en|>", " un", "believ", "able", ",", ' "', "It", "'s", "\ufffd", "<eos>"]
-    roles = ["special", *["text"] * 8, "eos"]
-    words = [-1, 0, 0, 0, 0, 1, 1, 1, 1, -1]
-    assert token_classes(pieces, roles, words) == [
-        "tag", "word", "continuation", "continuation", "punctuation", "punctuation", "word",
-        "continuation", "continuation", "end",
-    ]  # fmt: skip
-    assert token_classes([" fr"], ["prompt"], [-1]) == ["tag"]
 
 
 def test_rows_are_what_the_headline_is_the_mean_of(tables, artifacts):
@@ -659,7 +636,7 @@ def test_what_differs_between_classes_is_seen():
         heads = np.broadcast_to(artifact["smh"], (L, H, I, STEPS)).copy()
         heads[:, :, -1] *= (-1) ** number
         many.append(replace_attention(artifact, heads))
-    classes = correlate(many, poolings=POOLINGS, rows="all").classes
+    classes = correlation_tables(many, poolings=POOLINGS, rows="all").classes
     word, end = (
         pick(classes, attention="ca_mean", saliency="smh", by="class", group=name)
         for name in ("word", "end")
@@ -681,10 +658,10 @@ def test_other_kinds_are_correlated_beside_the_weights(tables, artifacts):
     more = {
         name: values for kind in heads for name, values in attention_maps(heads[kind], kind).items()
     }
-    with_kinds = correlate(
+    with_kinds = correlation_tables(
         [Artifact(first.arrays | more, first.meta)], poolings=POOLINGS, rows="all"
     )
-    alone = correlate([first], poolings=POOLINGS, rows="all")
+    alone = correlation_tables([first], poolings=POOLINGS, rows="all")
     for kind, values in heads.items():
         row = pick(
             with_kinds.summary, attention=f"{kind}_head", layer=1, head=2, saliency="smh",
@@ -705,6 +682,24 @@ def test_other_kinds_are_correlated_beside_the_weights(tables, artifacts):
     same = with_kinds.summary[with_kinds.summary["attention"].str.startswith("ca_")]
     pd.testing.assert_frame_equal(same.reset_index(drop=True), alone.summary)
     pd.testing.assert_frame_equal(with_kinds.best_heads, alone.best_heads)
+
+
+def test_another_aggregation_of_heads_is_correlated_beside_the_mean(artifacts):
+    more = [
+        Artifact({**one.arrays, "ca_strongest": one["ca_head"].max(axis=(0, 1))}, one.meta)
+        for one in artifacts
+    ]
+    alone = correlation_tables(artifacts, poolings=POOLINGS, rows="all")
+    tables = correlation_tables(more, poolings=POOLINGS, rows="all")
+    row = pick(
+        tables.utterances, utterance="u1", attention="ca_strongest", saliency="smh", **HEADLINE
+    )
+    first = more[0]
+    expected = row_mean(pearsonr, first["ca_strongest"], first["smh"])
+    assert row["value"] == pytest.approx(expected)
+    assert "ca_strongest" in set(tables.mixing["attention"])
+    rest = tables.summary[tables.summary["attention"] != "ca_strongest"]
+    pd.testing.assert_frame_equal(rest.reset_index(drop=True), alone.summary)
 
 
 def replace_attention(artifact, heads):

@@ -1,14 +1,13 @@
 """Areas and their intervals, from artefacts written by hand."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
-from s2txai.analysis.deletion_curves import score_deletion
 from s2txai.analysis.intervals import interval, resamples
 from s2txai.analysis.scoring import corpus_score
+from s2txai.analysis.utterance import UtteranceData
 from s2txai.datasets import parse_task
+from s2txai.steps.deletion_curves import deletion_tables
 
 PERCENTS = np.array([0, 50, 100])
 REFERENCES = ["a b c d e", "a b", "c d e f", "e f g h"]
@@ -21,12 +20,7 @@ LOG_PROBS = np.log([[0.8, 0.2, 0.1], [0.9, 0.3, 0.1], [0.8, 0.4, 0.2], [0.5, 0.1
 SCORING = {"text_normalisation": "none"}
 
 
-class Written(SimpleNamespace):
-    def __getitem__(self, name):
-        return self.arrays[name]
-
-
-def artifact(n):
+def deleted_utterance(n):
     half = np.array([LOG_PROBS[n], (LOG_PROBS[n] + LOG_PROBS[n][0]) / 2])  # (map, percent)
     arrays = {
         "maps": np.array(["ca_mean", "random"]),
@@ -37,7 +31,7 @@ def artifact(n):
         "hypotheses": np.array([GOOD[n], RANDOM[n]]),
     }
     parameters = {"beam": 1, "seed": 3, "smx": {}}
-    return Written(arrays=arrays, meta={"parameters": parameters})
+    return UtteranceData(f"u{n}", arrays, parameters)
 
 
 @pytest.fixture(params=["asr-en", "st-it-en"])
@@ -47,8 +41,8 @@ def task(request):
 
 @pytest.fixture
 def tables(task):
-    deleted = [artifact(n) for n in range(4)]
-    return score_deletion(REFERENCES, deleted, task, seed=5, **SCORING)
+    deleted = [deleted_utterance(n) for n in range(4)]
+    return deletion_tables(REFERENCES, deleted, task, seed=5, **SCORING)
 
 
 def pick(table, name, metric, mode="deletion"):
@@ -115,8 +109,8 @@ def test_probability_by_hand(tables):
 
 
 def test_one_utterance_has_no_interval():
-    deleted = [artifact(0)]
-    found = score_deletion(REFERENCES[:1], deleted, parse_task("asr-en"), **SCORING).areas
+    deleted = [deleted_utterance(0)]
+    found = deletion_tables(REFERENCES[:1], deleted, parse_task("asr-en"), **SCORING).areas
     assert found["auc"].notna().all()
     assert found[["auc_low", "auc_high", "above_random_low"]].isna().all(axis=None)
 

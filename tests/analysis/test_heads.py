@@ -8,7 +8,7 @@ import torch
 from transformers import GenerationConfig
 
 from s2txai.analysis.heads import select_heads
-from s2txai.analysis.verdict import judge
+from s2txai.steps.heads import head_findings
 from tests.analysis.test_words import SteadyModel, align
 from tests.studies import Study, pick, write_corpus
 from tests.tiny_whisper import EOS, NO_TIMESTAMPS, START, tiny_whisper
@@ -29,7 +29,7 @@ def test_the_best_head_is_found_and_held_out_scores_are_its_own():
     values = rng.normal(0, 0.1, size=(12, 30))
     values[7] += 1
     found = select_heads(values, additive(values))
-    assert found.chosen == (7,)
+    assert found.heads == (7,)
     np.testing.assert_array_equal(found.held_out, values[7])
 
 
@@ -45,7 +45,7 @@ def test_heads_whose_errors_cancel_are_used_together():
 
     single = np.array([[score((head,), one) for one in range(40)] for head in range(10)])
     found = select_heads(single, score)
-    assert sorted(found.chosen) == [0, 1, 2, 3]
+    assert sorted(found.heads) == [0, 1, 2, 3]
     assert found.held_out.mean() > single.max(axis=0).mean() - 1
     assert np.isfinite(found.held_out).all()
 
@@ -54,7 +54,7 @@ def test_luck_does_not_count():
     """Heads that are alike: chosen on all, the best looks good; held out it is average."""
     values = np.random.default_rng(0).normal(size=(40, 12))
     found = select_heads(values, additive(values))
-    chosen = np.mean([values[head].mean() for head in found.chosen])
+    chosen = np.mean([values[head].mean() for head in found.heads])
     assert chosen > 0.3
     assert abs(found.held_out.mean()) < 0.3
 
@@ -70,7 +70,7 @@ def test_every_utterance_is_judged_by_a_choice_without_it():
 def test_one_utterance_cannot_judge():
     values = np.array([[0.1], [0.9]])
     found = select_heads(values, additive(values))
-    assert found.chosen[0] == 1
+    assert found.heads[0] == 1
     assert np.isnan(found.held_out).all()
 
 
@@ -78,7 +78,7 @@ def test_heads_without_a_value_come_last():
     values = np.array([[np.nan, np.nan], [0.1, 0.2], [np.nan, 0.5]])
     found = select_heads(values, lambda heads, one: -len(heads))
     assert found.order == [2, 1, 0]
-    assert found.n_chosen == 1
+    assert found.n_heads == 1
 
 
 def test_utterances_count_by_their_weight():
@@ -119,7 +119,7 @@ def study(tmp_path_factory):
 
 
 def judged(study, aligned=(), summary=None):
-    return judge(
+    return head_findings(
         study.read("aggregate"),
         study.read("decode"),
         study.correlate().summary if summary is None else summary,

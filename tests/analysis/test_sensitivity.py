@@ -5,12 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from s2txai.analysis.sensitivity import MAIN, _across_halves, sensitivity
+from s2txai.analysis.sensitivity import MAIN, across_halves
 from s2txai.errors import UserError
 from s2txai.saliency.correlation import correlation
 from s2txai.saliency.occluded_values import OCCLUDED_VALUES
 from s2txai.saliency.reliability import half_correlation, split_half
 from s2txai.saliency.statistics import HALVES, Statistics
+from s2txai.steps.sensitivity import sensitivity_table
 from s2txai.steps.smx import smx_shard
 from s2txai.storage.artifacts import load_shard
 from tests.studies import SMX, Study, write_corpus
@@ -70,7 +71,7 @@ def read(study, name):
 
 @pytest.fixture(scope="module")
 def table(study, designs):
-    return sensitivity(study.read("aggregate"), designs, rows="all", estimator="mean")
+    return sensitivity_table(study.read("aggregate"), designs, rows="all", estimator="mean")
 
 
 def of_all_heads(table):
@@ -136,8 +137,8 @@ def test_noise_that_two_designs_share_is_no_agreement():
         [[[one[list(folds)].mean(axis=0) for folds in pair] for pair in HALVES] for one in maps]
     )
     assert correlation(maps[0].mean(axis=0), maps[1].mean(axis=0)).value > 0.2
-    assert _across_halves(*halves) == pytest.approx(0, abs=0.1)
-    assert _across_halves(halves[0], halves[0]) == pytest.approx(half_correlation(halves[0]))
+    assert across_halves(*halves) == pytest.approx(0, abs=0.1)
+    assert across_halves(halves[0], halves[0]) == pytest.approx(half_correlation(halves[0]))
 
 
 def test_a_design_in_the_store_is_not_computed_again(study):

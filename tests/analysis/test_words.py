@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.models.whisper.generation_whisper import _dynamic_time_warping, _median_filter
 
-from s2txai.analysis.word_times import BEST_HEAD, timestamps
+from s2txai.analysis.word_times import BEST_HEAD
 from s2txai.analysis.words import (
     MEDIAN_WIDTH,
     TOLERANCES,
-    comparable,
     error_summary,
+    letters_of,
     match_words,
     smooth,
     standardise,
@@ -32,6 +32,7 @@ from s2txai.models.loading import load_model
 from s2txai.saliency.aggregation import attention_maps
 from s2txai.saliency.attention import attention
 from s2txai.saliency.heard import Heard
+from s2txai.steps.timestamps import timing_tables
 from s2txai.storage.artifacts import Artifact
 from tests.studies import Study, pick, write_corpus
 from tests.toy import MISPLACED, PLANTED, WORD_STEPS, WordModel, n_words
@@ -164,10 +165,10 @@ def test_no_words():
 
 
 def test_words_are_compared_without_case_punctuation_and_accents():
-    assert comparable(" “Where're,") == "wherere"
-    assert comparable("Está") == comparable("esta")
-    assert comparable("Straße") == "strasse"
-    assert comparable(" – ") == ""
+    assert letters_of(" “Where're,") == "wherere"
+    assert letters_of("Está") == letters_of("esta")
+    assert letters_of("Straße") == "strasse"
+    assert letters_of(" – ") == ""
 
 
 def test_only_equal_words_are_matched():
@@ -229,7 +230,7 @@ def align(utterance, folder, evidence="hand", late=0.0, **words):
 def measured(study, utterances):
     places = [study.ids.index(one.id) for one in utterances]
     made = ([study.read(step)[place] for place in places] for step in ("aggregate", "decode"))
-    return timestamps(utterances, *made)
+    return timing_tables(utterances, *made)
 
 
 def test_planted_words_are_timed_exactly(study, tmp_path):
@@ -314,7 +315,7 @@ def test_sensitive_tokens_do_not_own_every_step(study, tmp_path):
     (planted_head,) = aggregated["ca_head"][:, PLANTED]
     sizes = np.geomspace(1, 1000, len(planted_head))[::-1, None]
     sized = aggregated.arrays | {"smh": planted_head * sizes}
-    summary = timestamps(
+    summary = timing_tables(
         [align(first, tmp_path)], [replace(aggregated, arrays=sized)], [decoded]
     ).summary
     assert pick(summary, map="smh")["start_mae"] == pytest.approx(0, abs=1e-9)
@@ -323,10 +324,10 @@ def test_sensitive_tokens_do_not_own_every_step(study, tmp_path):
 def test_forced_rows_are_not_warped(study, tmp_path):
     (first, _) = study.utterances
     (decoded, _), (aggregated, _) = study.read("decode"), study.read("aggregate")
-    roles = np.array(["prompt", *decoded["roles"][1:]])
+    roles = np.array(["forced", *decoded["roles"][1:]])
     word_index = decoded["word_index"] - 1
     forced = replace(decoded, arrays=decoded.arrays | {"roles": roles, "word_index": word_index})
-    words = timestamps([align(first, tmp_path)], [aggregated], [forced]).words
+    words = timing_tables([align(first, tmp_path)], [aggregated], [forced]).words
     words = words[words["map"] == "ca_mean"]
     assert words["word"].tolist() == first.transcript.split()[1:]
     assert words["start"].iloc[0] == 0
@@ -338,8 +339,8 @@ def test_tables_without_utterances_have_the_columns(study, tmp_path):
         study.utterances[0], study.read("decode"), study.read("aggregate"),
     )  # fmt: skip
     whole, none = (
-        timestamps([align(first, tmp_path)], [aggregated], [decoded]),
-        timestamps([], [], []),
+        timing_tables([align(first, tmp_path)], [aggregated], [decoded]),
+        timing_tables([], [], []),
     )
     for name in ("words", "utterances", "summary"):
         assert getattr(none, name).empty
@@ -350,9 +351,9 @@ def test_refusals(study, tmp_path):
     first, second = study.utterances
     (decoded, other), (aggregated, _) = study.read("decode"), study.read("aggregate")
     with pytest.raises(UserError, match=f"'{first.id}' has no alignment"):
-        timestamps([first], [aggregated], [decoded])
+        timing_tables([first], [aggregated], [decoded])
     with pytest.raises(UserError, match="utterance differs"):
-        timestamps([align(second, tmp_path)], [aggregated], [other])
+        timing_tables([align(second, tmp_path)], [aggregated], [other])
 
 
 @pytest.mark.model
@@ -372,7 +373,7 @@ def test_whisper_on_real_speech():
     attended = attention(model, heard)
     meta = {"utterance": utterance.id, "parameters": {"beam": 1}}
     maps = attention_maps(attended["cross_attention"])
-    tables = timestamps([utterance], [Artifact(maps, meta)], [Artifact(decoded, meta)])
+    tables = timing_tables([utterance], [Artifact(maps, meta)], [Artifact(decoded, meta)])
     layers = tables.summary[tables.summary["map"] == "ca_layer"].set_index("layer")["start_mae"]
     assert layers[3] < 0.12
     assert layers[0] > 2 * layers[3]

@@ -14,7 +14,8 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from s2txai.report import page as report
-from s2txai.report.page import Facts, RunFiles, write_report
+from s2txai.report.page import ReportContext, write_report
+from s2txai.report.runs import RunFiles
 from tests.synthetic_results import (
     HOSTILE,
     IDS,
@@ -22,6 +23,7 @@ from tests.synthetic_results import (
     H,
     L,
     add_gradient,
+    paths_in,
     write_run,
     write_timestamps,
 )  # fmt: skip
@@ -54,7 +56,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     write_timestamps(root)
     weights = {"name": "a-package-of-weights", "version": "0.1.0", "sha256": "ab" * 32}
     model = dict.fromkeys(("family", "description", "licence"), "")
-    facts = Facts(
+    context = ReportContext(
         config={},
         versions={},
         git_commit="",
@@ -62,11 +64,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
         datasets={KEY[0]: {"description": "", "licence": ""}},
         paper_reference=PAPER,
     )
-    names = ("index.html", "sweep.csv", "layers.csv", "figures", "explorer")
     run = RunFiles(*KEY, root, {"0000": list(IDS)}, audio, has_timestamps=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report, "N_UNFILTERED", 1)  # figures of more than ten take too long
-        write_report([run], *(folder / name for name in names), facts)
+        write_report([run], paths_in(folder), context)
     return folder.joinpath("index.html").as_uri()
 
 

@@ -18,14 +18,15 @@ from s2txai.steps.decode import decode_shard
 from s2txai.steps.shard import Workplace
 from s2txai.storage.artifacts import load
 from s2txai.storage.store import Store
-from s2txai.study.config import config_errors
+from s2txai.study.config import datasets_schema
 from s2txai.study.plan import plan
+from s2txai.study.schema_errors import config_errors
 from tests.toy import Handle, WordModel, write_speech
 
 ROOT = Path(__file__).resolve().parents[2]
 SPEECH = ROOT / "resources/speech/librivox/sense_and_sensibility_01_austen_64kb-0870.wav"
 RATE = 16_000
-SCHEMA = read_yaml(ROOT / "workflow/schemas/datasets.schema.yaml")
+SCHEMA = datasets_schema()
 DIRECTION = {"folder": "corpus", "source": "en", "target": "it", "split": "test"}
 ENGLISH = ["and mister john dashwood had then leisure", "to consider how much"]
 ITALIAN = ["e il signor John Dashwood ebbe allora agio", "di pensare quanto"]

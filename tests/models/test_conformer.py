@@ -13,14 +13,10 @@ import torch
 from s2txai.datasets import parse_task
 from s2txai.datasets.audio import read_audio
 from s2txai.errors import UserError
-from s2txai.models.conformer import (
-    Conformer,
-    SearchSettings,
-    load_fairseq_checkpoint,
-    search,
-)
+from s2txai.models.conformer import Conformer, SearchSettings, load_fairseq_checkpoint, search
 from s2txai.models.conformer.ctc import PrefixScorer
 from s2txai.models.conformer.features import filterbank, normalise
+from s2txai.models.decoding import decode
 from s2txai.models.loading import load_model
 from tests.tiny_conformer import (
     BINS,
@@ -319,6 +315,15 @@ def best_by_trying(model, states, forced, n_symbols, weight):
         if tokens[-1] == EOS:
             break
     return tokens
+
+
+def test_forced_tokens_are_rows_with_a_role_of_their_own(model):
+    audio = np.random.default_rng(0).normal(size=8000).astype(np.float32) * 0.1
+    decoded = decode(model, audio, parse_task("asr-en"), beam=1)
+    assert decoded["tokens"][0] == model.forced(parse_task("asr-en"))[0]
+    assert decoded["roles"][0] == "forced"
+    assert "forced" not in decoded["roles"][1:]
+    assert len(decoded["roles"]) == len(decoded["log_probs"])
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])

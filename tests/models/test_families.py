@@ -11,8 +11,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CanaryProcessor, CohereAsrProcessor
 
-from s2txai.analysis.correlations import correlate
-from s2txai.analysis.deletion_curves import score_deletion
 from s2txai.datasets import parse_task, read_manifest, select
 from s2txai.errors import UserError
 from s2txai.models.base import n_steps
@@ -24,8 +22,10 @@ from s2txai.saliency.design import MaskDesign
 from s2txai.saliency.statistics import N_FOLDS
 from s2txai.steps.aggregate import aggregate_shard
 from s2txai.steps.attention import attention_shard
+from s2txai.steps.correlate import correlation_tables
 from s2txai.steps.decode import decode_shard
 from s2txai.steps.deletion import DeletionDesign, deletion_shard
+from s2txai.steps.deletion_curves import deletion_tables
 from s2txai.steps.gradients import gradients_shard
 from s2txai.steps.shard import Workplace, maps_of
 from s2txai.steps.smh import smh_shard
@@ -138,7 +138,7 @@ def test_segments_of_a_waveform_are_stretches_of_time(results, family):
 
 
 def test_attention_is_correlated_with_every_map(results):
-    summary = correlate(results("aggregate"), poolings=POOLINGS, rows="all").summary
+    summary = correlation_tables(results("aggregate"), poolings=POOLINGS, rows="all").summary
     assert {"smh", "smx_avg2d"} <= set(summary["saliency"])
     assert summary["rho"].abs().max() <= 1
     assert summary[summary["metric"] == "pearson"]["rho"].notna().all()
@@ -149,7 +149,7 @@ def test_deletion_starts_and_ends_alike_for_every_map(results):
         hypotheses = artifact["hypotheses"]
         assert hypotheses.shape == (len(map_names(POOLINGS)), 3)
         assert len(set(hypotheses[:, 0])) == len(set(hypotheses[:, -1])) == 1
-    tables = score_deletion(
+    tables = deletion_tables(
         ["north east"] * 2, results("deletion"), TASK, text_normalisation="whisper"
     )
     # Two of word errors, two of the hypothesis' probability deleting and inserting.

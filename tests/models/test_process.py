@@ -13,6 +13,7 @@ from s2txai.datasets import parse_task
 from s2txai.models.base import tf32_products
 from s2txai.models.loading import load_model
 from s2txai.models.process import configure_process
+from s2txai.steps.shard import Workplace
 from tests.tiny_models import TINY
 
 ROOT = Path(__file__).parents[2]
@@ -90,6 +91,17 @@ def test_a_job_has_its_process_for_itself(process, precision, rounds):
     assert state()["threads"][0] == 1
     assert state()["tf32"] == (rounds, rounds)
     assert state()["verbosity"] == logging.ERROR
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_place_of_work_computes_with_the_threads_of_its_job(process, tmp_path, threads):
+    (tmp_path / "model").mkdir()
+    place = Workplace.open(
+        "whisper", tmp_path / "model", tmp_path,
+        compute={"device": "cpu", "precision": "auto"}, threads=threads, on_failure="stop",
+    )  # fmt: skip
+    assert place.model.precision == "float32"
+    assert state()["threads"][0] == threads
 
 
 @pytest.mark.parametrize("allowed", [True, False])

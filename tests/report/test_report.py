@@ -20,10 +20,10 @@ from s2txai.report.designs import by_design, sensitivity_table
 from s2txai.report.figures import curve_style, draw_input, head_correlations, render_png
 from s2txai.report.layers import by_layer, layers_table
 from s2txai.report.names import row_labels
-from s2txai.report.page import Facts, RunFiles, write_report
+from s2txai.report.page import ReportContext, write_report
 from s2txai.report.page import _explorer as list_of_explorer
 from s2txai.report.profiles import profiles
-from s2txai.report.runs import Run, read_run
+from s2txai.report.runs import RunFiles, RunResults, read_run
 from s2txai.report.sweep import sentences, sweep
 from s2txai.report.tables import (
     PaperFigures,
@@ -40,13 +40,14 @@ from tests.synthetic_results import (
     KEY,
     MAPS,
     POOLINGS,
+    paths_in,
     write_failures,
     write_run,
     write_timestamps,
 )
 
 PAPER = Path(__file__).parents[2] / "config" / "paper_reference.csv"
-FACTS = Facts(
+CONTEXT = ReportContext(
     config={"seed": 1},
     versions={"torch": "2.11.0"},
     git_commit="0123abc",
@@ -86,9 +87,8 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-def write(folder: Path, *runs: RunFiles, facts: Facts = FACTS) -> None:
-    names = ("index.html", "sweep.csv", "layers.csv", "figures", "explorer")
-    write_report(runs, *(folder / name for name in names), facts)
+def write(folder: Path, *runs: RunFiles, context: ReportContext = CONTEXT) -> None:
+    write_report(runs, paths_in(folder), context)
 
 
 @pytest.fixture(scope="module")
@@ -291,7 +291,10 @@ def test_same_results_give_the_same_bytes(
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(written) == 3 + 14 + len(IDS)
     for path in written:
-        assert path.read_bytes() == (report / path.relative_to(tmp_path)).read_bytes(), path.name
+        other = report / path.relative_to(tmp_path)
+        # The page names the files of its tables.
+        expected = other.read_bytes().replace(bytes(report), bytes(tmp_path))
+        assert path.read_bytes() == expected, path.name
 
 
 def test_correlation_table_holds_the_headline(files: RunFiles) -> None:
@@ -374,8 +377,8 @@ def two(files: RunFiles, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = folder.joinpath("results", *key)
     audio = write_run(root, ids=IDS[:1], scores=("bleu",), key=key, noise=3.0)
     translation = RunFiles(*key, root, {"0000": IDS[:1]}, audio)
-    both = {"prompts": FACTS.datasets["librivox"], **FACTS.datasets}
-    write(folder, translation, files, facts=replace(FACTS, datasets=both))
+    both = {"prompts": CONTEXT.datasets["librivox"], **CONTEXT.datasets}
+    write(folder, translation, files, context=replace(CONTEXT, datasets=both))
     return folder
 
 
@@ -459,20 +462,20 @@ def test_area_is_given_for_the_attention_that_was_deleted_by(two: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def further(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def further(tmp_path_factory: pytest.TempPathFactory) -> RunResults:
     """Return a run whose cells were deleted in the order of the layers 0 and 2, too."""
     root = tmp_path_factory.mktemp("further").joinpath(*KEY)
     write_run(root, ids=IDS[:1], maps=("ca_mean", "ca_last", "ca_layer_0", "ca_layer_2", *MAPS[2:]))
     return read_run(RunFiles(*KEY, root, {"0000": IDS[:1]}, {}))
 
 
-def test_areas_of_the_listed_layers_are_among_the_layers_alone(further: Run) -> None:
+def test_areas_of_the_listed_layers_are_among_the_layers_alone(further: RunResults) -> None:
     # 7 from map to map; the last layer is the second map.
     np.testing.assert_equal(list(by_layer([further])["auc"]), [40.0, 54.0, np.nan, 61.0, 47.0])
     assert not [name for name in sweep([further]) if "layer" in name]
 
 
-def test_listed_layers_have_names_and_lines_of_their_own(further: Run) -> None:
+def test_listed_layers_have_names_and_lines_of_their_own(further: RunResults) -> None:
     names = [row[0].text for row in deletion_table(further, PaperFigures(PAPER)).groups[0]]
     assert names[2:4] == ["CA, layer 0", "CA, layer 2"]
     assert curve_style("ca_layer_0") != curve_style("ca_layer_2")
@@ -489,7 +492,7 @@ def depths(files: RunFiles, tmp_path_factory: pytest.TempPathFactory) -> pd.Data
 
 
 def test_layers_table_holds_models_of_different_depth(depths: pd.DataFrame) -> None:
-    table = layers_table(depths, ["short", "deep"], "smx_avg2d", PaperFigures(PAPER))
+    table = layers_table(depths, ["short", "deep"], "smx_avg2d", PaperFigures(PAPER), "layers.csv")
     assert table.header == ["run", "all heads", *map(str, range(12))]
     assert table.titles == [
         "ρ corrected with SMX avg2d",
@@ -519,7 +522,7 @@ def test_layers_table_holds_models_of_different_depth(depths: pd.DataFrame) -> N
 
 
 def test_layers_table_of_a_maximum_shows_raw_values(depths: pd.DataFrame) -> None:
-    table = layers_table(depths, ["short", "deep"], "smx_max2d", PaperFigures(PAPER))
+    table = layers_table(depths, ["short", "deep"], "smx_max2d", PaperFigures(PAPER), "layers.csv")
     assert table.titles[0] == "ρ with SMX max2d"
     assert table.titles[2] == "Δ, SMH minus SMX max2d"
     assert table.groups[0][1][13].text == number_text(depths["rho_smx_max2d"].iloc[-1])
@@ -528,7 +531,7 @@ def test_layers_table_of_a_maximum_shows_raw_values(depths: pd.DataFrame) -> Non
 
 def test_layers_table_has_the_papers_area_for_word_errors_only(two: Path) -> None:
     table = pd.read_csv(two / "layers.csv")
-    shown = layers_table(table, ["a", "b"], "smx_avg2d", PaperFigures(PAPER))
+    shown = layers_table(table, ["a", "b"], "smx_avg2d", PaperFigures(PAPER), "layers.csv")
     assert "BLEU (0–100): a lower area" in shown.titles[3]
     assert [row[0].link for row in shown.groups[3]] == ["a"]
     assert [row[0].link for row in shown.groups[4]] == ["b", ""]
@@ -604,7 +607,7 @@ def test_page_of_several_runs_begins_with_their_comparison(two: Path) -> None:
     assert (page.having("img")[1]["alt"] or "").startswith(
         "Correlation with SMX avg2d and with SMH"
     )
-    assert "results/report/layers.csv" in page.text
+    assert (two / "layers.csv").as_posix() in page.text
     links = [link["href"] for link in page.having("a")]
     assert "#prompts/whisper-tiny.en/st-it-en" in links
     ids = [attributes["id"] for _, attributes in page.tags if attributes.get("id")]

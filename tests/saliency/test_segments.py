@@ -4,12 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import label
 
-from s2txai.saliency.segments import (
-    requested_segments,
-    segmentations,
-    slic_segments,
-    time_segments,
-)
+from s2txai.saliency.segments import requested_segments, segmentations, slic_segments, time_segments
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from s2txai.steps.decode import score_transcripts
+from s2txai.steps.transcripts import transcript_tables
 from tests.studies import TASK, TEXTS, again, pick
 from tests.toy import (
     EOS,
@@ -34,7 +34,7 @@ def test_decoding(finished):
 def test_transcripts(finished):
     study = finished.study
     utterances = [replace(one, transcript=f"{one.transcript} end") for one in study.utterances]
-    transcripts, scores = score_transcripts(
+    transcripts, scores = transcript_tables(
         utterances, study.read("decode"), TASK, text_normalisation="whisper"
     )
     assert transcripts["utterance"].tolist() == list(TEXTS)
@@ -51,7 +51,7 @@ def test_a_hypothesis_no_better_than_none_is_told_of(finished, caplog):
     study = finished.study
     first, second = study.utterances
     utterances = [replace(first, transcript="something else was said"), second]
-    score_transcripts(utterances, study.read("decode"), TASK, text_normalisation="whisper")
+    transcript_tables(utterances, study.read("decode"), TASK, text_normalisation="whisper")
     (told,) = [record.getMessage() for record in caplog.records]
     assert f"'{first.id}'" in told
     assert str(first.path) in told

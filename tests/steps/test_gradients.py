@@ -6,24 +6,25 @@ import numpy as np
 import pytest
 import soundfile
 
-from s2txai.analysis.correlations import correlate
-from s2txai.analysis.deletion_curves import score_deletion
-from s2txai.analysis.verdict import judge
 from s2txai.datasets import read_manifest, select
-from s2txai.report.page import Facts, RunFiles, write_report
+from s2txai.report.page import ReportContext, write_report
+from s2txai.report.runs import RunFiles
 from s2txai.report.show import show
 from s2txai.saliency import gradients
 from s2txai.saliency.deletion_maps import map_names
 from s2txai.saliency.design import MaskDesign
 from s2txai.saliency.masks import occlusion
 from s2txai.saliency.methods import METHODS
-from s2txai.steps.decode import score_transcripts
+from s2txai.steps.correlate import correlation_tables
 from s2txai.steps.deletion import DeletionDesign
+from s2txai.steps.deletion_curves import deletion_tables
+from s2txai.steps.heads import head_findings
 from s2txai.steps.shard import heard_of
+from s2txai.steps.transcripts import transcript_tables
 from s2txai.study.plan import Run
 from s2txai.study.results import write_table
 from tests.studies import POOLINGS, TASK, TEXTS, Study, write_corpus
-from tests.synthetic_results import write_failures
+from tests.synthetic_results import paths_in, write_failures
 from tests.tiny_whisper import tiny_whisper
 from tests.toy import WordModel
 from tests.weights import ROOT
@@ -208,7 +209,7 @@ def test_listed_methods_change_no_other_number(toy):
             np.testing.assert_array_equal(one[name], array)
         assert "grad" not in json.dumps(other.meta)
     full, part = (
-        correlate(study.read("aggregate"), poolings=POOLINGS, rows="all")
+        correlation_tables(study.read("aggregate"), poolings=POOLINGS, rows="all")
         for study in (toy, without)
     )
     for name in ("utterances", "summary", "reliability"):
@@ -238,7 +239,7 @@ def test_aggregate_pools_and_keeps_signs(toy):
 
 
 def test_maps_without_masks_need_no_correction_and_grad_has_an_exact_one(toy):
-    tables = correlate(toy.read("aggregate"), poolings=POOLINGS, rows="all")
+    tables = correlation_tables(toy.read("aggregate"), poolings=POOLINGS, rows="all")
     summary = tables.summary[tables.summary["attention"] == "ca_head"]
     assert set(summary["saliency"]) == {"smx_avg2d", "smx_max2d", "smh", *METHODS}
     for method in ("input_x_gradient", "integrated_gradients"):
@@ -262,13 +263,13 @@ def test_maps_without_masks_need_no_correction_and_grad_has_an_exact_one(toy):
 def test_a_map_that_is_constant_in_one_method_drops_its_row_there_alone(toy):
     artifact = toy.read("aggregate")[0]
     artifact.arrays["input_x_gradient"][0] = 0.5
-    tables = correlate([artifact], poolings=POOLINGS, rows="all")
+    tables = correlation_tables([artifact], poolings=POOLINGS, rows="all")
     counts = tables.utterances.groupby("saliency")["n_rows"].first()
     assert counts["input_x_gradient"] == counts["grad"] - 1 == counts["smx_avg2d"] - 1
 
 
 def test_deletion_orders_cells_by_the_full_maps(toy):
-    tables = score_deletion(list(TEXTS.values()), toy.read("deletion"), TASK, **SCORING)
+    tables = deletion_tables(list(TEXTS.values()), toy.read("deletion"), TASK, **SCORING)
     assert tables.curves["map"].unique().tolist() == list(map_names(POOLINGS, list(METHODS)))
     auc = tables.areas
     auc = auc[auc["metric"] == "wer"].set_index("map")
@@ -307,9 +308,9 @@ def test_show(toy, method, tmp_path):
 
 def test_the_page_shows_every_method(toy, tmp_path):
     run = Run(*KEY[:2], TASK, tuple(toy.utterances), {"0000": toy.ids})
-    transcripts, scores = score_transcripts(toy.utterances, toy.read("decode"), TASK, **SCORING)
-    tables = correlate(toy.read("aggregate"), poolings=POOLINGS, rows="all")
-    deletion = score_deletion(list(TEXTS.values()), toy.read("deletion"), TASK, **SCORING)
+    transcripts, scores = transcript_tables(toy.utterances, toy.read("decode"), TASK, **SCORING)
+    tables = correlation_tables(toy.read("aggregate"), poolings=POOLINGS, rows="all")
+    deletion = deletion_tables(list(TEXTS.values()), toy.read("deletion"), TASK, **SCORING)
     for name, table in {
         "decode/transcripts": transcripts,
         "decode/scores": scores,
@@ -322,12 +323,12 @@ def test_the_page_shows_every_method(toy, tmp_path):
         "deletion/auc": deletion.areas,
     }.items():
         write_table(table, run, toy.results / f"{name}.csv")
-    verdict = judge(
+    verdict = head_findings(
         toy.read("aggregate"), toy.read("decode"), tables.summary, [], pooling="avg2d", seed=0
     ).verdict
     (toy.results / "heads").mkdir()
     (toy.results / "heads" / "verdict.json").write_text(json.dumps(verdict))
-    facts = Facts(
+    context = ReportContext(
         config={}, versions={}, git_commit="",
         models={"words": {"family": "toy", "description": "", "licence": "", "source": {}}},
         datasets={"toys": {"manifest": "m.tsv", "description": "", "licence": ""}},
@@ -336,10 +337,7 @@ def test_the_page_shows_every_method(toy, tmp_path):
     recordings = {one.id: one for one in toy.utterances}
     write_failures(toy.results)
     files = RunFiles(*KEY, toy.results, run.shards, recordings)
-    write_report(
-        [files], tmp_path / "index.html", tmp_path / "sweep.csv", tmp_path / "layers.csv",
-        tmp_path / "figures", tmp_path / "explorer", facts,
-    )  # fmt: skip
+    write_report([files], paths_in(tmp_path), context)
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     for name in ("GRAD", "input × gradient", "integrated gradients"):
         assert page.count(name) > 3, name

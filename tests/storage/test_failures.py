@@ -13,12 +13,15 @@ import torch
 from s2txai.errors import UserError, UtteranceError
 from s2txai.models.base import CrossAttention
 from s2txai.models.handle import LoadingError, ModelHandle
-from s2txai.steps.decode import decode_shard, score_transcripts
+from s2txai.steps.check_failures import check_failures
+from s2txai.steps.decode import decode_shard
+from s2txai.steps.failures import list_failures
 from s2txai.steps.gradients import gradients_shard
+from s2txai.steps.transcripts import transcript_tables
 from s2txai.storage.artifacts import load_shard
 from s2txai.storage.failures import Failure, failures, failures_where_met, pass_on, record
 from s2txai.study.plan import Run
-from s2txai.study.results import check_failures, failures_table, load_shards, remaining, write_table
+from s2txai.study.results import load_shards, remaining, write_table
 from tests.studies import TASK, Study, write_corpus
 from tests.toy import WORDS, WordModel, write_speech
 
@@ -185,7 +188,7 @@ def test_tables_are_those_of_the_others_and_say_so(tmp_path):
     decoded = remaining(run_of(study), [study.folder("decode")])
     assert decoded.failed == ()
     artifacts = load_shards(decoded, [study.folder("decode")], "decode")
-    _, scores = score_transcripts(decoded.utterances, artifacts, TASK, text_normalisation="none")
+    _, scores = transcript_tables(decoded.utterances, artifacts, TASK, text_normalisation="none")
     write_table(scores, decoded, tmp_path / "scores.csv")
     scores = pd.read_csv(tmp_path / "scores.csv")
     assert set(scores["n_utterances"]) == {2}
@@ -196,8 +199,8 @@ def test_the_list_of_failures_and_the_check(tmp_path):
     study = study_of(tmp_path, Fails("masks", ValueError("no such mask")))
     study.everything()
     run, paths = run_of(study), [tmp_path / name for name in ("failures.tsv", "none.tsv")]
-    write_table(failures_table(run, [study.folder("deletion")]), run, paths[0])
-    write_table(failures_table(run, [study.folder("decode")]), run, paths[1])
+    list_failures(run, [study.folder("deletion")], paths[0])
+    list_failures(run, [study.folder("decode")], paths[1])
     table = pd.read_csv(paths[0], sep="\t")
     assert table.to_dict("records") == [
         {
@@ -414,7 +417,7 @@ def test_an_empty_hypothesis_is_no_failure(tmp_path):
     assert study.told("deletion") == []
     decoded = study.read("decode")
     assert [str(one["text"]) for one in decoded] == [TEXT, ""]
-    _, scores = score_transcripts(study.utterances, decoded, TASK, text_normalisation="whisper")
+    _, scores = transcript_tables(study.utterances, decoded, TASK, text_normalisation="whisper")
     assert scores.set_index("metric")["score"]["wer"] == pytest.approx(100 * 4 / 9)
     summary = study.correlate().summary
     headline = summary[(summary["metric"] == "pearson") & (summary["attention"] == "ca_mean")]
@@ -445,7 +448,7 @@ def test_a_hypothesis_that_loops_to_the_limit_is_no_failure(tmp_path):
     assert str(first["text"]) == TEXT
     assert str(second["text"]) == " ".join([WORDS[0]] * 40)  # the toy's limit
     assert study.read("smx")[1]["occluded_sum"].shape[-1] == 40
-    _, scores = score_transcripts(
+    _, scores = transcript_tables(
         study.utterances, [first, second], TASK, text_normalisation="none"
     )
     assert scores.set_index("metric")["score"]["wer"] > 100

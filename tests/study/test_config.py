@@ -11,11 +11,12 @@ from s2txai.errors import UserError
 from s2txai.study.config import (
     SCHEMAS,
     check_task,
-    config_errors,
+    datasets_schema,
     load_datasets,
     load_models,
     read_yaml,
 )
+from s2txai.study.schema_errors import config_errors
 
 ROOT = Path(__file__).parents[2]
 MODELS = ROOT / "config" / "models.yaml"
@@ -133,6 +134,7 @@ def test_merged_keys_may_be_overridden(tmp_path):
 @pytest.mark.parametrize("name", ["models", "datasets"])
 def test_schemas_are_valid(name):
     Draft202012Validator.check_schema(read_yaml(SCHEMAS / f"{name}.schema.yaml"))
+    Draft202012Validator.check_schema(datasets_schema())
 
 
 def test_shipped_tables_satisfy_their_schemas():

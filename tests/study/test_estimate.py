@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from s2txai.saliency.methods import METHODS, Method
+from s2txai.study.config import read_config
 from s2txai.study.estimate import (
     GPU_FLOPS,
     SECONDS_PER_JOB,
@@ -15,12 +17,19 @@ from s2txai.study.estimate import (
     Cost,
     assume,
     estimate,
-    print_estimate,
+    estimate_table,
 )
-from s2txai.study.plan import plan, read_config
+from s2txai.study.plan import plan
 from tests.weights import ROOT, model_directory
 
 COST = Cost(mask=2.0, state_mask=0.5, deleted=3.0, hypothesis=5.0, n_maps=24)
+
+
+def planned(config):
+    """Return a study and its only run."""
+    study = plan(config, ROOT)
+    (run,) = study.runs.values()
+    return study, run
 
 
 @pytest.fixture
@@ -39,8 +48,8 @@ def test_overlay_is_that_of_snakemake(config):
 
 
 def test_jobs_and_masks_are_those_that_snakemake_plans(config):
-    (run,) = plan(config, ROOT).runs.values()
-    found = estimate(run, config, COST)
+    study, run = planned(config)
+    found = estimate(study, run, config, COST)
     # decode, attention, smx, smh, aggregate, deletion; transcripts, correlate, heads,
     # deletion_curves, failures, timestamps
     assert found.jobs == 12
@@ -51,11 +60,11 @@ def test_jobs_and_masks_are_those_that_snakemake_plans(config):
 
 
 def test_gradient_methods_are_jobs_masks_and_backward_passes(config):
-    (run,) = plan(config, ROOT).runs.values()
     methods = ["grad", "integrated_gradients"]
-    listed = config | {"gradient": {"methods": methods, "n_masks": 40, "n_steps": 10}}
+    listed = config | {"gradient": {"methods": methods, "n_masks": 40, "n_points": 10}}
     cost = replace(COST, backward=1.0)
-    before, found = (estimate(run, one, cost) for one in (config, listed))
+    before, found = (estimate(*planned(one), one, cost) for one in (config, listed))
+    _, run = planned(config)
     assert found.jobs == before.jobs + 2
     assert found.masks == before.masks + 40
     rows = TOKENS_PER_SECOND * run.utterances[0].seconds() + 1
@@ -66,9 +75,9 @@ def test_gradient_methods_are_jobs_masks_and_backward_passes(config):
 
 
 def test_layers_to_delete_by_are_maps_more(config):
-    (run,) = plan(config, ROOT).runs.values()
+    study, run = planned(config)
     more = replace(run, layers=(0, 2))
-    before, found = (estimate(one, config, COST) for one in (run, more))
+    before, found = (estimate(study, one, config, COST) for one in (run, more))
     assert (found.jobs, found.masks) == (before.jobs, before.masks)
     # One inner percentage: decoded when deleted, a pass when inserted.
     assert found.seconds - before.seconds == pytest.approx(2 * (3.0 + 2.0))
@@ -76,26 +85,22 @@ def test_layers_to_delete_by_are_maps_more(config):
 
 def test_more_shards_are_more_jobs_and_no_more_masks(config):
     config["runs"][0].pop("utterances")
-    (whole,) = plan(config, ROOT).runs.values()
-    (cut,) = plan(config | {"shard_size": 2}, ROOT).runs.values()
-    few, many = (estimate(run, config, COST) for run in (whole, cut))
+    few, many = (estimate(*planned(config | {"shard_size": size}), config, COST) for size in (8, 2))
     assert (few.jobs, many.jobs) == (12, 3 * 6 + 6)
     assert few.masks == many.masks
 
 
 def test_size_is_that_of_the_real_arrays(config):
     """A clip of 3 s: 151 steps, 24 heads, 13 tokens assumed, two levels of 18 and 36 segments."""
-    (run,) = plan(config, ROOT).runs.values()
+    study, run = planned(config)
     attention = 3 * 24 * 13 * 150 * 4
-    assert attention < estimate(run, config, COST).bytes < 3 * attention
+    assert attention < estimate(study, run, config, COST).bytes < 3 * attention
 
 
 def test_other_designs_are_counted(config):
+    plain = estimate(*planned(config), config, COST)
     config["sensitivity"] = [{"n_masks": 100}, {"p": 0.1}]
-    study = plan(config, ROOT)
-    (run,) = study.runs.values()
-    plain = estimate(run, config, COST)
-    found = estimate(run, config, COST, study.designs.values())
+    found = estimate(*planned(config), config, COST)
     # Two saliency jobs and the table of the run.
     assert found.jobs == plain.jobs + 3
     assert found.masks == plain.masks + 100 + 32
@@ -104,7 +109,7 @@ def test_other_designs_are_counted(config):
 
 
 def test_a_model_that_is_not_here_has_no_time(config, tmp_path):
-    text = print_estimate(plan(config, ROOT), config, tmp_path, threads=1)
+    text = estimate_table(plan(config, ROOT), config, tmp_path, threads=1)
     assert "unknown" in text
     assert "whisper-tiny.en is not fetched yet" in text
 
@@ -131,7 +136,7 @@ def test_a_model_is_timed_once_for_the_same_speech(config, tmp_path, monkeypatch
     monkeypatch.setattr(
         "s2txai.study.estimate.measure", lambda model, run, config: timed.append(run.key) or COST
     )
-    text = print_estimate(plan(config, ROOT), config, tmp_path, threads=1)
+    text = estimate_table(plan(config, ROOT), config, tmp_path, threads=1)
     assert [task for _, _, task in timed] == ["asr-it", "asr-en"]
     assert text.count("whisper-base/") == 3
 
@@ -149,7 +154,7 @@ def test_a_model_that_is_not_here_costs_what_its_size_says(config, tmp_path):
 
 def test_the_study_is_estimated_without_its_weights_and_speech(tmp_path):
     config = read_config(ROOT, [ROOT / "config" / "paper.yaml"])
-    text = print_estimate(plan(config, ROOT), config, tmp_path, threads=1)
+    text = estimate_table(plan(config, ROOT), config, tmp_path, threads=1)
     assert "GPU-hours" in text
     assert "unknown" not in text
     assert "download EuroParl-ST" in text
@@ -165,6 +170,20 @@ def test_recordings_that_cannot_be_used_cost_nothing(config, tmp_path):
     entry = {"manifest": str(tmp_path / "m.tsv"), "description": "Two.", "licence": "CC0"}
     config["datasets"] = {"mine": entry}
     config["runs"] = [{"dataset": "mine", "models": ["fama-small"], "tasks": ["asr-en"]}]
-    text = print_estimate(plan(config, ROOT), config, tmp_path, threads=1)
+    text = estimate_table(plan(config, ROOT), config, tmp_path, threads=1)
     assert f" {1 * (32 + 64):,} " in text
     assert "1 of 2 recordings cannot be used" in text
+
+
+def test_a_method_of_an_extension_is_estimated(config):
+    """As one without masks; it used to end in a KeyError."""
+    name = "of_an_extension"
+    METHODS.register(name)(Method("nowhere:nothing"))
+    try:
+        listed = config | {"gradient": {**config["gradient"], "methods": [name]}}
+        found = estimate(*planned(listed), listed, replace(COST, backward=1.0))
+    finally:
+        METHODS._entries.pop(name)
+    plain = estimate(*planned(config), config, COST)
+    assert found.jobs == plain.jobs + 1
+    assert found.seconds > plain.seconds + SECONDS_PER_JOB

@@ -80,7 +80,7 @@ def test_data_that_repositories_share_are_checked_too(cache, tmp_path):
     (tmp_path / "models--a--b" / "blobs" / sha256(LARGE)).symlink_to(shared)
     download()
     shared.write_bytes(LARGE + b"x")
-    with pytest.raises(UserError, match="as the hub stated"):
+    with pytest.raises(UserError, match="as the hub states"):
         download()
 
 
@@ -99,7 +99,7 @@ def test_a_file_of_a_data_set_is_checked(cache, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_, **__: str(file))
     assert hub.download_file("a/b", REVISION, "test.parquet") == file
     file.resolve().write_bytes(SMALL)
-    with pytest.raises(UserError, match="as the hub stated"):
+    with pytest.raises(UserError, match="as the hub states"):
         hub.download_file("a/b", REVISION, "test.parquet")
 
 

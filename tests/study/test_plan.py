@@ -12,7 +12,8 @@ import soundfile
 
 from s2txai.datasets.files import read_yaml
 from s2txai.errors import UserError
-from s2txai.study.plan import plan, read_config
+from s2txai.study.config import read_config
+from s2txai.study.plan import plan
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULT = read_yaml(ROOT / "config" / "config.yaml")
@@ -248,7 +249,11 @@ def test_impossible_runs(config, root, change, sentence):
     [
         ({"shard_size": 0}, "config: 'shard_size' must be at least 1, not 0."),
         ({"shard_size": True}, "config: 'shard_size' must be a whole number (at least 1), not"),
-        ({"text_normalisation": "whispr"}, "config: 'text_normalisation' must be one of 'whisper'"),
+        (
+            {"text_normalisation": "whispr"},
+            "config: 'text_normalisation': Unknown text normalisation 'whispr'; did you mean "
+            "'whisper'? Choose one of: none, whisper.",
+        ),
         ({"runs": []}, "config: 'runs' must"),
         (
             {"smh": {"n_masks": 100, "p": 0.5, "target_reliability": 0.9}},
@@ -260,7 +265,13 @@ def test_impossible_runs(config, root, change, sentence):
         ),
         (
             {"smh": {"n_masks": 100, "p": 0.5, "estimator": "loglin"}},
-            "config: 'smh.estimator' must be one of 'mean', 'loglinear', not 'loglin'",
+            "config: 'smh.estimator': Unknown estimator 'loglin'; did you mean 'loglinear'? "
+            "Choose one of: loglinear, mean.",
+        ),
+        (
+            {"smh": {"n_masks": 100, "p": 0.5, "occluded_value": "nil"}},
+            "config: 'smh.occluded_value': Unknown occluded state 'nil'. Choose one of: "
+            "attention-mask, mean, zero.",
         ),
         ({"smh": {"n_masks": 100, "p": 1}}, "config: 'smh.p' must be more than 0 and less than 1"),
     ],
@@ -529,7 +540,7 @@ def test_reference_hash_follows_the_texts_of_the_task(config, root):
 def test_planning_needs_no_torch():
     code = (
         "import sys; from pathlib import Path\n"
-        "from s2txai.study.plan import plan; from s2txai.study.config import read_yaml\n"
+        "from s2txai.study.plan import plan; from s2txai.datasets.files import read_yaml\n"
         "root = Path(sys.argv[1]); plan(read_yaml(root / 'config' / 'config.yaml'), root)\n"
         "print(*(name for name in ('torch', 'transformers', 'snakemake') if name in sys.modules))"
     )
@@ -609,3 +620,58 @@ def test_family_and_options_are_checked(root, config, family, options, words):
     with pytest.raises(UserError) as caught:
         plan(config | {"models": {"english": entry}}, root)
     assert words in str(caught.value)
+
+
+# What a job plans
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """Return the names of the audio files that are opened."""
+    names = []
+    original = soundfile.SoundFile.__init__
+
+    def note(self, file, *arguments, **options):
+        names.append(Path(file).name)
+        original(self, file, *arguments, **options)
+
+    monkeypatch.setattr(soundfile.SoundFile, "__init__", note)
+    return names
+
+
+def test_a_job_plans_its_run_alone_and_opens_no_recording(config, root, opened):
+    write_manifest(root / "other" / "manifest.tsv", ROWS[:1])
+    config["datasets"] = {
+        "other": {"manifest": "other/manifest.tsv", "description": "More.", "licence": "CC0"}
+    }
+    config["runs"].append({"dataset": "other", "models": ["many"], "tasks": ["asr-en"]})
+    opened.clear()
+    whole = plan(config, root)
+    assert set(opened) == {"en-1.wav", "en-2.wav", "en-3.wav"}
+    opened.clear()
+    # The manifest of another run may be gone.
+    (root / "other" / "manifest.tsv").unlink()
+    key = ("talks", "many", "asr-en")
+    own = plan(config, root, only=key, check_recordings=False)
+    assert opened == []
+    assert own.runs == {key: whole.runs[key]}
+    assert own.models == {"many": whole.models["many"]}
+    assert own.designs == whole.designs
+
+
+def test_a_run_that_no_entry_asks_for_is_refused(config, root):
+    with pytest.raises(UserError, match="no entry of 'runs' asks for talks/none/asr-en"):
+        plan(config, root, only=("talks", "none", "asr-en"))
+
+
+def test_the_whole_study_can_be_planned_without_its_recordings(config, root, opened):
+    opened.clear()
+    runs = list(plan(config, root, check_recordings=False).runs)
+    assert opened == []
+    assert runs == list(plan(config, root).runs)
+    assert opened
+
+
+def test_gradient_methods_are_in_the_order_of_their_registry(config, root):
+    config["gradient"]["methods"] = ["integrated_gradients", "grad"]
+    assert plan(config, root).methods == ("grad", "integrated_gradients")

@@ -79,6 +79,15 @@ class Project:
         assert shown.returncode == 0, shown.stdout + shown.stderr
         return self._jobs(shown.stdout + shown.stderr)
 
+    def counted(self, *arguments, **options) -> dict[str, int]:
+        """Return how many jobs of each rule would run, without targets."""
+        shown = self.snakemake("--dry-run", *arguments, **options)
+        assert shown.returncode == 0, shown.stdout + shown.stderr
+        [table] = set(re.findall(r"^job +count\n[- ]+\n((?:\w+ +\d+\n)+)", shown.stdout, re.M))
+        counts = {rule: int(n) for rule, n in re.findall(r"(\w+) +(\d+)", table)}
+        assert counts.pop("total") == sum(counts.values())
+        return {rule: n for rule, n in counts.items() if not rule.startswith("all")}
+
     def _jobs(self, shown: str) -> set[Job]:
         messages = dict(self._messages())
         jobs = set()
@@ -101,7 +110,10 @@ class Project:
         """Yield each rule with what its message looks like, the wildcards being groups."""
         for path in (self.folder / "workflow" / "rules").glob("*.smk"):
             for rule, message in re.findall(
-                r'^rule (\w+):\n(?:(?!^rule ).*\n)*?    message:\n +"(.+)"$', path.read_text(), re.M
+                r"^(?:rule|use rule \w+ as) (\w+)(?: with)?:\n"
+                r'(?:(?!^(?:use )?rule ).*\n)*?    message:\n +"(.+)"$',
+                path.read_text(),
+                re.M,
             ):
                 escaped = re.escape(message)
                 yield (

@@ -27,7 +27,7 @@ RUN = "speech/whisper-base/asr-en"
 LOCAL_RUN = "speech/local/asr-en"
 MANIFEST = "speech/manifest.tsv"
 STEPS = ("decode", "attention", "smx", "smh", "aggregate", "deletion")
-OPTIONAL_STEPS = ("grad", "smx_design")
+OPTIONAL_STEPS = ("gradients", "smx_design")
 TABLES = ("transcripts", "correlate", "heads", "deletion_curves")
 OPTIONAL_TABLES = ("sensitivity", "timestamps")
 

@@ -3,7 +3,7 @@
 
 rule aggregate:
     input:
-        unpack(gradient_shards),
+        unpack(JOBS.gradient_shards),
         decode=RUN + "/decode/{shard}",
         attention=RUN + "/attention/{shard}",
         smx=RUN + "/smx/{shard}",
@@ -11,17 +11,17 @@ rule aggregate:
     output:
         directory(RUN + "/aggregate/{shard}"),
     log:
-        "results/logs/{dataset}/{model}/{task}/aggregate/{shard}.log",
+        LOGS + "/{dataset}/{model}/{task}/aggregate/{shard}.log",
     benchmark:
-        "results/benchmarks/{dataset}/{model}/{task}/aggregate/{shard}.tsv"
+        BENCHMARKS + "/{dataset}/{model}/{task}/aggregate/{shard}.tsv"
     resources:
-        mem_mb=by_attempt(4000),
-        runtime=by_attempt(30),
+        mem_mb=JOBS.by_attempt(4000),
+        runtime=JOBS.by_attempt(30),
     params:
-        version=ALGORITHM_VERSIONS["aggregate"],
-        ids=shard_ids,
+        version=JOBS.version("aggregate"),
+        ids=JOBS.shard_ids,
         poolings=config["aggregate"]["poolings"],
-        estimators={step: config[step].get("estimator", "mean") for step in ("smx", "smh")},
+        estimators={step: JOBS.estimator(step) for step in ("smx", "smh")},
     message:
         "Aggregating: {wildcards.dataset}, {wildcards.model}, {wildcards.task}, shard {wildcards.shard}"
     script:

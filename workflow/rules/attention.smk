@@ -8,19 +8,19 @@ rule attention:
     output:
         directory(RUN + "/attention/{shard}"),
     log:
-        "results/logs/{dataset}/{model}/{task}/attention/{shard}.log",
+        LOGS + "/{dataset}/{model}/{task}/attention/{shard}.log",
     benchmark:
-        "results/benchmarks/{dataset}/{model}/{task}/attention/{shard}.tsv"
+        BENCHMARKS + "/{dataset}/{model}/{task}/attention/{shard}.tsv"
     threads: 8
     resources:
         gpu=1,
-        mem_mb=by_attempt(8000),
+        mem_mb=JOBS.by_attempt(8000),
         runtime=30,
     params:
-        version=ALGORITHM_VERSIONS["attention"],
-        family=model_family,
+        version=JOBS.version("attention"),
+        family=JOBS.family,
         precision=config["compute"]["precision"],
-        ids=shard_ids,
+        ids=JOBS.shard_ids,
     message:
         "Extracting cross-attention: {wildcards.dataset}, {wildcards.model}, {wildcards.task}, shard {wildcards.shard}"
     script:

@@ -3,7 +3,7 @@
 
 rule correlate:
     input:
-        aggregate=shards_of("aggregate"),
+        aggregate=JOBS.shards_of("aggregate"),
     output:
         utterances=report(
             RUN + "/correlate/utterances.csv",
@@ -57,16 +57,16 @@ rule correlate:
         rows=RUN + "/correlate/rows.parquet",
         heads=RUN + "/correlate/heads.parquet",
     log:
-        "results/logs/{dataset}/{model}/{task}/correlate.log",
+        LOGS + "/{dataset}/{model}/{task}/correlate.log",
     benchmark:
-        "results/benchmarks/{dataset}/{model}/{task}/correlate.tsv"
+        BENCHMARKS + "/{dataset}/{model}/{task}/correlate.tsv"
     resources:
         # What 192 heads take, the largest model of the study.
-        mem_mb=by_attempt(4000, an_utterance=20),
-        runtime=by_attempt(30, an_utterance=0.3),
+        mem_mb=JOBS.by_attempt(4000, per_utterance=20),
+        runtime=JOBS.by_attempt(30, per_utterance=0.3),
     params:
-        version=ALGORITHM_VERSIONS["correlate"],
-        ids=all_ids,
+        version=JOBS.version("correlate"),
+        ids=JOBS.ids,
         poolings=config["aggregate"]["poolings"],
         rows=config["correlate"]["rows"],
         seed=config["seed"],
@@ -74,31 +74,3 @@ rule correlate:
         "Correlating: {wildcards.dataset}, {wildcards.model}, {wildcards.task}"
     script:
         "../scripts/correlate.py"
-
-
-rule comparisons:
-    input:
-        utterances=tables("correlate/utterances.csv"),
-    output:
-        report(
-            "results/comparisons.csv",
-            caption="../report/comparisons.rst",
-            category="Report",
-            labels={"result": "models, tasks and layers compared"},
-        ),
-    log:
-        "results/logs/comparisons.log",
-    benchmark:
-        "results/benchmarks/comparisons.tsv"
-    resources:
-        mem_mb=by_attempt(4000),
-        runtime=by_attempt(30),
-    params:
-        version=ALGORITHM_VERSIONS["comparisons"],
-        runs=["/".join(key) for key in STUDY.runs],
-        pooling=config["aggregate"]["poolings"][0],
-        seed=config["seed"],
-    message:
-        "Comparing models, tasks and layers"
-    script:
-        "../scripts/comparisons.py"

@@ -3,8 +3,8 @@
 
 rule heads:
     input:
-        decode=shards_of("decode"),
-        aggregate=shards_of("aggregate"),
+        decode=JOBS.shards_of("decode"),
+        aggregate=JOBS.shards_of("aggregate"),
         summary=RUN + "/correlate/summary.csv",
     output:
         ranking=report(
@@ -17,16 +17,16 @@ rule heads:
         generation_config=RUN + "/heads/generation_config.json",
         verdict=RUN + "/heads/verdict.json",
     log:
-        "results/logs/{dataset}/{model}/{task}/heads.log",
+        LOGS + "/{dataset}/{model}/{task}/heads.log",
     benchmark:
-        "results/benchmarks/{dataset}/{model}/{task}/heads.tsv"
+        BENCHMARKS + "/{dataset}/{model}/{task}/heads.tsv"
     resources:
-        mem_mb=by_attempt(4000, an_utterance=20),
-        runtime=by_attempt(60, an_utterance=0.3),
+        mem_mb=JOBS.by_attempt(4000, per_utterance=20),
+        runtime=JOBS.by_attempt(60, per_utterance=0.3),
     params:
-        version=ALGORITHM_VERSIONS["heads"],
-        ids=all_ids,
-        alignments=lambda wildcards: run_of(wildcards).alignments_sha256(),
+        version=JOBS.version("heads"),
+        ids=JOBS.ids,
+        alignments=JOBS.alignments,
         pooling=config["aggregate"]["poolings"][0],
         seed=config["seed"],
     message:

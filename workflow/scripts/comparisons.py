@@ -1,21 +1,18 @@
 """Compare models, tasks and layers over all runs."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from s2txai.analysis.comparisons import comparisons
-from s2txai.log import logging_to
-from s2txai.study.results import read_headlines
+from s2txai.steps.comparisons import comparisons_of_study
+from s2txai.steps.job import opened
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-with logging_to(Path(snakemake.log[0])):
-    keys = [tuple(run.split("/")) for run in snakemake.params.runs]
-    tables = {
-        key: read_headlines(path)
-        for key, path in zip(keys, snakemake.input.utterances, strict=True)
-    }
-    params = snakemake.params
-    table = comparisons(tables, pooling=params.pooling, seed=params.seed)
-    table.to_csv(snakemake.output[0], index=False)
+with opened(snakemake) as job:
+    keys = [tuple(run.split("/")) for run in job.params.runs]
+    comparisons_of_study(
+        dict(zip(keys, job.inputs("utterances"), strict=True)),
+        job.output(),
+        pooling=job.params.pooling,
+        seed=job.params.seed,
+    )

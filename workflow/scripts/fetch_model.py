@@ -1,13 +1,13 @@
 """Fetch one model."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from s2txai.log import logger, logging_to
+from s2txai.log import logger
+from s2txai.steps.job import opened
 from s2txai.study.fetch_model import fetch_model
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-with logging_to(Path(snakemake.log[0])):
-    fetch_model(snakemake.params.entry, Path(snakemake.output[0]), logger)
+with opened(snakemake) as job:
+    fetch_model(job.params.entry, job.output(), logger)

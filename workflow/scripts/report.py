@@ -3,33 +3,36 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from s2txai.log import logging_to
-from s2txai.report.page import Facts, write_report
+from s2txai.report.page import ReportContext, ReportPaths, write_report
 from s2txai.report.runs import RunFiles
+from s2txai.steps.job import opened
 from s2txai.study.environment import git_commit, library_versions
-from s2txai.study.plan import plan
+from s2txai.study.layout import RESULTS
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-with logging_to(Path(snakemake.log[0])):
-    root = Path(snakemake.scriptdir).resolve().parents[1]
-    study = plan(snakemake.config, root)
-    runs = [RunFiles.of(run, has_designs=bool(study.designs)) for run in study.runs.values()]
-    facts = Facts(
-        config=snakemake.config,
-        versions=library_versions(),
-        git_commit=git_commit(root),
-        models=study.models,
-        datasets=study.datasets,
-        paper_reference=Path(snakemake.input.paper),
-    )
+with opened(snakemake) as job:
+    results = Path(RESULTS)
     write_report(
-        runs,
-        Path(snakemake.output.page),
-        Path(snakemake.output.sweep),
-        Path(snakemake.output.layers),
-        Path(snakemake.output.figures),
-        Path(snakemake.output.explorer),
-        facts,
+        [
+            RunFiles.of(run, has_designs=bool(job.study.designs), results=results)
+            for run in job.study.runs.values()
+        ],
+        ReportPaths(
+            page=job.output("page"),
+            sweep=job.output("sweep"),
+            layers=job.output("layers"),
+            figures=job.output("figures"),
+            explorer=job.output("explorer"),
+            results=results,
+        ),
+        ReportContext(
+            config=job.config,
+            versions=library_versions(),
+            git_commit=git_commit(job.root),
+            models=job.study.models,
+            datasets=job.study.datasets,
+            paper_reference=job.inputs("paper")[0],
+        ),
     )

@@ -1,22 +1,20 @@
 """Time the words of one run and compare them with the alignments of its manifest."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from s2txai.analysis.word_times import timestamps
-from s2txai.log import logging_to
-from s2txai.study.plan import plan
-from s2txai.study.results import load_shards, without_failed, write_table
+from s2txai.steps.job import opened
+from s2txai.steps.timestamps import OUTPUTS, timestamps_run
+from s2txai.study.results import without_failed
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-with logging_to(Path(snakemake.log[0])):
-    wildcards, files = snakemake.wildcards, snakemake.input
-    study = plan(snakemake.config, Path(snakemake.scriptdir).resolve().parents[1])
-    planned = study.runs[wildcards.dataset, wildcards.model, wildcards.task]
-    run = without_failed(planned.aligned_only(), files.aggregate)
-    aggregated = load_shards(run, files.aggregate, "aggregate")
-    tables = timestamps(run.utterances, aggregated, load_shards(run, files.decode, "decode"))
-    for name in ("words", "utterances", "summary"):
-        write_table(getattr(tables, name), run, Path(snakemake.output[name]))
+with opened(snakemake) as job:
+    # Every aligned utterance may have failed; the tables are then empty.
+    run = without_failed(job.run.aligned_only(), job.inputs("aggregate"))
+    timestamps_run(
+        run,
+        job.shards(run, "aggregate"),
+        job.shards(run, "decode"),
+        {name: job.output(name) for name in OUTPUTS},
+    )

@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from s2txai.analysis.headline import headline_of_means
 from s2txai.analysis.intervals import holm, mean_and_interval, paired_p_value
-from s2txai.study.plan import Key
 
 COLUMNS = [
     "comparison", "dataset", "model_a", "task_a", "attention_a", "layer_a", "model_b", "task_b",
@@ -15,6 +15,7 @@ COLUMNS = [
     "difference_high", "p_value", "p_holm", "n_utterances", "signature_a", "signature_b",
 ]  # fmt: skip
 
+Key = tuple[str, str, str]  # dataset, model, task
 Side = tuple[Key, str, int | None]  # run, attention, layer
 
 
@@ -24,7 +25,7 @@ def comparisons(utterances: Mapping[Key, pd.DataFrame], *, pooling: str, seed: i
     Parameters
     ----------
     utterances
-        ``correlate/utterances.csv`` of every run.
+        Correlations of every run, one row per utterance, attention map, saliency map and variant.
     pooling
         Of the SMX that stands for the input.
     seed
@@ -33,27 +34,22 @@ def comparisons(utterances: Mapping[Key, pd.DataFrame], *, pooling: str, seed: i
     Returns
     -------
     DataFrame
-        Models of a data set and task; tasks of a data set and model; layers of a run, neighbours
+        Models of a dataset and task; tasks of a dataset and model; layers of a run, neighbours
         and first against last. ``difference`` is b minus a; p-values are adjusted within each kind
         of comparison (Holm).
     """
-    headlines = {key: _headline(table) for key, table in utterances.items()}
+    headlines = {key: headline_of_means(table) for key, table in utterances.items()}
     saliencies = (f"smx_{pooling}", "smh")
-    found = [
+    rows = [
         row
         for kind, a, b in _pairs(headlines)
         for saliency in saliencies
         if (row := _compare(headlines, kind, a, b, saliency, seed)) is not None
     ]
-    table = pd.DataFrame(found, columns=COLUMNS)
-    for _, rows in table.groupby("comparison").groups.items():
-        table.loc[rows, "p_holm"] = holm(table.loc[rows, "p_value"].to_numpy(dtype=float))
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    for places in table.groupby("comparison").groups.values():
+        table.loc[places, "p_holm"] = holm(table.loc[places, "p_value"].to_numpy(dtype=float))
     return table.astype({"layer_a": "Int64", "layer_b": "Int64"})
-
-
-def _headline(table: pd.DataFrame) -> pd.DataFrame:
-    chosen = (table["metric"] == "pearson") & (table["normalise"] == "token")
-    return table[chosen & table["attention"].isin(["ca_mean", "ca_layer"])]
 
 
 def _pairs(headlines: Mapping[Key, pd.DataFrame]) -> Iterator[tuple[str, Side, Side]]:
@@ -103,10 +99,10 @@ def _compare(
 
 def _rows(table: pd.DataFrame, side: Side, saliency: str) -> pd.DataFrame:
     _, attention, layer = side
-    chosen = (table["attention"] == attention) & (table["saliency"] == saliency)
+    of_side = (table["attention"] == attention) & (table["saliency"] == saliency)
     if layer is not None:
-        chosen &= table["layer"] == layer
-    return table[chosen].set_index("utterance")[["value", "signature"]]
+        of_side &= table["layer"] == layer
+    return table[of_side].set_index("utterance")[["value", "signature"]]
 
 
 def _named(side: str, of: Side) -> dict[str, Any]:

@@ -3,33 +3,33 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from s2txai.analysis.comet import comet, comet_facts
 from s2txai.analysis.deletion import HYPOTHESES, area_under_curve
 from s2txai.analysis.intervals import interval, mean_and_interval, resampled_means, resamples
-from s2txai.analysis.scoring import ADDITIVE, Additive, comparable, score_names, score_signature
+from s2txai.analysis.scoring import SCORES, Score, comparable, score_names, score_signature
 from s2txai.analysis.signature import signature, spread
+from s2txai.analysis.utterance import UtteranceData
 from s2txai.datasets import Diacritics, Task
-from s2txai.saliency.gradient_statistics import GRADIENTS
-from s2txai.storage.artifacts import Artifact
+from s2txai.saliency.methods import METHODS
 
-CHANCE = "random"  # the map that every other is held against
+CHANCE = "random"  # the map that every other is compared with
 
 # Of the unperturbed hypothesis, from the mean log-probability of its tokens to what is averaged.
 PROBABILITIES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = MappingProxyType(
     {"log_prob": np.asarray, "probability": lambda log_probs: 100 * np.exp(log_probs)}
 )
 
+NO_SCORES: Mapping[str, Score] = MappingProxyType({})
+
 
 @dataclass(frozen=True)
-class Tables:
-    """What is told of the deletion of a run, one table a file.
+class DeletionTables:
+    """Results of the deletion of a run, one table per file.
 
     Attributes
     ----------
@@ -47,34 +47,8 @@ class Tables:
 
 
 @dataclass(frozen=True)
-class LearnedScore:
-    """How translations are scored by COMET.
-
-    Attributes
-    ----------
-    checkpoint
-        Its model.
-    sources
-        What was said, one text an utterance.
-    """
-
-    checkpoint: Path
-    sources: Sequence[str]
-
-
-@dataclass(frozen=True)
-class _Score:
-    """A score of texts: its name, what it counts, and how texts are made comparable first."""
-
-    metric: str
-    additive: Additive
-    texts: Mapping[str, Any]
-    facts: Mapping[str, str]  # of its signature, beside those of the texts
-
-
-@dataclass(frozen=True)
 class _Curve:
-    """One score along one map, over all utterances and in each resample of them."""
+    """A score along a map, over all utterances and in each resample of them."""
 
     key: tuple[str, str, str]  # map, mode, metric
     signature: str
@@ -85,14 +59,14 @@ class _Curve:
 
 def score_deletion(
     references: Sequence[str],
-    deleted: Sequence[Artifact],
+    deleted: Sequence[UtteranceData],
     task: Task,
     *,
     text_normalisation: str,
     diacritics: Diacritics = "kept",
-    learned: LearnedScore | None = None,
+    further_scores: Mapping[str, Score] = NO_SCORES,
     seed: int = 0,
-) -> Tables:
+) -> DeletionTables:
     """Return corpus scores of every map at every percentage, areas under them, sizes of maps.
 
     Parameters
@@ -100,15 +74,15 @@ def score_deletion(
     references
         Human texts.
     deleted
-        ``deletion`` artefacts in the same order.
+        Results of the deletion in the same order.
     task
-        Chooses the scores.
+        Determines the scores.
     text_normalisation
         A name of :data:`s2txai.analysis.scoring.TEXT_NORMALISERS`.
     diacritics
         ``kept`` or ``folded`` in both texts.
-    learned
-        Scores translations by COMET, too, on the texts as they are.
+    further_scores
+        By name, beside those of the task, as COMET.
     seed
         Of the resamples behind the confidence intervals.
     """
@@ -117,88 +91,94 @@ def score_deletion(
         "language": task.target,
         "diacritics": diacritics,
     }
-    scores = [_Score(name, ADDITIVE[name], texts, {}) for name in score_names(task)]
-    if learned is not None:
-        untouched = {**texts, "text_normalisation": "none", "diacritics": "kept"}
-        additive = comet(learned.checkpoint, learned.sources)
-        scores.append(_Score("comet", additive, untouched, comet_facts(learned.checkpoint)))
+    scores = {name: SCORES[name] for name in score_names(task)} | dict(further_scores)
     counts = resamples(len(deleted), seed=seed)
-    found = [
-        *_text_curves(references, deleted, scores, counts),
+    curves = [
+        *_text_curves(references, deleted, scores, texts, counts),
         *_probability_curves(deleted, counts),
     ]
-    return Tables(
-        _curves_table(found, deleted), _areas_table(found, len(deleted)), _sizes(deleted, seed)
+    return DeletionTables(
+        _curves_table(curves, deleted), _areas_table(curves, len(deleted)), _sizes(deleted, seed)
     )
 
 
 def _text_curves(
     references: Sequence[str],
-    deleted: Sequence[Artifact],
-    scores: Sequence[_Score],
+    deleted: Sequence[UtteranceData],
+    scores: Mapping[str, Score],
+    normalisation: Mapping[str, Any],
     counts: np.ndarray,
 ) -> Iterator[_Curve]:
     """Score what was decoded; resamples add up ``counts`` [R, n] times each utterance's counts."""
     percents = deleted[0]["percents"]
     modes = [mode for mode, name in HYPOTHESES.items() if name in deleted[0].arrays]
-    for score, mode in product(scores, modes):
-        spoken = comparable(references, **score.texts)
+    raw = {"text_normalisation": "none", "diacritics": "kept"}
+    for (metric, score), mode in product(scores.items(), modes):
+        texts = {**normalisation, **(raw if score.takes_raw_texts else {})}
+        spoken = comparable(references, **texts)
         for m, name in enumerate(deleted[0]["maps"].tolist()):
+            hypotheses = np.array([data[HYPOTHESES[mode]][m] for data in deleted])  # (n, P)
             of_percents = [
-                score.additive.counts(spoken, comparable(heard, **score.texts))
-                for heard in np.array([one[HYPOTHESES[mode]][m] for one in deleted]).T.tolist()
+                score.counts(spoken, comparable(recognised, **texts))
+                for recognised in hypotheses.T.tolist()
             ]
             summands = np.stack(of_percents, axis=1)  # (n, P, K)
-            resampled = score.additive.score(np.tensordot(counts, summands, axes=1))  # (R, P)
-            facts = {**score.texts, **score.facts, **_design(deleted, name)}
-            stated = score_signature(score.metric, reference="human", **facts)
-            values = score.additive.score(summands.sum(axis=0))
-            yield _curve((name, mode, score.metric), stated, values, resampled, percents)
+            facts = {"reference": "human", **texts, **_design(deleted, name)}
+            yield _curve(
+                (name, mode, metric),
+                score_signature(metric, score, **facts),
+                score.of_sums(summands.sum(axis=0)),
+                score.of_sums(np.tensordot(counts, summands, axes=1)),  # (R, P)
+                percents,
+            )
 
 
-def _probability_curves(deleted: Sequence[Artifact], counts: np.ndarray) -> Iterator[_Curve]:
+def _probability_curves(deleted: Sequence[UtteranceData], counts: np.ndarray) -> Iterator[_Curve]:
     """Average over utterances how probable the unperturbed hypothesis is."""
-    log_probs = np.stack([one["log_probs"] for one in deleted])  # (n, mode, map, P)
+    log_probs = np.stack([data["log_probs"] for data in deleted])  # (n, mode, map, P)
     modes, maps = deleted[0]["modes"].tolist(), deleted[0]["maps"].tolist()
     for metric, prepare in PROBABILITIES.items():
         values = prepare(log_probs)
         for (k, mode), (m, name) in product(enumerate(modes), enumerate(maps)):
-            resampled = resampled_means(values[:, k, m].T, counts).T  # (R, P)
             design = _design(deleted, name)
             design.pop("beam")
-            stated = signature(metric=metric, **design)
-            scores = values[:, k, m].mean(axis=0)
-            yield _curve((name, mode, metric), stated, scores, resampled, deleted[0]["percents"])
+            yield _curve(
+                (name, mode, metric),
+                signature(metric=metric, **design),
+                values[:, k, m].mean(axis=0),
+                resampled_means(values[:, k, m].T, counts).T,  # (R, P)
+                deleted[0]["percents"],
+            )
 
 
 def _curve(
     key: tuple[str, str, str],
-    stated: str,
+    text: str,
     scores: np.ndarray,
     resampled: np.ndarray,
     percents: np.ndarray,
 ) -> _Curve:
     """Return the curve of scores [P], of which ``resampled`` [R, P] are those of resamples."""
     areas = np.trapezoid(resampled, percents, axis=1) / 100
-    return _Curve(key, stated, scores, area_under_curve(percents, scores) / 100, areas)
+    return _Curve(key, text, scores, area_under_curve(percents, scores) / 100, areas)
 
 
-def _curves_table(found: Sequence[_Curve], deleted: Sequence[Artifact]) -> pd.DataFrame:
+def _curves_table(curves: Sequence[_Curve], deleted: Sequence[UtteranceData]) -> pd.DataFrame:
     percents = deleted[0]["percents"].tolist()
     rows = [
         (*curve.key[:2], percent, curve.key[2], score, len(deleted), curve.signature)
-        for curve in found
+        for curve in curves
         for percent, score in zip(percents, curve.scores.tolist(), strict=True)
     ]
     columns = ["map", "mode", "percent", "metric", "score", "n_utterances", "signature"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def _areas_table(found: Sequence[_Curve], n: int) -> pd.DataFrame:
+def _areas_table(curves: Sequence[_Curve], n: int) -> pd.DataFrame:
     """Return areas with intervals, and what they have above the random order of the same kind."""
-    chance = {curve.key[1:]: curve for curve in found if curve.key[0] == CHANCE}
+    chance = {curve.key[1:]: curve for curve in curves if curve.key[0] == CHANCE}
     rows = []
-    for curve in found:
+    for curve in curves:
         # Both from the same utterances in each resample.
         above = [np.nan] * 3
         if curve.key[0] != CHANCE and curve.key[1:] in chance:
@@ -213,31 +193,31 @@ def _areas_table(found: Sequence[_Curve], n: int) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _sizes(deleted: Sequence[Artifact], seed: int) -> pd.DataFrame:
+def _sizes(deleted: Sequence[UtteranceData], seed: int) -> pd.DataFrame:
     """Return the mean size of each map over utterances."""
     rows = []
     for m, name in enumerate(deleted[0]["maps"].tolist()):
         design = _design(deleted, name)
         # A size is of the map; nothing is deleted.
-        stated = {key: design[key] for key in design if key not in ("beam", "occluded_value")}
-        size, low, high = mean_and_interval([one["sizes"][m] for one in deleted], seed=seed)
-        rows.append((name, size, low, high, len(deleted), signature(metric="size", **stated)))
+        facts = {key: design[key] for key in design if key not in ("beam", "occluded_value")}
+        size, low, high = mean_and_interval([data["sizes"][m] for data in deleted], seed=seed)
+        rows.append((name, size, low, high, len(deleted), signature(metric="size", **facts)))
     columns = ["map", "size", "size_low", "size_high", "n_utterances", "signature"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def _design(deleted: Sequence[Artifact], name: str) -> dict[str, Any]:
+def _design(deleted: Sequence[UtteranceData], name: str) -> dict[str, Any]:
     """Return what a map's curve depends on, for its signature."""
-    stated = dict(deleted[0].meta["parameters"])
-    designs = {step: stated.pop(step) for step in ("smx", *GRADIENTS) if step in stated}
+    facts = dict(deleted[0].parameters)
+    designs = {step: facts.pop(step) for step in ("smx", *METHODS) if step in facts}
     step = "smx" if name.startswith("smx") else name
     if step not in designs:
-        return stated
+        return facts
     design = designs[step]
-    stated |= {
-        key: design[key] for key in ("n_segments", "p", "estimator", "n_steps") if key in design
+    facts |= {
+        key: design[key] for key in ("n_segments", "p", "estimator", "n_points") if key in design
     }
     if "n_masks" in design:
-        n_masks = [artifact.meta["parameters"][step]["n_masks"] for artifact in deleted]
-        stated |= {"mask_seed": design["seed"], "n_masks": spread(n_masks)}
-    return stated
+        n_masks = [data.parameters[step]["n_masks"] for data in deleted]
+        facts |= {"mask_seed": design["seed"], "n_masks": spread(n_masks)}
+    return facts

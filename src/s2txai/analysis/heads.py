@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24)  # of sets that are tried
-N_FOLDS = 10
+N_PARTS = 10  # of the utterances, each judged by a choice on the others
 
 Heads = tuple[int, ...]
 
@@ -23,7 +23,7 @@ class Selection:
     ----------
     order
         All heads, the best first, by their own scores on all utterances.
-    n_chosen
+    n_heads
         How many of them make up the set.
     held_out
         float64 [n], for every utterance the score of the set that was chosen on others; NaN where
@@ -33,14 +33,14 @@ class Selection:
     """
 
     order: list[int]
-    n_chosen: int
+    n_heads: int
     held_out: np.ndarray
     held_out_heads: list[Heads]
 
     @property
-    def chosen(self) -> Heads:
+    def heads(self) -> Heads:
         """The set, the best head first."""
-        return tuple(self.order[: self.n_chosen])
+        return tuple(self.order[: self.n_heads])
 
 
 def select_heads(
@@ -66,13 +66,13 @@ def select_heads(
     """
     n = single.shape[1]
     importance = np.ones(n) if weights is None else np.asarray(weights, dtype=np.float64)
-    known: dict[tuple[Heads, int], float] = {}
+    scores: dict[tuple[Heads, int], float] = {}
 
     def of_set(heads: Heads, utterance: int) -> float:
         key = (tuple(sorted(heads)), utterance)
-        if key not in known:
-            known[key] = score(heads, utterance)
-        return known[key]
+        if key not in scores:
+            scores[key] = score(heads, utterance)
+        return scores[key]
 
     def choose(utterances: np.ndarray) -> tuple[list[int], int]:
         means = [_mean(row[utterances], importance[utterances]) for row in single]
@@ -81,12 +81,13 @@ def select_heads(
             [-mean if np.isfinite(mean) else np.inf for mean in means], kind="stable"
         )
         sizes = [size for size in SIZES if size <= len(order)]
+        sets = [tuple(order[:size].tolist()) for size in sizes]
         worth = [
             _mean(
-                np.array([of_set(tuple(order[:size].tolist()), one) for one in utterances]),
+                np.array([of_set(heads, utterance) for utterance in utterances]),
                 importance[utterances],
             )
-            for size in sizes
+            for heads in sets
         ]
         best = int(np.nanargmax(worth)) if np.isfinite(worth).any() else 0
         return order.tolist(), sizes[best]
@@ -98,9 +99,9 @@ def select_heads(
         others = np.setdiff1d(everything, part)
         if len(others):
             order, size = choose(others)
-            for one in part:
-                held_out_heads[one] = tuple(order[:size])
-                held_out[one] = of_set(held_out_heads[one], one)
+            for utterance in part:
+                held_out_heads[utterance] = tuple(order[:size])
+                held_out[utterance] = of_set(held_out_heads[utterance], utterance)
     order, size = choose(everything)
     return Selection(order, size, held_out, held_out_heads)
 
@@ -108,7 +109,7 @@ def select_heads(
 def _parts(n: int, seed: int) -> list[np.ndarray]:
     """Deal n utterances into ten parts, or as many as there are utterances."""
     shuffled = np.random.default_rng(seed).permutation(n)
-    return [part for part in np.array_split(shuffled, min(n, N_FOLDS)) if len(part)]
+    return [part for part in np.array_split(shuffled, min(n, N_PARTS)) if len(part)]
 
 
 def _mean(values: np.ndarray, weights: np.ndarray) -> float:

@@ -13,7 +13,6 @@ from scipy.stats import norm, permutation_test, t
 
 LEVEL = 0.95
 N_RESAMPLES = 2000
-FEW = 20  # utterances; below, intervals are too narrow more often than they say
 
 
 def resamples(n: int, *, seed: int, n_resamples: int = N_RESAMPLES) -> np.ndarray:
@@ -105,7 +104,7 @@ def interval(
 
 
 def mean_and_interval(values: npt.ArrayLike, *, seed: int) -> tuple[float, float, float]:
-    """Return mean and ends of its interval of one value an utterance [n]; NaN where none."""
+    """Return mean and ends of its interval of one value per utterance [n]; NaN where none."""
     values = np.asarray(values, dtype=np.float64)
     if not np.isfinite(values).any():
         return (float("nan"),) * 3
@@ -123,7 +122,7 @@ def paired_p_value(differences: npt.ArrayLike, *, seed: int) -> float:
     Parameters
     ----------
     differences
-        [n], one an utterance; NaN are left out.
+        [n], one per utterance; NaN are left out.
     seed
         Of the random signs.
 
@@ -136,7 +135,7 @@ def paired_p_value(differences: npt.ArrayLike, *, seed: int) -> float:
     values = values[np.isfinite(values)]
     if len(values) < 2:
         return float("nan")
-    found = permutation_test(
+    test = permutation_test(
         (values,),
         lambda sample, axis: sample.mean(axis=axis),
         permutation_type="samples",
@@ -144,15 +143,15 @@ def paired_p_value(differences: npt.ArrayLike, *, seed: int) -> float:
         n_resamples=9999,
         rng=np.random.default_rng(seed),
     )
-    return float(found.pvalue)
+    return float(test.pvalue)
 
 
 def holm(p_values: npt.ArrayLike) -> np.ndarray:
     """Return p-values [n] adjusted for their number (Holm 1979); NaN stay and do not count."""
     p = np.asarray(p_values, dtype=np.float64)
     adjusted = np.full(p.shape, np.nan)
-    known = np.flatnonzero(np.isfinite(p))
-    order = known[np.argsort(p[known], kind="stable")]
+    defined = np.flatnonzero(np.isfinite(p))
+    order = defined[np.argsort(p[defined], kind="stable")]
     times = len(order) - np.arange(len(order))
     adjusted[order] = np.minimum(np.maximum.accumulate(times * p[order]), 1.0)
     return adjusted

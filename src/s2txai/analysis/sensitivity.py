@@ -2,35 +2,69 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 
+from s2txai.analysis.headline import METRIC, NORMALISATION
 from s2txai.analysis.signature import signature, spread
-from s2txai.saliency.correlation import choose_rows, correlation, correlations, is_constant
-from s2txai.steps.shard import maps_of
-from s2txai.saliency.pooling import HALVES, pool
+from s2txai.analysis.token_rows import choose_rows
+from s2txai.analysis.utterance import UtteranceData
+from s2txai.saliency.correlation import correlation, correlations, is_constant
+from s2txai.saliency.pooling import pool
 from s2txai.saliency.reliability import ceiling, half_correlation, spearman_brown
-from s2txai.saliency.statistics import N_FOLDS
-from s2txai.storage.artifacts import Artifact, check_same_source
+from s2txai.saliency.statistics import HALVES, N_FOLDS, MapOfFolds
 
 MAIN = "main"
 # The linear pooling: its correlations can be corrected for noise.
 POOLING = "avg2d"
+_DESIGN = ["n_segments", "p", "occluded_value", "n_masks"]
 
 
 @dataclass(frozen=True)
-class _Map:
-    """SMX of one utterance in one design: the map [I, T'] and its halves [3, 2, I, T']."""
+class DesignMap:
+    """SMX of one utterance in one design.
+
+    Attributes
+    ----------
+    full
+        The map at encoder steps [I, T'].
+    halves
+        Its half-maps [3, 2, I, T'].
+    parameters
+        How it was made.
+    n_masks
+        Number of its masks.
+    """
 
     full: np.ndarray
     halves: np.ndarray
+    parameters: Mapping[str, Any]
+    n_masks: int
+
+    @classmethod
+    def of(
+        cls,
+        cells: MapOfFolds,
+        *,
+        subsampling: int,
+        n_steps: int,
+        parameters: Mapping[str, Any],
+        n_masks: int,
+    ) -> Self:
+        """Pool the maps of cells that ``cells`` makes of some folds."""
+
+        def at_steps(folds: Sequence[int]) -> np.ndarray:
+            return pool(cells(folds), POOLING, subsampling, n_steps)
+
+        halves = np.array([[at_steps(folds) for folds in pair] for pair in HALVES])
+        return cls(at_steps(range(N_FOLDS)), halves, parameters, n_masks)
 
 
 def sensitivity(
-    aggregated: Sequence[Artifact],
-    designs: Mapping[str, Sequence[Artifact]],
+    aggregated: Sequence[UtteranceData],
+    designs: Mapping[str, Sequence[DesignMap]],
     *,
     rows: str,
     estimator: str,
@@ -40,33 +74,48 @@ def sensitivity(
     Parameters
     ----------
     aggregated
-        ``aggregate`` artefacts of all utterances.
+        Aggregated maps of all utterances.
     designs
-        ``smx`` artefacts of the same utterances by the name of their design, :data:`MAIN` first.
+        Maps of the same utterances by the name of their design, :data:`MAIN` first.
     rows
-        As for :func:`s2txai.saliency.correlation.choose_rows`.
+        As for :func:`s2txai.analysis.token_rows.choose_rows`.
     estimator
-        A name of :data:`s2txai.saliency.estimators.ESTIMATORS`.
+        That made the maps, for the signature.
 
     Returns
     -------
     DataFrame
-        One row a design and attention map (mean over all heads, mean over each layer's heads); see
-        ``docs/results.md``.
-
-    Raises
-    ------
-    UserError
-        If files of different hypotheses, models or audio lie together.
+        One row per design and attention map (mean over all heads, mean over each layer's heads);
+        see ``docs/results.md``.
     """
-    found = [
-        _of_utterance(artifact, {name: made[u] for name, made in designs.items()}, rows, estimator)
-        for u, artifact in enumerate(aggregated)
+    correlated = [
+        _of_utterance(data, {name: maps[n] for name, maps in designs.items()}, rows)
+        for n, data in enumerate(aggregated)
     ]
-    table = pd.concat(found, ignore_index=True)
-    keys = ["design", "attention", "layer"]
-    means = (
-        table.groupby(keys, sort=False, dropna=False)
+    means = _corrected(_means(pd.concat(correlated, ignore_index=True)))
+    facts = {name: _facts(maps) for name, maps in designs.items()}
+    for column in _DESIGN:
+        means[column] = [facts[name][column] for name in means["design"]]
+    means["signature"] = [
+        signature(
+            metric=METRIC,
+            normalise=NORMALISATION,
+            rows=rows,
+            pooling=POOLING,
+            estimator=estimator,
+            **facts[name],
+        )
+        for name in means["design"]
+    ]
+    with_attention = ["attention", "layer", "rho", "reliability", "ceiling", "rho_corrected"]
+    with_main = ["rho_with_main", "rho_with_main_corrected"]
+    return means[["design", *_DESIGN, *with_attention, *with_main, "n_utterances", "signature"]]
+
+
+def _means(correlated: pd.DataFrame) -> pd.DataFrame:
+    """Return means over utterances by design and attention map."""
+    return (
+        correlated.groupby(["design", "attention", "layer"], sort=False, dropna=False)
         .agg(
             rho=("rho", "mean"),
             half_correlation=("half_correlation", "mean"),
@@ -76,82 +125,51 @@ def sensitivity(
         )
         .reset_index()
     )
-    means["reliability"] = means["half_correlation"].map(spearman_brown)
-    means["ceiling"] = means["reliability"].map(ceiling)
-    means["rho_corrected"] = (means["rho"] / means["ceiling"]).where(means["ceiling"] > 0)
+
+
+def _corrected(means: pd.DataFrame) -> pd.DataFrame:
+    """Add reliability, ceiling and both corrected correlations."""
+    table = means.copy()
+    table["reliability"] = table["half_correlation"].map(spearman_brown)
+    table["ceiling"] = table["reliability"].map(ceiling)
+    table["rho_corrected"] = (table["rho"] / table["ceiling"]).where(table["ceiling"] > 0)
     # Designs with the same segments have the same masks, hence noise in common, and correlations of
     # their whole maps are too high. Halves of different folds share no mask.
-    main = means.loc[means["design"] == MAIN, "half_correlation"].iloc[0]
-    both = np.sqrt((main * means["half_correlation"]).clip(lower=0))
-    means["rho_with_main_corrected"] = (means["across_halves"] / both).where(both > 0)
-    stated = {name: _stated(made) for name, made in designs.items()}
-    for column in ("n_segments", "p", "occluded_value", "n_masks"):
-        means[column] = [stated[name][column] for name in means["design"]]
-    means["signature"] = [
-        signature(
-            metric="pearson",
-            normalise="token",
-            rows=rows,
-            pooling=POOLING,
-            estimator=estimator,
-            **stated[name],
-        )
-        for name in means["design"]
-    ]
-    return means[
-        [
-            "design",
-            "n_segments",
-            "p",
-            "occluded_value",
-            "n_masks",
-            "attention",
-            "layer",
-            "rho",
-            "reliability",
-            "ceiling",
-            "rho_corrected",
-            "rho_with_main",
-            "rho_with_main_corrected",
-            "n_utterances",
-            "signature",
-        ]
-    ]
+    main = table.loc[table["design"] == MAIN, "half_correlation"].iloc[0]
+    both = np.sqrt((main * table["half_correlation"]).clip(lower=0))
+    table["rho_with_main_corrected"] = (table["across_halves"] / both).where(both > 0)
+    return table
 
 
 def _of_utterance(
-    aggregated: Artifact, designs: Mapping[str, Artifact], rows: str, estimator: str
+    aggregated: UtteranceData, designs: Mapping[str, DesignMap], rows: str
 ) -> pd.DataFrame:
-    check_same_source(aggregated, *designs.values())
-    maps = {name: _pooled(artifact, estimator) for name, artifact in designs.items()}
-    wanted = choose_rows(rows, aggregated["pieces"].tolist(), aggregated["roles"].tolist())
+    candidates = choose_rows(rows, aggregated["pieces"].tolist(), aggregated["roles"].tolist())
     # The same rows for every design, so that they can be compared.
-    constant = np.any([is_constant(made.full) for made in maps.values()], axis=0)
-    chosen = wanted & ~constant
-    layers = aggregated["ca_layer"][:, chosen]
-    attention = np.concatenate([aggregated["ca_mean"][None, chosen], layers])
+    constant = np.any([is_constant(design.full) for design in designs.values()], axis=0)
+    used = candidates & ~constant
+    layers = aggregated["ca_layer"][:, used]
+    attention = np.concatenate([aggregated["ca_mean"][None, used], layers])
     names = [("ca_mean", None), *(("ca_layer", layer) for layer in range(len(layers)))]
+    main = designs[MAIN]
     tables = []
-    for design, made in maps.items():
-        full = made.full[chosen]
-        found = correlations(attention, full)
+    for name, design in designs.items():
+        full, halves = design.full[used], design.halves[:, :, used]
         tables.append(
             pd.DataFrame(names, columns=["attention", "layer"])
             .astype({"layer": "Int64"})
             .assign(
-                design=design,
-                rho=[one.value for one in found],
-                half_correlation=half_correlation(made.halves[:, :, chosen]),
-                rho_with_main=correlation(full, maps[MAIN].full[chosen]).value,
-                across_halves=_across_halves(
-                    made.halves[:, :, chosen], maps[MAIN].halves[:, :, chosen]
-                ),
+                design=name,
+                rho=[result.value for result in correlations(attention, full)],
+                half_correlation=half_correlation(halves),
+                rho_with_main=correlation(full, main.full[used]).value,
+                across_halves=across_halves(halves, main.halves[:, :, used]),
             )
         )
     return pd.concat(tables, ignore_index=True)
 
 
-def _across_halves(halves: np.ndarray, other: np.ndarray) -> float:
+def across_halves(halves: np.ndarray, other: np.ndarray) -> float:
     """Return the mean correlation of each half [3, 2, I, T'] with the other half of another map."""
     crossed = [
         correlation(a, b).value
@@ -161,20 +179,9 @@ def _across_halves(halves: np.ndarray, other: np.ndarray) -> float:
     return float(np.mean(crossed))
 
 
-def _pooled(artifact: Artifact, estimator: str) -> _Map:
-    cells = maps_of(artifact, estimator)
-    subsampling, n_steps = int(artifact["subsampling"]), int(artifact["n_steps"])
-
-    def at_steps(folds: Sequence[int]) -> np.ndarray:
-        return pool(cells(folds), POOLING, subsampling, n_steps)
-
-    halves = np.array([[at_steps(folds) for folds in pair] for pair in HALVES])
-    return _Map(at_steps(range(N_FOLDS)), halves)
-
-
-def _stated(made: Sequence[Artifact]) -> dict[str, Any]:
+def _facts(maps: Sequence[DesignMap]) -> dict[str, Any]:
     """Return what a design's maps depend on."""
-    parameters = dict(made[0].meta["parameters"])
+    parameters = dict(maps[0].parameters)
     levels = parameters.pop("n_segments")
-    n_masks = spread([artifact.meta["masks"]["n_masks"] for artifact in made])
+    n_masks = spread([design.n_masks for design in maps])
     return {"n_segments": " ".join(str(n) for n in levels), **parameters, "n_masks": n_masks}

@@ -10,8 +10,8 @@ def signature(**facts: object) -> str:
 
     Two numbers may be compared only if their signatures agree.
     """
-    stated = {**facts, "s2txai": __version__}
-    return "|".join(f"{name}:{_text(value)}" for name, value in stated.items())
+    entries = {**facts, "s2txai": __version__}
+    return "|".join(f"{name}:{_text(value)}" for name, value in entries.items())
 
 
 def _text(value: object) -> str:

@@ -7,53 +7,52 @@ import numpy as np
 import pandas as pd
 
 from s2txai.analysis.intervals import interval, resampled_row_means, resamples
-from s2txai.saliency.correlation import row_correlations, token_classes
-from s2txai.storage.artifacts import Artifact
+from s2txai.analysis.token_rows import token_classes
+from s2txai.analysis.utterance import UtteranceData
+from s2txai.saliency.correlation import row_correlations
 
 THIRDS = ("start", "middle", "end")
 _MAP = ["attention", "layer", "saliency"]
 
 
 def rows_of_utterance(
-    artifact: Artifact, saliencies: Sequence[str], chosen: np.ndarray
+    data: UtteranceData, saliencies: Sequence[str], used: np.ndarray
 ) -> pd.DataFrame:
-    """Return a line for each chosen row, attention map (all heads, each layer) and saliency map.
+    """Return a line for each used row, attention map (all heads, each layer) and saliency map.
 
     Beside the correlation of the row, ``value``, stands how far half-maps of its saliency agree,
     ``half_correlation``: 1 where a map has no noise, NaN where a half-map is constant.
 
     Parameters
     ----------
-    artifact
-        Of ``aggregate``.
+    data
+        Aggregated maps of the utterance.
     saliencies
         Names of its maps.
-    chosen
+    used
         bool [I], the rows that the headline rests on.
     """
-    n_rows = len(chosen)
-    layers = artifact["ca_layer"]
-    maps: list[tuple[str, int | None, np.ndarray]] = [("ca_mean", None, artifact["ca_mean"])]
+    n_rows = len(used)
+    layers = data["ca_layer"]
+    maps: list[tuple[str, int | None, np.ndarray]] = [("ca_mean", None, data["ca_mean"])]
     maps += [("ca_layer", layer, values) for layer, values in enumerate(layers)]
-    classes = token_classes(
-        *(artifact[name].tolist() for name in ("pieces", "roles", "word_index"))
-    )
+    classes = token_classes(*(data[name].tolist() for name in ("pieces", "roles", "word_index")))
     tokens = pd.DataFrame(
         {
-            "utterance": artifact.meta["utterance"],
+            "utterance": data.utterance,
             "row": np.arange(n_rows),
-            "piece": artifact["pieces"],
+            "piece": data["pieces"],
             "class": classes,
             "position": np.arange(n_rows) / max(n_rows - 1, 1),
         }
-    )[chosen]
-    halves = {name: _half_correlations(artifact, name, chosen) for name in saliencies}
+    )[used]
+    halves = {name: _half_correlations(data, name, used) for name in saliencies}
     tables = [
         tokens.assign(
             attention=name,
             layer=pd.array([layer] * len(tokens), dtype="Int64"),
             saliency=saliency,
-            value=row_correlations(values[chosen], artifact[saliency][chosen]),
+            value=row_correlations(values[used], data[saliency][used]),
             half_correlation=halves[saliency],
         )
         for saliency, (name, layer, values) in product(saliencies, maps)
@@ -61,19 +60,19 @@ def rows_of_utterance(
     return pd.concat(tables, ignore_index=True)
 
 
-def _half_correlations(artifact: Artifact, saliency: str, chosen: np.ndarray) -> np.ndarray:
-    """Return the correlation [I'] of each chosen row's half-maps, mean over the splits."""
-    if f"{saliency}_halves" not in artifact.arrays:
-        return np.ones(chosen.sum())
-    halves = artifact[f"{saliency}_halves"][:, :, chosen]  # (splits, 2, I', T')
-    agreeing = [row_correlations(one, other) for one, other in halves]
-    return np.asarray(np.mean(agreeing, axis=0))
+def _half_correlations(data: UtteranceData, saliency: str, used: np.ndarray) -> np.ndarray:
+    """Return the correlation [I'] of each used row's half-maps, mean over the splits."""
+    if f"{saliency}_halves" not in data.arrays:
+        return np.ones(used.sum())
+    halves = data[f"{saliency}_halves"][:, :, used]  # (splits, 2, I', T')
+    agreements = [row_correlations(first, second) for first, second in halves]
+    return np.asarray(np.mean(agreements, axis=0))
 
 
 def class_table(rows: pd.DataFrame, ids: Sequence[str], seed: int) -> pd.DataFrame:
     """Return the mean over rows by class of token and by third of the hypothesis.
 
-    The mean of ``half_correlation`` tells how far noise limits that of ``value``.
+    The mean of ``half_correlation`` says how far noise limits that of ``value``.
 
     Parameters
     ----------
@@ -102,14 +101,14 @@ def class_table(rows: pd.DataFrame, ids: Sequence[str], seed: int) -> pd.DataFra
 def _group_means(rows: pd.DataFrame, ids: Sequence[str], counts: np.ndarray) -> pd.DataFrame:
     """Return mean and interval of each map over the rows of one group."""
     maps = rows.groupby(_MAP, sort=False, dropna=False)
-    # One line a row, one column a map: the same rows are drawn for all maps.
+    # One line per row, one column per map: the same rows are drawn for all maps.
     wide = rows.assign(map=maps.ngroup()).pivot(
         index=["utterance", "row"], columns="map", values="value"
     )
     of_utterance = {str(name): part.to_numpy() for name, part in wide.groupby(level="utterance")}
     none = np.empty((0, wide.shape[1]))
     values = [of_utterance.get(name, none) for name in ids]
-    n_utterances = sum(np.isfinite(one).any(axis=0).astype(int) for one in values)
+    n_utterances = sum(np.isfinite(of_rows).any(axis=0).astype(int) for of_rows in values)
     low, high = interval(resampled_row_means(values, counts).T, n_utterances)
     return (
         rows[_MAP]

@@ -7,21 +7,24 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from s2txai.analysis.headline import (
+    ENOUGH_WORDS,
+    FEW_UTTERANCES,
+    LEAST_RELIABILITY,
+    START_TOLERANCE,
+    headline,
+)
 from s2txai.analysis.heads import Heads, Selection, select_heads
-from s2txai.analysis.intervals import FEW, interval, mean_and_interval, resampled_means, resamples
+from s2txai.analysis.intervals import interval, mean_and_interval, resampled_means, resamples
+from s2txai.analysis.utterance import UtteranceData
 from s2txai.analysis.word_times import SpokenWords
 from s2txai.analysis.words import token_starts_of_set
 from s2txai.datasets import Utterance
 from s2txai.saliency.correlation import correlation, correlations
-from s2txai.storage.artifacts import Artifact
-
-TOLERANCE = 0.1  # s, within which a word's start is to lie
-ENOUGH = 0.8  # of the words
-LEAST_RELIABILITY = 0.5
 
 
 @dataclass(frozen=True)
-class Chosen:
+class HeadChoice:
     """Heads chosen for a purpose.
 
     Attributes
@@ -43,13 +46,13 @@ class Chosen:
 
 
 @dataclass(frozen=True)
-class Findings:
+class HeadFindings:
     """What the step writes.
 
     Attributes
     ----------
     ranking
-        One row a head.
+        One row per head.
     generation_config
         The chosen heads, as ``generation_config.json`` of a Whisper names them.
     verdict
@@ -61,25 +64,25 @@ class Findings:
     verdict: dict[str, Any]
 
 
-def judge(
-    aggregated: Sequence[Artifact],
-    decoded: Sequence[Artifact],
+def rank_heads(
+    aggregated: Sequence[UtteranceData],
+    decoded: Sequence[UtteranceData],
     summary: pd.DataFrame,
     aligned: Sequence[Utterance],
     *,
     pooling: str,
     seed: int,
-) -> Findings:
+) -> HeadFindings:
     """Rank the heads of a run and say what its attention is good for.
 
     Parameters
     ----------
     aggregated, decoded
-        Artefacts of all utterances.
+        Maps and hypotheses of all utterances.
     summary
-        ``correlate/summary.csv``.
+        Summary of the correlations; see :class:`s2txai.analysis.correlations.CorrelationTables`.
     aligned
-        Utterances whose words' times are known; their artefacts are among the above.
+        Utterances whose words' times are known; their results are among the above.
     pooling
         Of the SMX that stands for the input.
     seed
@@ -87,14 +90,12 @@ def judge(
     """
     L, H = aggregated[0]["ca_head"].shape[:2]
     agreeing = _by_agreement(aggregated, L * H, seed)
-    pairs = zip(aggregated, decoded, strict=True)
-    by_id = {one.meta["utterance"]: (one, text) for one, text in pairs}
-    spoken = [SpokenWords.of(one, by_id[one.id][1]) for one in aligned]
-    timed = [
-        (words, by_id[one.id][0])
-        for one, words in zip(aligned, spoken, strict=True)
-        if len(words.heard)
-    ]
+    maps = {data.utterance: data for data in aggregated}
+    hypotheses = {data.utterance: data for data in decoded}
+    spoken = {
+        utterance.id: SpokenWords.of(utterance, hypotheses[utterance.id]) for utterance in aligned
+    }
+    timed = [(words, maps[name]) for name, words in spoken.items() if len(words.matched)]
     timing, within = _by_timing(timed, L * H, seed) if timed else (None, None)
     ranking = pd.DataFrame(
         {
@@ -102,29 +103,29 @@ def judge(
             "head": np.tile(np.arange(H), L),
             "rank_smh": agreeing.rank,
             "rho_smh": agreeing.single,
-            "chosen_smh": _is_chosen(agreeing, L, H),
+            "chosen_smh": _in_set(agreeing, L, H),
         }
     )
     if timing is not None:
         ranking["rank_start"] = timing.rank
         ranking["start_mae"] = -timing.single
-        ranking["chosen_start"] = _is_chosen(timing, L, H)
+        ranking["chosen_start"] = _in_set(timing, L, H)
     best = timing or agreeing
     verdict = _verdict(summary, pooling, len(aggregated), agreeing, timing, within)
-    return Findings(ranking, {"alignment_heads": best.heads}, verdict)
+    return HeadFindings(ranking, {"alignment_heads": best.heads}, verdict)
 
 
-def _is_chosen(chosen: Chosen, L: int, H: int) -> list[bool]:
-    return [[layer, head] in chosen.heads for layer in range(L) for head in range(H)]
+def _in_set(choice: HeadChoice, L: int, H: int) -> list[bool]:
+    return [[layer, head] in choice.heads for layer in range(L) for head in range(H)]
 
 
-def _by_agreement(aggregated: Sequence[Artifact], n_heads: int, seed: int) -> Chosen:
+def _by_agreement(aggregated: Sequence[UtteranceData], n_heads: int, seed: int) -> HeadChoice:
     """Choose the heads whose mean agrees best with SMH."""
-    flat = [one["ca_head"].reshape(n_heads, *one["smh"].shape) for one in aggregated]
+    flat = [data["ca_head"].reshape(n_heads, *data["smh"].shape) for data in aggregated]
     single = np.array(
         [
-            [found.value for found in correlations(maps, one["smh"])]
-            for maps, one in zip(flat, aggregated, strict=True)
+            [result.value for result in correlations(maps, data["smh"])]
+            for maps, data in zip(flat, aggregated, strict=True)
         ]
     ).T
 
@@ -132,46 +133,44 @@ def _by_agreement(aggregated: Sequence[Artifact], n_heads: int, seed: int) -> Ch
         together = flat[utterance][list(heads)].mean(axis=0)
         return correlation(together, aggregated[utterance]["smh"]).value
 
-    found = select_heads(single, score, seed=seed)
-    held_out = mean_and_interval(found.held_out, seed=seed)
-    return _chosen(found, single, np.ones(len(aggregated)), aggregated[0], held_out)
+    selection = select_heads(single, score, seed=seed)
+    held_out = mean_and_interval(selection.held_out, seed=seed)
+    return _choice(selection, single, np.ones(len(aggregated)), aggregated[0], held_out)
 
 
 def _by_timing(
-    timed: Sequence[tuple[SpokenWords, Artifact]], n_heads: int, seed: int
-) -> tuple[Chosen, tuple[float, float, float]]:
+    timed: Sequence[tuple[SpokenWords, UtteranceData]], n_heads: int, seed: int
+) -> tuple[HeadChoice, tuple[float, float, float]]:
     """Choose the heads whose words start where they are said.
 
-    ``timed`` are utterances with words whose time is known, and their ``aggregate`` artefacts.
+    ``timed`` are utterances with words whose time is known, and their maps.
     Returns the choice, whose scores are negative mean errors in seconds, and the share of words
     that sets chosen on other utterances start within the tolerance, with its interval.
     """
-    maps = [one["ca_head"].reshape(n_heads, *one["smh"].shape) for _, one in timed]
+    maps = [data["ca_head"].reshape(n_heads, *data["smh"].shape) for _, data in timed]
 
     def errors(heads: Heads, utterance: int) -> np.ndarray:
         words, own = timed[utterance][0], maps[utterance]
         starts = token_starts_of_set(own[list(heads)][:, words.rows])
-        found = words.times(starts[None], own.shape[-1])[0]
-        return np.asarray(np.abs(found[:, 0] - words.true[:, 0]))
+        times = words.times(starts[None], own.shape[-1])[0]
+        return np.asarray(np.abs(times[:, 0] - words.true[:, 0]))
 
     def score(heads: Heads, utterance: int) -> float:
         return -float(errors(heads, utterance).mean())
 
-    n_words = np.array([len(words.heard) for words, _ in timed], dtype=np.float64)
-    single = np.array(
-        [[score((head,), one) for one in range(len(timed))] for head in range(n_heads)]
-    )
-    found = select_heads(single, score, weights=n_words.tolist(), seed=seed)
+    n_words = np.array([len(words.matched) for words, _ in timed], dtype=np.float64)
+    single = np.array([[score((head,), n) for n in range(len(timed))] for head in range(n_heads)])
+    selection = select_heads(single, score, weights=n_words.tolist(), seed=seed)
     counts = resamples(len(timed), seed=seed)
-    held_out = _weighted(found.held_out, n_words, counts)
+    held_out = _weighted(selection.held_out, n_words, counts)
     hits = np.array(
         [
-            float((errors(heads, one) <= TOLERANCE + 1e-6).mean()) if heads else float("nan")
-            for one, heads in enumerate(found.held_out_heads)
+            float((errors(heads, n) <= START_TOLERANCE + 1e-6).mean()) if heads else float("nan")
+            for n, heads in enumerate(selection.held_out_heads)
         ]
     )
-    chosen = _chosen(found, single, n_words, timed[0][1], held_out)
-    return chosen, _weighted(hits, n_words, counts)
+    choice = _choice(selection, single, n_words, timed[0][1], held_out)
+    return choice, _weighted(hits, n_words, counts)
 
 
 def _weighted(
@@ -187,40 +186,40 @@ def _weighted(
     return float(np.average(values, weights=weights)), float(low), float(high)
 
 
-def _chosen(
-    found: Selection,
+def _choice(
+    selection: Selection,
     single: np.ndarray,
     weights: np.ndarray,
-    aggregated: Artifact,
+    aggregated: UtteranceData,
     held_out: tuple[float, float, float],
-) -> Chosen:
+) -> HeadChoice:
     H = aggregated["ca_head"].shape[1]
     rank = np.empty(len(single), dtype=np.int64)
-    rank[found.order] = np.arange(1, len(single) + 1)
+    rank[selection.order] = np.arange(1, len(single) + 1)
     defined = np.isfinite(single)
     total = (defined * weights).sum(axis=1)
     sums = (np.where(defined, single, 0) * weights).sum(axis=1)
     means = np.divide(sums, total, out=np.full(len(single), np.nan), where=total > 0)
-    return Chosen([list(divmod(head, H)) for head in found.chosen], rank, means, held_out)
+    return HeadChoice([list(divmod(head, H)) for head in selection.heads], rank, means, held_out)
 
 
 def _verdict(
     summary: pd.DataFrame,
     pooling: str,
     n_utterances: int,
-    agreeing: Chosen,
-    timing: Chosen | None,
+    agreeing: HeadChoice,
+    timing: HeadChoice | None,
     within: tuple[float, float, float] | None,
 ) -> dict[str, Any]:
-    headline = summary[(summary["metric"] == "pearson") & (summary["normalise"] == "token")]
+    rows = headline(summary)
     shares = {
-        name: _share(headline, saliency)
+        name: _share(rows, saliency)
         for name, saliency in (("input", f"smx_{pooling}"), ("encoder_output", "smh"))
     }
-    layers = headline[(headline["attention"] == "ca_layer") & (headline["saliency"] == "smh")]
+    layers = rows[(rows["attention"] == "ca_layer") & (rows["saliency"] == "smh")]
     layers = layers.dropna(subset="rho")
     best_layer = int(layers.loc[layers["rho"].idxmax(), "layer"]) if len(layers) else None
-    found: dict[str, Any] = {
+    verdict: dict[str, Any] = {
         "n_utterances": n_utterances,
         "share": shares,
         "best_layer": best_layer,
@@ -229,14 +228,14 @@ def _verdict(
     }
     if timing is not None and within is not None:
         error, high, low = (-value for value in timing.held_out)
-        found["timestamps"] = {
+        verdict["timestamps"] = {
             "good_enough": _good_enough(within),
             "heads": timing.heads,
             **_ends("start_mae_held_out", (error, low, high)),
             **_ends("within_100ms_held_out", within),
         }
-    found["sentences"] = _sentences(found, pooling)
-    return {name: _plain(value) for name, value in found.items()}
+    verdict["sentences"] = _sentences(verdict, pooling)
+    return {name: _plain(value) for name, value in verdict.items()}
 
 
 def _plain(value: Any) -> Any:
@@ -250,45 +249,45 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _share(headline: pd.DataFrame, saliency: str) -> dict[str, float]:
+def _share(rows: pd.DataFrame, saliency: str) -> dict[str, float]:
     """Return what the mean of all heads explains of a saliency map, as the paper reads rho."""
-    row = headline[(headline["attention"] == "ca_mean") & (headline["saliency"] == saliency)]
+    row = rows[(rows["attention"] == "ca_mean") & (rows["saliency"] == saliency)]
     columns = ["rho", "reliability", "rho_corrected", "rho_corrected_low", "rho_corrected_high"]
     return {name: float(row[name].iloc[0]) for name in columns}
 
 
-def _ends(name: str, found: tuple[float, float, float]) -> dict[str, float]:
-    return dict(zip((name, f"{name}_low", f"{name}_high"), found, strict=True))
+def _ends(name: str, values: tuple[float, float, float]) -> dict[str, float]:
+    return dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))
 
 
 def _good_enough(within: tuple[float, float, float]) -> str:
-    """Tell whether enough words start in time: by the interval, not by the mean alone."""
+    """Say whether enough words start in time: by the interval, not by the mean alone."""
     _, low, high = within
     if np.isnan(low):
         return "undecided"
-    if low >= ENOUGH:
+    if low >= ENOUGH_WORDS:
         return "yes"
-    return "no" if high < ENOUGH else "undecided"
+    return "no" if high < ENOUGH_WORDS else "undecided"
 
 
-def _sentences(found: dict[str, Any], pooling: str) -> list[str]:
+def _sentences(verdict: dict[str, Any], pooling: str) -> list[str]:
     """Say it in words."""
-    said = [
-        _share_sentence("the input", f"SMX {pooling}", found["share"]["input"]),
-        _share_sentence("the encoder's output", "SMH", found["share"]["encoder_output"]),
+    sentences = [
+        _share_sentence("the input", f"SMX {pooling}", verdict["share"]["input"]),
+        _share_sentence("the encoder's output", "SMH", verdict["share"]["encoder_output"]),
     ]
-    if found["best_layer"] is not None:
-        said.append(
-            f"Of the layers, counted from 0, layer {found['best_layer']} agrees best with SMH."
+    if verdict["best_layer"] is not None:
+        sentences.append(
+            f"Of the layers, counted from 0, layer {verdict['best_layer']} agrees best with SMH."
         )
-    said.append(_timing_sentence(found["timestamps"]))
-    said.append(_heads_sentence(found))
-    if found["n_utterances"] < FEW:
-        said.append(
-            f"Utterances: {found['n_utterances']}, fewer than {FEW}; this describes them, not the "
-            "model."
+    sentences.append(_timing_sentence(verdict["timestamps"]))
+    sentences.append(_heads_sentence(verdict))
+    if verdict["n_utterances"] < FEW_UTTERANCES:
+        sentences.append(
+            f"Utterances: {verdict['n_utterances']}, fewer than {FEW_UTTERANCES}; this describes "
+            "them, not the model."
         )
-    return said
+    return sentences
 
 
 def _share_sentence(what: str, saliency: str, share: dict[str, float]) -> str:
@@ -305,10 +304,10 @@ def _share_sentence(what: str, saliency: str, share: dict[str, float]) -> str:
     )
 
 
-def _heads_sentence(found: dict[str, Any]) -> str:
+def _heads_sentence(verdict: dict[str, Any]) -> str:
     """Name the heads of ``generation_config.json``."""
-    by_timing = "heads" in found["timestamps"]
-    heads = found["timestamps" if by_timing else "heads_smh"]["heads"]
+    by_timing = "heads" in verdict["timestamps"]
+    heads = verdict["timestamps" if by_timing else "heads_smh"]["heads"]
     listed = ", ".join(f"{layer}.{head}" for layer, head in heads)
     purpose = "whose word starts are best" if by_timing else "that agree best with SMH"
     return f"The heads {purpose} together, best first, as layer.head counted from 0: {listed}."
@@ -324,10 +323,11 @@ def _timing_sentence(timing: dict[str, Any]) -> str:
     )  # fmt: skip
     if np.isnan(share):
         return "Timestamps cannot be judged: that needs two utterances with alignments."
-    verdict = {"yes": "are good enough", "no": "are not good enough"}.get(
+    judgement = {"yes": "are good enough", "no": "are not good enough"}.get(
         timing["good_enough"], "may or may not be good enough, more utterances must tell,"
     )
     return (
-        f"Timestamps from heads chosen on other utterances {verdict} for 100 ms: {share:.0f} % "
-        f"[{low:.0f}, {high:.0f}] of the words start within it, {100 * ENOUGH:.0f} % are asked for."
+        f"Timestamps from heads chosen on other utterances {judgement} for 100 ms: {share:.0f} % "
+        f"[{low:.0f}, {high:.0f}] of the words start within it, "
+        f"{100 * ENOUGH_WORDS:.0f} % are asked for."
     )

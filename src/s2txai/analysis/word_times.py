@@ -7,8 +7,10 @@ from typing import Self
 import numpy as np
 import pandas as pd
 
-from s2txai.analysis.correlations import design_of
+from s2txai.analysis.columns import by_utterance
+from s2txai.analysis.map_designs import design_of
 from s2txai.analysis.signature import signature
+from s2txai.analysis.utterance import UtteranceData
 from s2txai.analysis.words import (
     MEDIAN_WIDTH,
     error_summary,
@@ -20,8 +22,7 @@ from s2txai.datasets import Utterance, Word, read_alignment
 from s2txai.datasets.alignment import EVIDENCE
 from s2txai.errors import UserError
 from s2txai.saliency.correlation import NORMALISERS
-from s2txai.saliency.gradient_statistics import GRADIENTS
-from s2txai.storage.artifacts import Artifact, check_same_source
+from s2txai.saliency.methods import METHODS
 
 BEST_HEAD = "ca_best_head"
 _MAP = ["map", "layer", "head"]
@@ -30,13 +31,13 @@ _TIMES = ["start", "end", "reference_start", "reference_end", "start_error", "en
 
 
 @dataclass(frozen=True)
-class Tables:
-    """What the step writes, one table a file.
+class TimingTables:
+    """What the step writes, one table per file.
 
     Attributes
     ----------
     words
-        One row a matched word and map; no single heads.
+        One row per matched word and map; no single heads.
     utterances
         Errors of each utterance and map, single heads included.
     summary
@@ -48,21 +49,23 @@ class Tables:
     summary: pd.DataFrame
 
 
-def _no_tables() -> Tables:
+def _no_tables() -> TimingTables:
     """Return tables without rows, for a run whose utterances with alignments all failed."""
     nothing = np.array([])
     measures = list(error_summary(nothing, nothing))
-    led, map_of = ["utterance", "evidence"], ["evidence", *_MAP]
-    return Tables(
-        pd.DataFrame(columns=[*led, *_MAP, "word_index", "word", *_TIMES, "signature"]),
-        pd.DataFrame(columns=[*led, *_MAP, *measures, *_COUNTS, "signature"]),
+    source, map_of = ["utterance", "evidence"], ["evidence", *_MAP]
+    return TimingTables(
+        pd.DataFrame(columns=[*source, *_MAP, "word_index", "word", *_TIMES, "signature"]),
+        pd.DataFrame(columns=[*source, *_MAP, *measures, *_COUNTS, "signature"]),
         pd.DataFrame(columns=[*map_of, *measures, *_COUNTS, "n_utterances", "signature"]),
     )
 
 
 def timestamps(
-    utterances: Sequence[Utterance], aggregated: Sequence[Artifact], decoded: Sequence[Artifact]
-) -> Tables:
+    utterances: Sequence[Utterance],
+    aggregated: Sequence[UtteranceData],
+    decoded: Sequence[UtteranceData],
+) -> TimingTables:
     """Compare the word boundaries of every map with those of the manifest.
 
     Parameters
@@ -70,21 +73,22 @@ def timestamps(
     utterances
         Rows of the manifest, all with an alignment.
     aggregated, decoded
-        Their ``aggregate`` and ``decode`` artefacts, in the same order.
+        Their aggregated maps and decoded hypotheses, in the same order.
 
     Raises
     ------
     UserError
-        If an alignment is missing or malformed, or files of different hypotheses lie together.
+        If an alignment is missing or malformed.
     """
     if not utterances:
         return _no_tables()
-    found = [_of_utterance(*one) for one in zip(utterances, aggregated, decoded, strict=True)]
-    words, by_utterance = (
-        pd.concat(tables, ignore_index=True) for tables in zip(*found, strict=True)
-    )
-    by_utterance = pd.concat([by_utterance, _best_heads(by_utterance)], ignore_index=True)
-    tables = Tables(words, by_utterance, _summary(by_utterance))
+    pairs = [
+        _of_utterance(utterance, maps, hypothesis)
+        for utterance, maps, hypothesis in zip(utterances, aggregated, decoded, strict=True)
+    ]
+    words, errors = (pd.concat(parts, ignore_index=True) for parts in zip(*pairs, strict=True))
+    errors = pd.concat([errors, _best_heads(errors)], ignore_index=True)
+    tables = TimingTables(words, errors, _summary(errors))
     for table in (tables.words, tables.utterances, tables.summary):
         _sign(table, aggregated, decoded)
     return tables
@@ -100,7 +104,7 @@ class SpokenWords:
         All words of the hypothesis.
     rows
         bool [I], rows of the hypothesis that somebody says.
-    heard
+    matched
         int [W], those of ``texts`` that match a word of the reference.
     true
         float64 [W, 2], start and end of these in the reference, in seconds.
@@ -110,22 +114,22 @@ class SpokenWords:
 
     texts: list[str]
     rows: np.ndarray
-    heard: np.ndarray
+    matched: np.ndarray
     true: np.ndarray
     n_words: int
-    _decoded: Artifact
+    _decoded: UtteranceData
 
     @classmethod
-    def of(cls, utterance: Utterance, decoded: Artifact) -> Self:
+    def of(cls, utterance: Utterance, decoded: UtteranceData) -> Self:
         """Match hypothesis and reference; raises as :func:`timestamps`."""
         reference = _reference(utterance)
         # What every hypothesis begins with is said by nobody.
-        rows = decoded["roles"] != "prompt"
+        rows = decoded["roles"] != "forced"
         texts = _words(decoded["pieces"][rows], decoded["word_index"][rows])
         pairs = np.array(match_words([word.text for word in reference], texts), dtype=int)
-        spoken, heard = pairs.reshape(-1, 2).T
+        spoken, matched = pairs.reshape(-1, 2).T
         true = np.array([(word.start, word.end) for word in reference])[spoken]
-        return cls(texts, rows, heard, true, len(reference), decoded)
+        return cls(texts, rows, matched, true, len(reference), decoded)
 
     def times(self, starts: np.ndarray, n_steps: int) -> np.ndarray:
         """Return start and end of the matched words, in seconds [M, W, 2].
@@ -133,32 +137,31 @@ class SpokenWords:
         ``starts`` is int [M, spoken rows], the step at which each token begins; ``n_steps`` is T'.
         """
         index = self._decoded["word_index"][self.rows].tolist()
-        return _seconds(word_boundaries(starts, index, n_steps)[:, self.heard], self._decoded)
+        return _seconds(word_boundaries(starts, index, n_steps)[:, self.matched], self._decoded)
 
 
 def _of_utterance(
-    utterance: Utterance, aggregated: Artifact, decoded: Artifact
+    utterance: Utterance, aggregated: UtteranceData, decoded: UtteranceData
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the matched words in every map but single heads, and the errors in every map."""
-    check_same_source(decoded, aggregated)
-    words_said = SpokenWords.of(utterance, decoded)
-    texts, heard, true = words_said.texts, words_said.heard, words_said.true
+    spoken = SpokenWords.of(utterance, decoded)
+    texts, matched, true = spoken.texts, spoken.matched, spoken.true
     names, maps = _maps(aggregated)
-    times = words_said.times(token_starts(maps[:, words_said.rows]), maps.shape[-1])
+    times = spoken.times(token_starts(maps[:, spoken.rows]), maps.shape[-1])
     errors = times - true
-    led = {"utterance": utterance.id, "evidence": utterance.alignment_evidence}
-    summaries = pd.DataFrame([error_summary(one[:, 0], one[:, 1]) for one in errors])
+    source = {"utterance": utterance.id, "evidence": utterance.alignment_evidence}
+    summaries = pd.DataFrame([error_summary(*of_map.T) for of_map in errors])
     summaries = pd.concat([names, summaries], axis=1).assign(
-        **led, n_words=words_said.n_words, n_matched=len(heard)
+        **source, n_words=spoken.n_words, n_matched=len(matched)
     )
     words = pd.concat(
         [
             pd.DataFrame(
                 {
-                    **led,
+                    **source,
                     **name,
-                    "word_index": heard,
-                    "word": [texts[position] for position in heard],
+                    "word_index": matched,
+                    "word": [texts[position] for position in matched],
                     "start": times[m, :, 0],
                     "end": times[m, :, 1],
                     "reference_start": true[:, 0],
@@ -172,9 +175,9 @@ def _of_utterance(
         ],
         ignore_index=True,
     )
-    measures = [name for name in summaries if name not in (*led, *_MAP, *_COUNTS)]
+    measures = [name for name in summaries if name not in (*source, *_MAP, *_COUNTS)]
     whole = {"layer": "Int64", "head": "Int64"}
-    return words.astype(whole), summaries[[*led, *_MAP, *measures, *_COUNTS]]
+    return words.astype(whole), summaries[[*source, *_MAP, *measures, *_COUNTS]]
 
 
 def _reference(utterance: Utterance) -> list[Word]:
@@ -186,19 +189,19 @@ def _reference(utterance: Utterance) -> list[Word]:
     return read_alignment(utterance.alignment)
 
 
-def _maps(aggregated: Artifact) -> tuple[pd.DataFrame, np.ndarray]:
+def _maps(aggregated: UtteranceData) -> tuple[pd.DataFrame, np.ndarray]:
     """Return the names of the M maps and the maps [M, I, T'] to be warped.
 
     A row of attention is a share. A row of saliency is as large as its token is sensitive, and the
     most sensitive one would own every step, so these rows are standardised.
     """
     L, H, I, n_steps = aggregated["ca_head"].shape
-    wanted = [
+    candidates = [
         *(name for name in aggregated.arrays if name.startswith("smx_") and "halves" not in name),
         "smh",
-        *GRADIENTS,
+        *METHODS,
     ]
-    saliencies = [name for name in wanted if name in aggregated.arrays]
+    saliencies = [name for name in candidates if name in aggregated.arrays]
     names = [
         ("ca_mean", None, None),
         *(("ca_layer", layer, None) for layer in range(L)),
@@ -226,7 +229,7 @@ def _words(pieces: np.ndarray, word_index: np.ndarray) -> list[str]:
     return ["".join(pieces[word_index == word]).strip() for word in range(n_words)]
 
 
-def _seconds(steps: np.ndarray, decoded: Artifact) -> np.ndarray:
+def _seconds(steps: np.ndarray, decoded: UtteranceData) -> np.ndarray:
     """Return when steps begin; the step after the last begins where the speech ends."""
     frames = np.minimum(steps * int(decoded["subsampling"]), len(decoded["features"]))
     # The file holds float32, which is not what was meant: 0.01 s.
@@ -236,23 +239,26 @@ def _seconds(steps: np.ndarray, decoded: Artifact) -> np.ndarray:
 def _best_heads(table: pd.DataFrame) -> pd.DataFrame:
     """Return the row of one head for each utterance, the best of the others of its evidence."""
     heads = table[(table["map"] == "ca_head") & (table["n_matched"] > 0)]
-    chosen = [
+    best = [
         heads.iloc[:0],
         *(_best_of_others(own) for _, own in heads.groupby("evidence", sort=False)),
     ]
-    return pd.concat(chosen).assign(map=BEST_HEAD)
+    return pd.concat(best).assign(map=BEST_HEAD)
 
 
-def _best_of_others(heads: pd.DataFrame) -> pd.DataFrame:
-    n_heads = len(heads[["layer", "head"]].drop_duplicates())
-    n_utterances = len(heads) // n_heads
-    if n_utterances < 2:
-        return heads.iloc[:0]
-    # Rows are utterance by utterance, heads in the same order. Words count alike.
-    error = (heads["start_mae"] * heads["n_matched"]).to_numpy().reshape(n_utterances, n_heads)
-    of_others = error.sum(axis=0) - error
-    best = of_others.argmin(axis=1)
-    return heads.iloc[np.arange(n_utterances) * n_heads + best]
+def _best_of_others(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return for each utterance the row of the head that times all others best."""
+    heads = rows[["layer", "head"]].drop_duplicates(ignore_index=True)
+    utterances = rows["utterance"].unique().tolist()
+    if len(utterances) < 2:
+        return rows.iloc[:0]
+    # Words count alike.
+    placed = rows.assign(place=np.arange(len(rows)), total=rows["start_mae"] * rows["n_matched"])
+    error, place = (
+        by_utterance(placed, column, heads, utterances).T for column in ("total", "place")
+    )  # (n, heads)
+    best = (error.sum(axis=0) - error).argmin(axis=1)
+    return rows.iloc[place[np.arange(len(utterances)), best].astype(int)]
 
 
 def _summary(table: pd.DataFrame) -> pd.DataFrame:
@@ -265,17 +271,20 @@ def _summary(table: pd.DataFrame) -> pd.DataFrame:
     counted["n_utterances"] = (counted["n_matched"] > 0).astype(int)
     sums = table[measures].mul(table["n_matched"], axis=0).fillna(0)
     grouped = pd.concat([counted, sums], axis=1).groupby(keys, sort=False, dropna=False)
-    found = grouped.sum().reset_index()
+    summary = grouped.sum().reset_index()
     # 0 / 0 is NaN: no word, no error.
-    found[measures] = found[measures].div(found["n_matched"].where(found["n_matched"] > 0), axis=0)
-    order = found["evidence"].map(EVIDENCE.index)
-    found = found.loc[order.sort_values(kind="stable").index].reset_index(drop=True)
-    return found[[*keys, *measures, *_COUNTS, "n_utterances"]]
+    n_matched = summary["n_matched"]
+    summary[measures] = summary[measures].div(n_matched.where(n_matched > 0), axis=0)
+    order = summary["evidence"].map(EVIDENCE.index)
+    summary = summary.loc[order.sort_values(kind="stable").index].reset_index(drop=True)
+    return summary[[*keys, *measures, *_COUNTS, "n_utterances"]]
 
 
-def _sign(table: pd.DataFrame, aggregated: Sequence[Artifact], decoded: Sequence[Artifact]) -> None:
+def _sign(
+    table: pd.DataFrame, aggregated: Sequence[UtteranceData], decoded: Sequence[UtteranceData]
+) -> None:
     """Add the signature of every row: its evidence, and how its map was made."""
-    decoding = decoded[0].meta["parameters"]
+    decoding = decoded[0].parameters
     designs = {
         name: {} if name.startswith("ca_") else design_of(aggregated, name)
         for name in table["map"].unique()
@@ -285,7 +294,7 @@ def _sign(table: pd.DataFrame, aggregated: Sequence[Artifact], decoded: Sequence
             evidence=evidence,
             normalise=_normalise(name),
             median=MEDIAN_WIDTH,
-            **(decoding | designs[name]),
+            **{**decoding, **designs[name]},
         )
         for evidence, name in table[["evidence", "map"]].itertuples(index=False)
     ]

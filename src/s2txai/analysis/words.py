@@ -25,7 +25,8 @@ _CELLS_AT_ONCE = 8_000_000
 def standardise(maps: np.ndarray) -> np.ndarray:
     """Standardise every step's column of maps [..., I, T'] over the tokens.
 
-    With the population's standard deviation; a column that does not vary becomes 0.
+    With the population's standard deviation. As in Whisper's code, a column that does not vary
+    keeps what rounding leaves, where ``saliency.correlation.standardise_columns`` has zeros.
     """
     centred = maps - maps.mean(axis=-2, keepdims=True)
     deviation = centred.std(axis=-2, keepdims=True)
@@ -107,7 +108,7 @@ def token_starts(maps: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     maps
-        [M, I, T']; what is said of a token is high where it is said.
+        [M, I, T']; the row of a token is high where the token is spoken.
 
     Returns
     -------
@@ -159,7 +160,7 @@ def word_boundaries(starts: np.ndarray, word_index: Sequence[int], n_steps: int)
     return np.stack(bounds, axis=1) if bounds else np.zeros((len(starts), 0, 2), dtype=np.int64)
 
 
-def comparable(word: str) -> str:
+def letters_of(word: str) -> str:
     """Return the letters and digits of a word, without case and without marks on letters."""
     letters = unicodedata.normalize("NFKD", word.casefold())
     return "".join(letter for letter in letters if letter.isalnum())
@@ -168,18 +169,18 @@ def comparable(word: str) -> str:
 def match_words(reference: Sequence[str], hypothesis: Sequence[str]) -> list[tuple[int, int]]:
     """Return positions (reference, hypothesis) of equal words in the best alignment of the two.
 
-    The alignment is the one with the fewest word errors, on :func:`comparable` words.
+    The alignment is the one with the fewest word errors, by the :func:`letters_of` words.
     """
-    spoken, heard = (
-        [(position, comparable(word)) for position, word in enumerate(words) if comparable(word)]
+    spoken, recognised = (
+        [(position, letters_of(word)) for position, word in enumerate(words) if letters_of(word)]
         for words in (reference, hypothesis)
     )
-    if not spoken or not heard:
+    if not spoken or not recognised:
         return []
-    truth, found = (" ".join(word for _, word in words) for words in (spoken, heard))
-    (chunks,) = jiwer.process_words(truth, found).alignments
+    truth, guess = (" ".join(word for _, word in words) for words in (spoken, recognised))
+    (chunks,) = jiwer.process_words(truth, guess).alignments
     return [
-        (spoken[chunk.ref_start_idx + k][0], heard[chunk.hyp_start_idx + k][0])
+        (spoken[chunk.ref_start_idx + k][0], recognised[chunk.hyp_start_idx + k][0])
         for chunk in chunks
         if chunk.type == "equal"
         for k in range(chunk.ref_end_idx - chunk.ref_start_idx)

@@ -1,5 +1,7 @@
 """Step 1: the model's own hypothesis, and the table of its tokens."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -68,7 +70,7 @@ def decode(model: Model, audio: np.ndarray, task: Task, *, beam: int) -> dict[st
     }
 
 
-def token_log_probs(logits: torch.Tensor, tokens: list[int]) -> np.ndarray:
+def token_log_probs(logits: torch.Tensor, tokens: Sequence[int]) -> np.ndarray:
     """Return float32 [I], the log-probability of each token under logits [I, V], in nats."""
     rows = torch.log_softmax(logits, dim=-1)
     log_probs = rows.gather(1, torch.tensor(tokens, device=logits.device)[:, None])

@@ -4,12 +4,14 @@ To add a family, write a module with a :class:`s2txai.models.base.Loader` and re
 """
 
 import fnmatch
-import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from s2txai.registry import Registry
+from s2txai.registry import Registry, load_object
+
+if TYPE_CHECKING:
+    from s2txai.models.base import Loader  # which imports torch
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class Family:
     Attributes
     ----------
     loader
-        Module and name of its :class:`s2txai.models.base.Loader`.
+        Its :class:`s2txai.models.base.Loader`, or ``module:name`` of it.
     models
         For people: which models these are.
     tasks, input
@@ -45,7 +47,7 @@ class Family:
         For people: what else to know, in sentences.
     """
 
-    loader: tuple[str, str]
+    loader: "str | Loader"
     models: str
     tasks: str
     input: str
@@ -85,8 +87,7 @@ class Family:
 
     def load(self) -> Any:
         """Import the loader, and the libraries that it needs."""
-        module, name = self.loader
-        return getattr(importlib.import_module(module), name)
+        return load_object(self.loader)
 
 
 def _fits(name: str, patterns: Sequence[str]) -> bool:
@@ -96,7 +97,7 @@ def _fits(name: str, patterns: Sequence[str]) -> bool:
 FAMILIES: Registry[Family] = Registry("model family")
 FAMILIES.register("whisper")(
     Family(
-        ("s2txai.models.whisper", "load_whisper"),
+        "s2txai.models.whisper:load_whisper",
         models="Whisper of any size, distilled and fine-tuned ones too",
         tasks="recognition; translation into English by the multilingual ones",
         input="log-mel spectrogram, at most 30 s",
@@ -113,7 +114,7 @@ FAMILIES.register("whisper")(
 )
 FAMILIES.register("conformer")(
     Family(
-        ("s2txai.models.conformer", "load_conformer"),
+        "s2txai.models.conformer:load_conformer",
         models="the paper's: Conformer encoder, Transformer decoder, as FAMA",
         tasks="recognition and translation, by language tags where the dictionary has them",
         input="Kaldi filterbank, normalised by utterance, of any length",
@@ -125,7 +126,7 @@ FAMILIES.register("conformer")(
         "checkpoint has one, are added with this weight. Positions count by the length of each "
         "utterance, whatever training did, so that no result depends on its batch. Checkpoints "
         "that merge encoder steps (`ctc_compress_strategy`) are refused: their steps have no time.",
-        # These are pickles, too, but are read without running what they hold.
+        # Pickles as well, but read without running what they hold.
         weights=("*.pt",),
         settings="*.yaml",
         others=("*.txt", "*.model"),
@@ -143,7 +144,7 @@ _RANDOM = "random weights only"
 _TRUST = ("trust_remote_code",)
 FAMILIES.register("speech-to-text")(
     Family(
-        ("s2txai.models.speech_to_text", "load_speech_to_text"),
+        "s2txai.models.speech_to_text:load_speech_to_text",
         models="Speech2Text (fairseq S2T), `Speech2TextForConditionalGeneration` of transformers",
         tasks="the one that a checkpoint was trained for; translation by language tag in "
         "multilingual ones",
@@ -158,7 +159,7 @@ FAMILIES.register("speech-to-text")(
 )
 FAMILIES.register("canary")(
     Family(
-        ("s2txai.models.canary", "load_canary"),
+        "s2txai.models.canary:load_canary",
         models="Canary, `CanaryForConditionalGeneration` of transformers",
         tasks="recognition and translation, by language tags",
         input="log-mel spectrogram, normalised by utterance, of any length",
@@ -172,7 +173,7 @@ FAMILIES.register("canary")(
 )
 FAMILIES.register("seamless-m4t-v2")(
     Family(
-        ("s2txai.models.seamless_m4t_v2", "load_seamless_m4t_v2"),
+        "s2txai.models.seamless_m4t_v2:load_seamless_m4t_v2",
         models="SeamlessM4T v2 from speech to text, `SeamlessM4Tv2ForSpeechToText` of transformers",
         tasks="recognition and translation, by the tag of the text's language",
         input="Kaldi filterbank, normalised by utterance, of any length",
@@ -189,7 +190,7 @@ FAMILIES.register("seamless-m4t-v2")(
 )
 FAMILIES.register("moonshine")(
     Family(
-        ("s2txai.models.moonshine", "load_moonshine"),
+        "s2txai.models.moonshine:load_moonshine",
         models="Moonshine, `MoonshineForConditionalGeneration` of transformers",
         tasks="recognition of the language that a checkpoint was trained for",
         input="waveform, of any length, in blocks of 64 samples (4 ms)",
@@ -205,7 +206,7 @@ FAMILIES.register("moonshine")(
 )
 FAMILIES.register("cohere-asr")(
     Family(
-        ("s2txai.models.cohere_asr", "load_cohere_asr"),
+        "s2txai.models.cohere_asr:load_cohere_asr",
         models="Cohere Transcribe, `CohereAsrForConditionalGeneration` of transformers",
         tasks="recognition, by language tag",
         input="log-mel spectrogram, normalised by utterance, at most 35 s",

@@ -51,7 +51,7 @@ class ModelHandle:
         precision: str,
         compile: bool = False,
     ) -> None:
-        self._family = family
+        self.family = family
         self._directory = Path(directory)
         self.device = resolve_device(device)
         self._compile = compile
@@ -75,7 +75,7 @@ class ModelHandle:
         try:
             return load_model(
                 self._directory,
-                self._family,
+                self.family,
                 device=self.device,
                 precision=self.precision,
                 options=read_options(self._directory),

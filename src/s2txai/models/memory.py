@@ -20,7 +20,7 @@ BEAM_SEARCH_BATCH = 16
 # Of the free memory; the rest is for what the allocator scatters and other programs take.
 SHARE = 0.7
 
-# How libraries below torch say so; its own messages come as RuntimeError from some places, too.
+# How libraries below torch say so, and torch itself where it raises a plain RuntimeError.
 _OUT_OF_MEMORY = re.compile(
     r"out of memory|DefaultCPUAllocator|can't allocate memory|_STATUS_ALLOC_FAILED", re.IGNORECASE
 )

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from s2txai.analysis.scoring import SCORES
 from s2txai.report.figures import CURVES, OTHER_CURVE, STYLE, new_figure
 from s2txai.report.names import map_name, short_score_name, shortened
 from s2txai.report.sweep import deletion_maps
@@ -128,7 +129,7 @@ def _draw_areas(
     maps: Sequence[str],
     paper: PaperFigures,
 ) -> None:
-    falls = metric == "bleu"
+    falls = SCORES[metric].higher_is_better
     panel.set_title(f"Deletion, {short_score_name(metric)}")
     panel.set_xlabel(f"area, 0–100\n({'lower' if falls else 'higher'}: more faithful)")
     # One below the other, so that none hides another.
@@ -137,9 +138,9 @@ def _draw_areas(
         colour, marker, _ = CURVES.get(name, OTHER_CURVE)
         points = [(row[f"auc_{name}"], y + offset) for y, row in enumerate(rows)
                   if row["deletion_metric"] == metric]  # fmt: skip
-        found = None if falls else paper.span(*area_key(name))
-        if found:
-            points.append((found[0], -1 + offset))
+        span = None if falls else paper.span(*area_key(name))
+        if span:
+            points.append((span[0], -1 + offset))
         panel.plot(
             *zip(*points, strict=True),
             color=colour, marker=marker, markersize=4, linestyle="", clip_on=False,
@@ -191,7 +192,7 @@ def _legends(below: Any, smx: str, maps: Sequence[str]) -> None:
             linestyle="", label=label,
         )  # fmt: skip
 
-    left = [
+    correlations = [
         mark(MARKERS["smx"], f"ρ with {map_name(smx)}", SMX_COLOURS),
         mark(MARKERS["smh"], "ρ with SMH", SMH_COLOURS),
         mark(MARKERS["mixing"], "Δ, SMH minus SMX", MIXING_COLOURS),
@@ -200,7 +201,7 @@ def _legends(below: Any, smx: str, maps: Sequence[str]) -> None:
         Line2D([], [], marker="|", markersize=9, markeredgewidth=2, color=dark, linestyle="",
                label="ceiling that noise leaves"),
     ]  # fmt: skip
-    right = [
+    areas = [
         Line2D([], [], color=colour, marker=marker, markersize=4.5, linestyle="", label=map_name(
             name
         ))
@@ -209,8 +210,12 @@ def _legends(below: Any, smx: str, maps: Sequence[str]) -> None:
     ]  # fmt: skip
     settings = {"alignment": "left", "handletextpad": 0.4, "columnspacing": 1.2}
     below.legend(
-        handles=left, loc="upper left", ncols=2, title="correlation and context mixing", **settings
+        handles=correlations,
+        loc="upper left",
+        ncols=2,
+        title="correlation and context mixing",
+        **settings,
     )
     below.legend(
-        handles=right, loc="upper right", ncols=2, title="deletion in the order of", **settings
+        handles=areas, loc="upper right", ncols=2, title="deletion in the order of", **settings
     )

@@ -10,10 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from s2txai.analysis.headline import LEAST_RELIABILITY
 from s2txai.report.figures import STYLE, new_figure
 from s2txai.report.names import shortened
 from s2txai.report.profiles import COLOURS, DARK, MARKS
-from s2txai.report.runs import LOW_RELIABILITY, Run
+from s2txai.report.runs import RunResults
 from s2txai.report.sweep import UNRELIABLE
 from s2txai.report.tables import NO_SIGNAL, UNDEFINED, Cell, Table, merged_signatures, words
 
@@ -21,7 +22,7 @@ DESIGN_HEIGHT = 0.6  # inches
 LEAST_DESIGN_HEIGHT = 0.12  # inches a run
 
 
-def by_design(runs: Sequence[Run]) -> pd.DataFrame:
+def by_design(runs: Sequence[RunResults]) -> pd.DataFrame:
     """Return the rows of all runs about the mean of all heads, one a run and design."""
     tables = [run.tables["sensitivity"] for run in runs]
     table = pd.concat(tables, ignore_index=True)
@@ -36,7 +37,7 @@ def sensitivity_table(table: pd.DataFrame, keys: Sequence[str]) -> Table:
     table
         Of :func:`by_design`.
     keys
-        Where the page tells more of each run.
+        Where the page says more about each run.
     """
     shown = Table(
         caption="Correlation ρ of the all-head mean with SMX avg2d (no unit) by the design of the "
@@ -61,7 +62,7 @@ def sensitivity_table(table: pd.DataFrame, keys: Sequence[str]) -> Table:
 def _row(shown: Table, row: dict[str, Any]) -> list[Cell]:
     why = UNDEFINED if pd.isna(row["rho"]) else NO_SIGNAL
     reliability = shown.number(row["reliability"], ".2f")
-    if row["reliability"] < LOW_RELIABILITY:
+    if row["reliability"] < LEAST_RELIABILITY:
         reliability = Cell(reliability.text, shown.letter(UNRELIABLE))
     return [
         words(row["design"], marked=row["design"] == "main"),

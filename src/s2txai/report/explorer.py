@@ -20,8 +20,8 @@ import soundfile
 
 from s2txai.datasets import Utterance, parse_task
 from s2txai.report.names import map_name, row_labels
-from s2txai.report.runs import Run, RunFiles
-from s2txai.saliency.gradient_statistics import GRADIENTS
+from s2txai.report.runs import RunFiles, RunResults
+from s2txai.saliency.methods import METHODS
 from s2txai.saliency.statistics import Statistics, heatmap
 from s2txai.storage.artifacts import Artifact, check_same_source, replacing
 
@@ -34,7 +34,7 @@ MOST_CELLS = (200, 80)
 MOST_FRAMES = 3000
 
 
-def write_explorer(run: Run, folder: Path) -> None:
+def write_explorer(run: RunResults, folder: Path) -> None:
     """Write ``folder/{run key}/{utterance}.js`` for every utterance of a run.
 
     Parameters
@@ -226,7 +226,7 @@ def _step_maps(aggregated: Artifact) -> Iterator[dict[str, Any]]:
 
 
 def _is_map(name: str) -> bool:
-    saliency = name.startswith("smx_") or name == "smh" or name in GRADIENTS
+    saliency = name.startswith("smx_") or name == "smh" or name in METHODS
     return saliency and not name.endswith("_halves")
 
 

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from s2txai.report.names import map_name
+from s2txai.saliency.aggregation import LAYER
 from s2txai.saliency.correlation import standardise_rows
-from s2txai.saliency.pooling import LAYER
 
 WIDTH = 8.4  # inches
 RESOLUTION = 160  # dots an inch: sharp on screens of twice the usual density

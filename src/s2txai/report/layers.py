@@ -6,8 +6,10 @@ from typing import Any
 
 import pandas as pd
 
+from s2txai.analysis.headline import LEAST_RELIABILITY, headline
+from s2txai.analysis.scoring import SCORES
 from s2txai.report.names import map_name
-from s2txai.report.runs import LOW_RELIABILITY, Run, headline
+from s2txai.report.runs import RunResults
 from s2txai.report.sweep import (
     UNRELIABLE,
     area_title,
@@ -23,14 +25,15 @@ from s2txai.report.tables import (
     merged_signatures,
     words,
 )
-from s2txai.saliency.pooling import LAYER, is_linear
+from s2txai.saliency.aggregation import LAYER
+from s2txai.saliency.pooling import is_linear
 
 KEY = ["dataset", "model", "task"]
 NO_LAYER = "the model has fewer decoder layers"
 NOT_DELETED = "cells are deleted in the order of all heads, the last layer and those under 'layers'"
 
 
-def by_layer(runs: Sequence[Run]) -> pd.DataFrame:
+def by_layer(runs: Sequence[RunResults]) -> pd.DataFrame:
     """Return the mean over all heads and over those of each layer, one row each and a run.
 
     Columns named by a saliency map or pooling are those of :func:`s2txai.report.sweep.sweep`; see
@@ -40,7 +43,7 @@ def by_layer(runs: Sequence[Run]) -> pd.DataFrame:
     return table.astype({"layer": "Int64"})
 
 
-def _rows(run: Run) -> list[dict[str, Any]]:
+def _rows(run: RunResults) -> list[dict[str, Any]]:
     choices = [("ca_mean", None), *(("ca_layer", layer) for layer in range(run.n_layers))]
     last = run.n_layers - 1
     deleted_by = {None: "ca_mean", last: "ca_last"}
@@ -50,7 +53,7 @@ def _rows(run: Run) -> list[dict[str, Any]]:
     rows = []
     for attention, layer in choices:
         summary, mixing = (
-            _chosen(headline(run.tables[name]), attention, layer) for name in ("summary", "mixing")
+            _rows_of(headline(run.tables[name]), attention, layer) for name in ("summary", "mixing")
         )
         summary = summary.set_index("saliency")
         areas = auc[auc.index == deleted_by.get(layer)]
@@ -71,7 +74,7 @@ def _rows(run: Run) -> list[dict[str, Any]]:
     return rows
 
 
-def _chosen(table: pd.DataFrame, attention: str, layer: int | None) -> pd.DataFrame:
+def _rows_of(table: pd.DataFrame, attention: str, layer: int | None) -> pd.DataFrame:
     same = table["layer"].isna() if layer is None else table["layer"] == layer
     return table[(table["attention"] == attention) & same]
 
@@ -98,19 +101,23 @@ class _Quantity:
     paper: Cell
 
 
-def layers_table(table: pd.DataFrame, keys: Sequence[str], smx: str, paper: PaperFigures) -> Table:
-    """Return a group of rows a quantity, a row a run, and a column a layer.
+def layers_table(
+    table: pd.DataFrame, keys: Sequence[str], smx: str, paper: PaperFigures, source: str
+) -> Table:
+    """Return a group of rows per quantity, a row per run, and a column per layer.
 
     Parameters
     ----------
     table
         Of :func:`by_layer`.
     keys
-        Where the page tells more of each run.
+        Where the page says more about each run.
     smx
         The input map that is shown.
     paper
         The paper's figures.
+    source
+        File of the table.
     """
     n_layers = int(table["layer"].max()) + 1
     shown = Table(
@@ -119,7 +126,7 @@ def layers_table(table: pd.DataFrame, keys: Sequence[str], smx: str, paper: Pape
         "count from 0; bold: the model's last one. The paper's figures are of raw values.",
         header=["run", "all heads", *(str(layer) for layer in range(n_layers))],
         over=[("", 2), ("decoder layer", n_layers)],
-        source="results/report/layers.csv",
+        source=source,
         signature=merged_signatures(
             pd.concat(
                 [
@@ -130,13 +137,13 @@ def layers_table(table: pd.DataFrame, keys: Sequence[str], smx: str, paper: Pape
             )
         ),
     )
-    found = list(zip(keys, runs_of(table), strict=True))
+    named_runs = list(zip(keys, runs_of(table), strict=True))
     for quantity in _correlations_and_mixing(smx, paper):
         shown.titles.append(quantity.title)
-        shown.groups.append(_group(shown, quantity, found, n_layers, paper))
+        shown.groups.append(_group(shown, quantity, named_runs, n_layers, paper))
     for metric in table["deletion_metric"].unique():
         quantity = _areas(metric, paper)
-        of_metric = [run for run in found if (run[1]["deletion_metric"] == metric).all()]
+        of_metric = [run for run in named_runs if (run[1]["deletion_metric"] == metric).all()]
         shown.titles.append(quantity.title)
         shown.groups.append(_group(shown, quantity, of_metric, n_layers, paper))
     return shown
@@ -165,7 +172,7 @@ def _correlations_and_mixing(smx: str, paper: PaperFigures) -> list[_Quantity]:
 
 def _areas(metric: str, paper: PaperFigures) -> _Quantity:
     # The paper's areas are of word errors.
-    beside = Cell("") if metric == "bleu" else paper.area("ca_mean")
+    beside = Cell("") if SCORES[metric].higher_is_better else paper.area("ca_mean")
     title = f"area under the deletion curve, {area_title(metric)}"
     return _Quantity(title, "auc", "", NOT_DELETED, [], ".1f", beside)
 
@@ -189,7 +196,7 @@ def _run_row(
 ) -> list[Cell]:
     first = run.iloc[0]
     name = words(f"{first['model']} on {first['dataset']}, {first['task']}", link=key)
-    if any(first[column] < LOW_RELIABILITY for column in quantity.reliabilities):
+    if any(first[column] < LEAST_RELIABILITY for column in quantity.reliabilities):
         name = replace(name, note=shown.letter(UNRELIABLE))
     cells = []
     for row in run.to_dict("records"):

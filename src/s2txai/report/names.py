@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
-from s2txai.saliency.pooling import LAYER
+from s2txai.analysis.headline import Variant, variants
+from s2txai.analysis.scoring import SCORES
+from s2txai.saliency.aggregation import LAYER
 
 LONGEST_LABEL = 30  # characters of a line in a figure
 
@@ -20,30 +22,30 @@ _MAPS = {
     "energy": "loudest first",
 }
 
-# Short and full name, unit.
-_SCORES = {
-    "wer": ("WER", "word error rate, WER", "%"),
-    "wer_max": ("clipped WER", "word error rate clipped at 100, WER", "%"),
-    "bleu": ("BLEU", "BLEU", "0–100"),
-    "comet": ("COMET", "COMET", "0–100"),
-}
+# What the rows of a map are standardised along.
+_NORMALISATIONS = {"token": "rows", "none": "none", "frame": "columns"}
 
 
 def map_name(name: str) -> str:
     """Return a map's name for people, as ``SMX <pooling>`` of ``smx_<pooling>``."""
-    known = _MAPS.get(name)
-    return known or name.replace("smx_", "SMX ", 1).replace(LAYER, "CA, layer ", 1)
+    return _MAPS.get(name) or name.replace("smx_", "SMX ", 1).replace(LAYER, "CA, layer ", 1)
 
 
 def short_score_name(metric: str) -> str:
     """Return a score's name without its unit."""
-    return _SCORES[metric][0]
+    return SCORES[metric].short_name
 
 
 def score_name(metric: str, *, short: bool = False) -> str:
     """Return a score's name, full or short, with its unit."""
-    abbreviation, name, unit = _SCORES[metric]
-    return f"{abbreviation if short else name} ({unit})"
+    score = SCORES[metric]
+    return f"{score.short_name if short else score.name} ({score.unit})"
+
+
+def variant_name(variant: Variant) -> str:
+    """Return the name of a metric and its normalisation."""
+    name = f"{variant.metric.capitalize()}, {_NORMALISATIONS[variant.normalise]}"
+    return f"{name} (headline)" if variant == variants()[0] else name
 
 
 def attention_name(attention: str, layer: int | None, n_layers: int) -> str:

@@ -16,6 +16,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from s2txai.analysis.headline import FEW_UTTERANCES, LEAST_RELIABILITY, headline
+from s2txai.analysis.scoring import SCORES
 from s2txai.datasets import parse_task
 from s2txai.log import logger
 from s2txai.report import figures as draw
@@ -26,7 +28,7 @@ from s2txai.report.explorer import recording, source_of_data, write_explorer
 from s2txai.report.layers import by_layer, layers_table
 from s2txai.report.names import map_name, row_labels, score_name
 from s2txai.report.profiles import profiles
-from s2txai.report.runs import LOW_RELIABILITY, Run, RunFiles, UtteranceFacts, read_run
+from s2txai.report.runs import RunFiles, RunResults, UtteranceFacts, read_run
 from s2txai.report.sweep import (
     saliencies,
     sentences,
@@ -40,14 +42,11 @@ N_OPEN = 5  # utterances of a run shown at once; the rest unfolds
 # Utterances with figures, of a run and of the page: the page of a large sweep must still open.
 N_FIGURED = 20
 N_FIGURED_IN_ALL = 60
-FEW_UTTERANCES = 20
 N_UNFILTERED = 10  # utterances of the explorer's list without a field to filter it
-
-__all__ = ["Facts", "RunFiles", "write_report"]
 
 
 @dataclass(frozen=True)
-class Facts:
+class ReportContext:
     """What was run, beyond what the result files say.
 
     Attributes
@@ -94,24 +93,15 @@ class Picture:
     files: str
 
 
-def write_report(
-    runs: Sequence[RunFiles],
-    output: Path,
-    table: Path,
-    layers: Path,
-    figures: Path,
-    explorer: Path,
-    facts: Facts,
-) -> None:
-    """Write the page, the tables of all runs, the figures as PNG and PDF, the explorer's data.
+@dataclass(frozen=True)
+class ReportPaths:
+    """Where the report goes, and the results that it is about.
 
-    Parameters
+    Attributes
     ----------
-    runs
-        What to report, in this order.
-    output
+    page
         The HTML file.
-    table
+    sweep
         The CSV of all runs, one row each.
     layers
         The CSV of all runs layer by layer.
@@ -119,7 +109,28 @@ def write_report(
         Directory of the figures.
     explorer
         Directory of the explorer's data, ``explorer`` beside the page.
-    facts
+    results
+        Folder of all results, as the page names it.
+    """
+
+    page: Path
+    sweep: Path
+    layers: Path
+    figures: Path
+    explorer: Path
+    results: Path
+
+
+def write_report(runs: Sequence[RunFiles], paths: ReportPaths, context: ReportContext) -> None:
+    """Write the page, the tables of all runs, the figures as PNG and PDF, the explorer's data.
+
+    Parameters
+    ----------
+    runs
+        What to report, in this order.
+    paths
+        Where to write.
+    context
         What was run.
 
     Raises
@@ -127,17 +138,17 @@ def write_report(
     UserError
         If a table, result file or recording is missing or refused.
     """
-    paper = tables.PaperFigures(facts.paper_reference)
-    found = [read_run(files) for files in runs]
-    n_figured = max(1, min(N_FIGURED, N_FIGURED_IN_ALL // len(found)))
-    sections = [_section(run, figures, paper, n_figured) for run in found]
-    rows = sweep(found)
+    paper = tables.PaperFigures(context.paper_reference)
+    results = [read_run(files) for files in runs]
+    n_figured = max(1, min(N_FIGURED, N_FIGURED_IN_ALL // len(results)))
+    sections = [_section(run, paths, paper, n_figured) for run in results]
+    rows = sweep(results)
     for line in sentences(rows, _main_pooling(saliencies(rows))):
         logger.info("%s", line)
-    layer_rows = by_layer(found)
-    for run in found:
-        write_explorer(run, explorer)
-    for path, frame in ((table, rows), (layers, layer_rows)):
+    layer_rows = by_layer(results)
+    for run in results:
+        write_explorer(run, paths.explorer)
+    for path, frame in ((paths.sweep, rows), (paths.layers, layer_rows)):
         with replacing(path) as partial:
             frame.to_csv(partial, index=False)
     keys = [files.key for files in runs]
@@ -150,20 +161,20 @@ def write_report(
     )
     program = _template_text("explorer.js")
     page = environment.get_template("index.html.j2").render(
-        comparison=_comparison(rows, keys, figures, paper),
-        sensitivity=_sensitivity(found, keys, figures),
-        layers=_layers(layer_rows, keys, _main_pooling(saliencies(rows)), figures, paper),
+        comparison=_comparison(rows, keys, paths, paper),
+        sensitivity=_sensitivity(results, keys, paths.figures),
+        layers=_layers(layer_rows, keys, _main_pooling(saliencies(rows)), paths, paper),
         sections=sections,
         program=Markup(program),
         program_hash=_content_hash(program),
-        facts=facts,
-        config=yaml.safe_dump(dict(facts.config), sort_keys=False, allow_unicode=True),
+        facts=context,
+        config=yaml.safe_dump(dict(context.config), sort_keys=False, allow_unicode=True),
         paper=paper.table(),
-        models=_used(facts.models, [files.model for files in runs]),
-        sources={name: _sources(entry["source"]) for name, entry in facts.models.items()},
-        datasets=_used(facts.datasets, [files.dataset for files in runs]),
+        models=_used(context.models, [files.model for files in runs]),
+        sources={name: _sources(entry["source"]) for name, entry in context.models.items()},
+        datasets=_used(context.datasets, [files.dataset for files in runs]),
     )
-    with replacing(output) as partial:
+    with replacing(paths.page) as partial:
         partial.write_text(page, encoding="utf-8")
 
 
@@ -198,14 +209,14 @@ def _sources(source: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _comparison(
-    rows: pd.DataFrame, keys: Sequence[str], figures: Path, paper: tables.PaperFigures
+    rows: pd.DataFrame, keys: Sequence[str], paths: ReportPaths, paper: tables.PaperFigures
 ) -> dict[str, Any]:
     """Return what the template shows of all runs together."""
     smx = _main_pooling(saliencies(rows))
     return {
         "figure": _picture(
             comparison(rows, smx, paper),
-            figures,
+            paths.figures,
             "comparison",
             f"Correlation, context mixing and areas of deletion of {len(rows)} runs beside the "
             f"paper's, {paper.VERSION}; all values are in the tables below.",
@@ -216,8 +227,8 @@ def _comparison(
             f"{paper.correlation('smh').text} for SMH is drawn as ρ, as it reads it. Every area of "
             "deletion must be compared with the random order of its own run.",
         ),
-        "correlation": sweep_correlation_table(rows, keys, smx, paper),
-        "effects": sweep_effects_table(rows, keys, smx, paper),
+        "correlation": sweep_correlation_table(rows, keys, smx, paper, paths.sweep.as_posix()),
+        "effects": sweep_effects_table(rows, keys, smx, paper, paths.sweep.as_posix()),
         "warnings": _sweep_warnings(rows),
     }
 
@@ -226,14 +237,14 @@ def _layers(
     rows: pd.DataFrame,
     keys: Sequence[str],
     smx: str,
-    figures: Path,
+    paths: ReportPaths,
     paper: tables.PaperFigures,
 ) -> dict[str, Any]:
     """Return what the template shows of all runs layer by layer."""
     return {
         "figure": _picture(
             profiles(rows, smx, paper),
-            figures,
+            paths.figures,
             "layers",
             f"Correlation with {map_name(smx)} and with SMH, context mixing and area under the "
             f"deletion curve over the decoder layers of {len(keys)} runs, raw and corrected; the "
@@ -247,11 +258,13 @@ def _layers(
             f"({paper.VERSION}) of raw values over its models and tasks; its share of "
             f"{paper.correlation('smh').text} for SMH is drawn as ρ, as it reads it.",
         ),
-        "table": layers_table(rows, keys, smx, paper),
+        "table": layers_table(rows, keys, smx, paper, paths.layers.as_posix()),
     }
 
 
-def _sensitivity(runs: Sequence[Run], keys: Sequence[str], figures: Path) -> dict[str, Any] | None:
+def _sensitivity(
+    runs: Sequence[RunResults], keys: Sequence[str], figures: Path
+) -> dict[str, Any] | None:
     """Return what the template shows of the designs of the perturbation; None without any."""
     if not runs[0].files.has_designs:
         return None
@@ -295,22 +308,24 @@ def _sweep_warnings(rows: pd.DataFrame) -> list[str]:
             "Differences between them describe these recordings, not the models."
         )
     reliability = rows[[f"reliability_{name}" for name in saliencies(rows)]]
-    unreliable = int((~(reliability >= LOW_RELIABILITY)).any(axis=1).sum())
+    unreliable = int((~(reliability >= LEAST_RELIABILITY)).any(axis=1).sum())
     if unreliable:
         warnings.append(
-            f"Low reliability, under {LOW_RELIABILITY}: {unreliable} of {n} runs have a saliency "
+            f"Low reliability, under {LEAST_RELIABILITY}: {unreliable} of {n} runs have a saliency "
             "map that is mostly noise, so that their numbers, corrected ones included, are "
             "illustrative; more masks make them reliable."
         )
     return warnings
 
 
-def _section(run: Run, figures: Path, paper: tables.PaperFigures, n_figured: int) -> dict[str, Any]:
+def _section(
+    run: RunResults, paths: ReportPaths, paper: tables.PaperFigures, n_figured: int
+) -> dict[str, Any]:
     """Return what the template shows of one run."""
-    files = run.files
+    files, figures = run.files, paths.figures
     return {
         "key": files.key,
-        "root": f"results/{files.dataset}/{files.model}/{files.task}/",
+        "root": f"{(paths.results / files.key).as_posix()}/",
         "dataset": files.dataset,
         "model": files.model,
         "task": files.task,
@@ -329,7 +344,7 @@ def _section(run: Run, figures: Path, paper: tables.PaperFigures, n_figured: int
         "timestamps": tables.timestamps_table(run),
         "timestamps_figure": _timestamps_figure(run, figures),
         "sizes": tables.sizes_table(run),
-        "failures": tables.failures_table(run),
+        "failures": tables.failed_utterances_table(run),
         "parameters": tables.parameters_table(run),
         "heads_figure": _heads_figure(run, figures),
         "deletion_figure": _deletion_figure(run, figures),
@@ -341,7 +356,7 @@ def _section(run: Run, figures: Path, paper: tables.PaperFigures, n_figured: int
     }
 
 
-def _summary(run: Run, paper: tables.PaperFigures) -> dict[str, Any]:
+def _summary(run: RunResults, paper: tables.PaperFigures) -> dict[str, Any]:
     """Return the question's answer in numbers, in words, and what limits it."""
     headline = run.headline()
     rows = headline[headline["attention"] == "ca_mean"].set_index("saliency")
@@ -383,7 +398,7 @@ def _rounded(value: float, form: str = ".2f") -> str:
     return "" if math.isnan(value) else tables.number_text(value, form)
 
 
-def _warnings(run: Run, rows: pd.DataFrame) -> list[str]:
+def _warnings(run: RunResults, rows: pd.DataFrame) -> list[str]:
     warnings = []
     n = len(run.utterances)
     if run.n_failed:
@@ -402,15 +417,15 @@ def _warnings(run: Run, rows: pd.DataFrame) -> list[str]:
             "these recordings; they do not characterise the model."
         )
     # An undefined reliability is no better than a low one.
-    unreliable = rows[~(rows["reliability"] >= LOW_RELIABILITY)]
+    unreliable = rows[~(rows["reliability"] >= LEAST_RELIABILITY)]
     if len(unreliable):
         named = ", ".join(
             f"{map_name(str(name))} ({_rounded(value) or 'not defined'})"
             for name, value in unreliable["reliability"].items()
         )
         warnings.append(
-            f"Low reliability, under {LOW_RELIABILITY}: {named}. More than half of what varies in "
-            "these maps is sampling noise, so their numbers, corrected ones included, are "
+            f"Low reliability, under {LEAST_RELIABILITY}: {named}. More than half of what varies "
+            "in these maps is sampling noise, so their numbers, corrected ones included, are "
             "illustrative; more masks make them reliable."
         )
     undefined = int(rows["n_undefined_utterances"].max())
@@ -422,7 +437,7 @@ def _warnings(run: Run, rows: pd.DataFrame) -> list[str]:
     return warnings
 
 
-def _transcripts(run: Run) -> list[dict[str, str]]:
+def _transcripts(run: RunResults) -> list[dict[str, str]]:
     table = run.tables["transcripts"]
     metric = table.columns[-1]
     return [
@@ -437,7 +452,7 @@ def _transcripts(run: Run) -> list[dict[str, str]]:
     ]
 
 
-def _explorer(run: Run) -> dict[str, Any]:
+def _explorer(run: RunResults) -> dict[str, Any]:
     """Return the explorer's list: an utterance, the beginning of its text, where its data lie."""
     texts = run.tables["transcripts"].set_index("utterance")["hypothesis"]
     return {
@@ -462,13 +477,13 @@ def _data_uri(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def _heads_figure(run: Run, figures: Path) -> Picture:
+def _heads_figure(run: RunResults, figures: Path) -> Picture:
     rows = run.headline()
     heads, layers, mean = {}, {}, {}
     L, H = run.padding.shape
     for saliency in run.saliencies:
-        chosen = rows[rows["saliency"] == saliency].sort_values(["layer", "head"])
-        kind = {name: part["rho"].to_numpy(float) for name, part in chosen.groupby("attention")}
+        of_map = rows[rows["saliency"] == saliency].sort_values(["layer", "head"])
+        kind = {name: part["rho"].to_numpy(float) for name, part in of_map.groupby("attention")}
         heads[saliency] = kind["ca_head"].reshape(L, H)
         layers[saliency] = kind["ca_layer"]
         mean[saliency] = float(kind["ca_mean"][0])
@@ -484,7 +499,7 @@ def _heads_figure(run: Run, figures: Path) -> Picture:
     )
 
 
-def _timestamps_figure(run: Run, figures: Path) -> Picture | None:
+def _timestamps_figure(run: RunResults, figures: Path) -> Picture | None:
     """Return the error of every head by evidence; None where no words were timed."""
     if "timestamps" not in run.tables:
         return None
@@ -519,14 +534,15 @@ def _best_head(saliency: str, values: np.ndarray) -> str:
     return f"{map_name(saliency)}: highest {highest} at layer {layer}, head {head}"
 
 
-def _deletion_figure(run: Run, figures: Path) -> Picture:
+def _deletion_figure(run: RunResults, figures: Path) -> Picture:
     metric = run.deletion_metric
     curves = run.tables["curves"]
     curves = curves[curves["metric"] == metric]
     areas = run.tables["auc"].set_index(["metric", "map"])["auc"][metric]
-    order = [str(name) for name in areas.sort_values(ascending=metric == "bleu").index]
+    falls = SCORES[metric].higher_is_better
+    order = [str(name) for name in areas.sort_values(ascending=falls).index]
     listed = ", ".join(f"{map_name(name)} {areas[name]:.1f}" for name in order)
-    faster = "falls" if metric == "bleu" else "rises"
+    faster = "falls" if falls else "rises"
     return _picture(
         draw.deletion_curves(curves, score_name(metric), order),
         figures,
@@ -539,7 +555,7 @@ def _deletion_figure(run: Run, figures: Path) -> Picture:
     )
 
 
-def _padding_figure(run: Run, figures: Path) -> Picture:
+def _padding_figure(run: RunResults, figures: Path) -> Picture:
     means = ", ".join(
         f"layer {layer} {100 * value:.0f} %" for layer, value in enumerate(run.padding.mean(axis=1))
     )
@@ -555,13 +571,13 @@ def _padding_figure(run: Run, figures: Path) -> Picture:
     )
 
 
-def _utterance(run: Run, facts: UtteranceFacts, figures: Path) -> dict[str, Any]:
+def _utterance(run: RunResults, facts: UtteranceFacts, figures: Path) -> dict[str, Any]:
     decoded = run.files.artifact("decode", facts.id)
     aggregated = run.files.artifact("aggregate", facts.id)
     smx = _main_pooling(run.saliencies)
-    found = _utterance_correlations(run, facts.id, (smx, "smh"))
+    correlations = _utterance_correlations(run, facts.id, (smx, "smh"))
     titles = {"ca_mean": map_name("ca_mean")} | {
-        name: f"{map_name(name)}   (ρ with CA: {value})" for name, value in found.items()
+        name: f"{map_name(name)}   (ρ with CA: {value})" for name, value in correlations.items()
     }
     figure = draw.utterance_maps(
         decoded["features"],
@@ -573,7 +589,7 @@ def _utterance(run: Run, facts: UtteranceFacts, figures: Path) -> dict[str, Any]
         subsampling=int(decoded["subsampling"]),
         time_only=bool(decoded["time_only"]),
     )
-    listed = ", ".join(f"ρ(CA, {map_name(name)}) = {value}" for name, value in found.items())
+    listed = ", ".join(f"ρ(CA, {map_name(name)}) = {value}" for name, value in correlations.items())
     picture = _picture(
         figure,
         figures,
@@ -594,12 +610,10 @@ def _utterance(run: Run, facts: UtteranceFacts, figures: Path) -> dict[str, Any]
     }
 
 
-def _utterance_correlations(run: Run, utterance: str, saliencies: Sequence[str]) -> dict[str, str]:
-    rows = run.tables["utterances"]
-    rows = rows[
-        (rows["utterance"] == utterance)
-        & (rows["attention"] == "ca_mean")
-        & (rows["metric"] == "pearson")
-        & (rows["normalise"] == "token")
-    ].set_index("saliency")["value"]
+def _utterance_correlations(
+    run: RunResults, utterance: str, saliencies: Sequence[str]
+) -> dict[str, str]:
+    rows = headline(run.tables["utterances"])
+    rows = rows[(rows["utterance"] == utterance) & (rows["attention"] == "ca_mean")]
+    rows = rows.set_index("saliency")["value"]
     return {name: _rounded(rows[name]) or "not defined" for name in saliencies}

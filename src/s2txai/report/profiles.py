@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from s2txai.analysis.scoring import SCORES
 from s2txai.report.figures import STYLE, new_figure
 from s2txai.report.layers import runs_of
 from s2txai.report.names import map_name, short_score_name, shortened
@@ -141,13 +142,12 @@ def _draw_areas(
     places: Mapping[str, Mapping[str, Any]],
 ) -> None:
     """Draw the areas of word errors above, where more is better, and those of BLEU below."""
-    for panel, metric, direction in zip(
-        panels, ("wer_max", "bleu"), ("higher", "lower"), strict=True
-    ):
-        chosen = [run for run in runs if (run["deletion_metric"] == metric).all()]
+    for panel, metric in zip(panels, ("wer_max", "bleu"), strict=True):
+        direction = "lower" if SCORES[metric].higher_is_better else "higher"
+        scored = [run for run in runs if (run["deletion_metric"] == metric).all()]
         # The paper's area is of word errors and one number.
         span = paper.span(*area_key("ca_mean")) if metric == "wer_max" else None
-        _draw(panel, chosen, "auc", span, models, places)
+        _draw(panel, scored, "auc", span, models, places)
         panel.set_title(f"Deletion, {short_score_name(metric)}")
         panel.set_ylabel(f"area (0–100), {direction}: better", labelpad=1)
         panel.set_ylim(0, 100)
@@ -185,15 +185,15 @@ def _legends(
 ) -> None:
     """Explain the colours of models on the left, the marks of data sets and tasks on the right."""
     plain: dict[str, Any] = {"linestyle": "-", "marker": "o", "markersize": 4, "linewidth": 1.2}
-    left = [
+    colours = [
         Line2D([], [], label=shortened(name), **(plain | style)) for name, style in models.items()
     ]
-    right: list[Any] = [
+    marks: list[Any] = [
         Line2D([], [], color=DARK, label=shortened(name), **(plain | style))
         for name, style in places.items()
     ]
-    right.append(Patch(color=BAND, alpha=BAND_OPACITY, linewidth=0, label=band))
+    marks.append(Patch(color=BAND, alpha=BAND_OPACITY, linewidth=0, label=band))
     settings = {"alignment": "left", "handlelength": 3.2, "columnspacing": 1.2}
     n_columns = 1 if len(models) <= MANY_MODELS else 2
-    below.legend(handles=left, loc="upper left", ncols=n_columns, title="model", **settings)
-    below.legend(handles=right, loc="upper right", title="data set and task", **settings)
+    below.legend(handles=colours, loc="upper left", ncols=n_columns, title="model", **settings)
+    below.legend(handles=marks, loc="upper right", title="data set and task", **settings)

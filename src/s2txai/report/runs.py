@@ -10,17 +10,16 @@ import numpy as np
 import pandas as pd
 
 from s2txai.analysis.deletion_curves import PROBABILITIES
+from s2txai.analysis.headline import headline, headline_of_means
 from s2txai.datasets import Utterance
 from s2txai.errors import UserError
-from s2txai.saliency.gradient_statistics import GRADIENTS
+from s2txai.saliency.methods import METHODS
 from s2txai.storage.artifacts import Artifact, load
-from s2txai.study import plan
-from s2txai.study.results import AS_WRITTEN, read_headlines, remaining
-
-LOW_RELIABILITY = 0.5
+from s2txai.study.plan import Run
+from s2txai.study.results import AS_WRITTEN, read_in_blocks, remaining
 
 # In the order of tables.
-SALIENCY_STEPS = ("smx", "smh", *GRADIENTS)
+SALIENCY_STEPS = ("smx", "smh", *METHODS)
 
 TABLES = {
     "transcripts": "decode/transcripts.csv",
@@ -48,7 +47,7 @@ class RunFiles:
     dataset, model, task
         Their names.
     tables
-        The run's directory, ``results/{dataset}/{model}/{task}``.
+        The run's directory, ``{dataset}/{model}/{task}`` in that of the results.
     shards
         Utterance ids by shard, in the order of the manifest.
     audio
@@ -69,8 +68,17 @@ class RunFiles:
     has_timestamps: bool = False
 
     @classmethod
-    def of(cls, run: plan.Run, *, has_designs: bool, results: Path = Path("results")) -> Self:
+    def of(cls, run: Run, *, has_designs: bool, results: Path) -> Self:
         """Return where a planned run lies, without the utterances that failed on the way.
+
+        Parameters
+        ----------
+        run
+            As planned.
+        has_designs
+            Whether the study compares designs.
+        results
+            Folder of all results.
 
         Raises
         ------
@@ -78,15 +86,15 @@ class RunFiles:
             If no utterance is left.
         """
         folder = results.joinpath(*run.key)
-        # The shards of `aggregate` name the failures of earlier steps, too.
-        left = remaining(run, [folder / "aggregate" / shard for shard in run.shards])
+        # The shards of `aggregate` also name the failures of earlier steps.
+        rest = remaining(run, [folder / "aggregate" / shard for shard in run.shards])
         return cls(
             *run.key,
             tables=folder,
-            shards=left.shards,
-            audio={utterance.id: utterance for utterance in left.utterances},
+            shards=rest.shards,
+            audio={utterance.id: utterance for utterance in rest.utterances},
             has_designs=has_designs,
-            has_timestamps=bool(left.aligned()),
+            has_timestamps=bool(rest.aligned()),
         )
 
     @property
@@ -131,7 +139,7 @@ class UtteranceFacts:
 
 
 @dataclass(frozen=True)
-class Run:
+class RunResults:
     """One run, read.
 
     Attributes
@@ -167,7 +175,7 @@ class Run:
 
     @property
     def n_failed(self) -> int:
-        """Utterances that a step could not do."""
+        """Utterances that a step could not process."""
         return len(self.tables["failures"])
 
     @property
@@ -187,12 +195,7 @@ class Run:
         return headline(self.tables["summary"])
 
 
-def headline(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of a table that are of the headline correlation."""
-    return table[(table["metric"] == "pearson") & (table["normalise"] == "token")]
-
-
-def read_run(files: RunFiles) -> Run:
+def read_run(files: RunFiles) -> RunResults:
     """Read the tables of a run, and the sizes of its utterances.
 
     Raises
@@ -200,9 +203,9 @@ def read_run(files: RunFiles) -> Run:
     UserError
         If a table or result file is missing or refused.
     """
-    wanted = TABLES | (SENSITIVITY if files.has_designs else {})
-    wanted = wanted | (TIMESTAMPS if files.has_timestamps else {})
-    tables = {name: _read_table(files.tables / path) for name, path in wanted.items()}
+    paths = TABLES | (SENSITIVITY if files.has_designs else {})
+    paths = paths | (TIMESTAMPS if files.has_timestamps else {})
+    tables = {name: _read_table(files.tables / path) for name, path in paths.items()}
     facts, padding = [], []
     for aggregated, decoded in _pairs(files):
         steps = aggregated["ca_mean"].shape[1]
@@ -217,7 +220,7 @@ def read_run(files: RunFiles) -> Run:
             )
         )
         padding.append(aggregated["padding_mass"])
-    return Run(
+    return RunResults(
         files=files,
         tables=tables,
         utterances=facts,
@@ -257,7 +260,7 @@ def _read_table(path: Path) -> pd.DataFrame:
     if path.suffix == ".tsv":
         return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
     is_long = path.name == "utterances.csv"
-    table = read_headlines(path) if is_long else pd.read_csv(path, **AS_WRITTEN)
+    table = read_in_blocks(path, headline_of_means) if is_long else pd.read_csv(path, **AS_WRITTEN)
     if "mode" in table:
         # Of the deletion the page shows the scores of what was decoded.
         shown = (table["mode"] == "deletion") & ~table["metric"].isin(list(PROBABILITIES))

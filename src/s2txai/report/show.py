@@ -12,10 +12,11 @@ from matplotlib.figure import Figure
 from s2txai.errors import UserError
 from s2txai.report import figures as draw
 from s2txai.report.names import map_name, printable, row_labels
-from s2txai.saliency.gradient_statistics import GRADIENTS, GradientStatistics, cells_of
-from s2txai.saliency.pooling import GRADIENT_POOLING, POOLINGS, gradient_halves, pool
+from s2txai.saliency.maps import GRADIENT_POOLING, cells_of, gradient_halves
+from s2txai.saliency.methods import METHODS
+from s2txai.saliency.pooling import POOLINGS, pool
 from s2txai.saliency.reliability import half_correlation, spearman_brown, split_half
-from s2txai.saliency.statistics import Statistics, heatmap
+from s2txai.saliency.statistics import GradientStatistics, Statistics, heatmap
 from s2txai.storage.artifacts import Artifact, load
 
 POOLING = "avg2d"  # the one whose reliability is exact
@@ -126,8 +127,8 @@ def _range(array: np.ndarray) -> tuple[str, str, str]:
         return "", "", text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}..."
     if array.size == 0:
         return "", "", "empty"
-    found = (array.min(), array.mean(dtype=np.float64), array.max())
-    low, mean, high = ("undefined" if math.isnan(value) else f"{value:.4g}" for value in found)
+    values = (array.min(), array.mean(dtype=np.float64), array.max())
+    low, mean, high = ("undefined" if math.isnan(value) else f"{value:.4g}" for value in values)
     return low, mean, high
 
 
@@ -285,7 +286,7 @@ def _aggregate_figure(artifact: Artifact) -> Figure:
     maps = {map_name("ca_mean"): artifact["ca_mean"], map_name("ca_last"): artifact["ca_layer"][-1]}
     for name in sorted(artifact.arrays):
         is_smx = name.startswith("smx_") and not name.endswith("_halves")
-        if name == "smh" or is_smx or name in GRADIENTS:
+        if name == "smh" or is_smx or name in METHODS:
             maps[map_name(name)] = artifact[name]
     labels = _labels(artifact)
     height = draw.map_height(len(labels))
@@ -318,6 +319,6 @@ _FIGURES: dict[str, Callable[[Artifact], Figure]] = {
     "attention": _attention_figure,
     "smx": _saliency_figure,
     "smh": _saliency_figure,
-    **dict.fromkeys(GRADIENTS, _gradient_figure),
+    **dict.fromkeys(METHODS, _gradient_figure),
     "aggregate": _aggregate_figure,
 }

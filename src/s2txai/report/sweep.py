@@ -7,8 +7,10 @@ from typing import Any
 
 import pandas as pd
 
+from s2txai.analysis.headline import LEAST_RELIABILITY, headline
+from s2txai.analysis.scoring import SCORES
 from s2txai.report.names import map_name, score_name, short_score_name
-from s2txai.report.runs import LOW_RELIABILITY, Run, headline
+from s2txai.report.runs import RunResults
 from s2txai.report.tables import (
     NO_SIGNAL,
     NOT_LINEAR,
@@ -19,13 +21,14 @@ from s2txai.report.tables import (
     merged_signatures,
     words,
 )
-from s2txai.saliency.gradient_statistics import GRADIENTS
-from s2txai.saliency.pooling import LAYER, is_linear
+from s2txai.saliency.aggregation import LAYER
+from s2txai.saliency.methods import METHODS
+from s2txai.saliency.pooling import is_linear
 
-UNRELIABLE = f"reliability under {LOW_RELIABILITY}: more noise than signal"
+UNRELIABLE = f"reliability under {LEAST_RELIABILITY}: more noise than signal"
 
 
-def sweep(runs: Sequence[Run]) -> pd.DataFrame:
+def sweep(runs: Sequence[RunResults]) -> pd.DataFrame:
     """Return one row a run: score, correlations of the all-head mean, mixing, deletion.
 
     Areas of single layers are in :func:`s2txai.report.layers.by_layer`.
@@ -36,7 +39,7 @@ def sweep(runs: Sequence[Run]) -> pd.DataFrame:
     return pd.DataFrame([_row(run) for run in runs])
 
 
-def _row(run: Run) -> dict[str, Any]:
+def _row(run: RunResults) -> dict[str, Any]:
     score = run.tables["scores"].iloc[0]
     summary = _all_heads(run.tables["summary"]).set_index("saliency")
     mixing = _all_heads(run.tables["mixing"]).set_index("pooling")
@@ -72,12 +75,12 @@ def correlations(summary: pd.DataFrame, mixing: pd.DataFrame) -> dict[str, float
         Its rows of mixing, a pooling each and named by it.
     """
     row = {}
-    for saliency, found in summary.iterrows():
+    for saliency, values in summary.iterrows():
         for name in ("rho", "reliability", "ceiling", "rho_corrected"):
-            row[f"{name}_{saliency}"] = found[name]
-    for pooling, found in mixing.iterrows():
+            row[f"{name}_{saliency}"] = values[name]
+    for pooling, values in mixing.iterrows():
         for name in ("delta", "delta_corrected"):
-            row[f"{name}_{pooling}"] = found[name]
+            row[f"{name}_{pooling}"] = values[name]
     return row
 
 
@@ -86,7 +89,7 @@ def correlation_signatures(summary: pd.DataFrame) -> dict[str, str]:
     steps = {
         "smx": summary.index.str.startswith("smx_"),
         "smh": summary.index == "smh",
-        **{method: summary.index == method for method in GRADIENTS if method in summary.index},
+        **{method: summary.index == method for method in METHODS if method in summary.index},
     }
     return {
         f"signature_{step}": merged_signatures(summary.loc[rows, "signature"])
@@ -102,7 +105,7 @@ def _all_heads(table: pd.DataFrame) -> pd.DataFrame:
 def sentences(table: pd.DataFrame, smx: str) -> list[str]:
     """Return a line a run for the log: score, correlations, and how reliable the maps are.
 
-    Parameters as for :func:`sweep_correlation_table`.
+    Parameters are those of :func:`sweep_correlation_table`.
     """
     return [
         f"{row['dataset']}/{row['model']}/{row['task']}: "
@@ -114,7 +117,7 @@ def sentences(table: pd.DataFrame, smx: str) -> list[str]:
 
 def _in_words(row: dict[str, Any], saliency: str) -> str:
     reliability = row[f"reliability_{saliency}"]
-    low = "" if reliability >= LOW_RELIABILITY else ", low: add masks"
+    low = "" if reliability >= LEAST_RELIABILITY else ", low: add masks"
     return (
         f"with {map_name(saliency)} {row[f'rho_{saliency}']:.2f}, corrected "
         f"{row[f'rho_corrected_{saliency}']:.2f} (reliability {reliability:.2f}{low})"
@@ -137,7 +140,7 @@ def deletion_maps(table: pd.DataFrame) -> list[str]:
 
 
 def sweep_correlation_table(
-    table: pd.DataFrame, keys: Sequence[str], smx: str, paper: PaperFigures
+    table: pd.DataFrame, keys: Sequence[str], smx: str, paper: PaperFigures, source: str
 ) -> Table:
     """Return scores and correlations of all runs, the paper's figures last.
 
@@ -146,11 +149,13 @@ def sweep_correlation_table(
     table
         Of :func:`sweep`.
     keys
-        Where the page tells more of each run.
+        Where the page says more about each run.
     smx
         The input map that is shown in full.
     paper
         The paper's figures.
+    source
+        File of the table.
     """
     others = [name for name in saliencies(table) if name not in (smx, "smh")]
     in_full = ["ρ", "reliability", "ρ corrected"]
@@ -165,7 +170,7 @@ def sweep_correlation_table(
             *((_breakable(map_name(name)), 1) for name in others),
             (map_name("smh"), 3),
         ],
-        source="results/report/sweep.csv",
+        source=source,
         signature=merged_signatures(
             pd.concat([table[f"signature_{step}"] for step in _steps(table)])
         ),
@@ -195,7 +200,7 @@ def sweep_correlation_table(
 
 def _steps(table: pd.DataFrame) -> list[str]:
     """Return the steps whose maps are correlated."""
-    return ["smx", "smh", *(name for name in GRADIENTS if f"signature_{name}" in table)]
+    return ["smx", "smh", *(name for name in METHODS if f"signature_{name}" in table)]
 
 
 def _breakable(name: str) -> str:
@@ -229,17 +234,17 @@ def _in_full(shown: Table, row: dict[str, Any], saliency: str) -> list[Cell]:
     rho, reliability = row[f"rho_{saliency}"], row[f"reliability_{saliency}"]
     why = UNDEFINED if pd.isna(rho) else NO_SIGNAL if is_linear(saliency) else NOT_LINEAR
     cell = shown.number(reliability)
-    if reliability < LOW_RELIABILITY:
+    if reliability < LEAST_RELIABILITY:
         cell = Cell(cell.text, shown.letter(UNRELIABLE))
     return [shown.number(rho), cell, shown.number(row[f"rho_corrected_{saliency}"], reason=why)]
 
 
 def sweep_effects_table(
-    table: pd.DataFrame, keys: Sequence[str], smx: str, paper: PaperFigures
+    table: pd.DataFrame, keys: Sequence[str], smx: str, paper: PaperFigures, source: str
 ) -> Table:
     """Return context mixing and the areas under the deletion curves, a group a score.
 
-    Parameters as for :func:`sweep_correlation_table`.
+    Parameters are those of :func:`sweep_correlation_table`.
     """
     maps = deletion_maps(table)
     shown = Table(
@@ -248,7 +253,7 @@ def sweep_effects_table(
         "of word errors.",
         header=["run", "Δ", "Δ corrected", *(_breakable(map_name(name)) for name in maps)],
         over=[("", 1), ("context mixing", 2), ("area under the deletion curve", len(maps))],
-        source="results/report/sweep.csv",
+        source=source,
         signature=merged_signatures(table["signature_deletion"]),
     )
     rows = list(zip(keys, table.to_dict("records"), strict=True))
@@ -270,7 +275,7 @@ def sweep_effects_table(
 
 def area_title(metric: str) -> str:
     """Return how the areas of a score are to be read."""
-    better = "lower" if metric == "bleu" else "higher"
+    better = "lower" if SCORES[metric].higher_is_better else "higher"
     return f"{score_name(metric, short=True)}: a {better} area means a more faithful map"
 
 

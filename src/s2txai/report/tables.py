@@ -8,11 +8,13 @@ from typing import Any
 
 import pandas as pd
 
+from s2txai.analysis.headline import headline, variants
+from s2txai.analysis.scoring import SCORES
 from s2txai.analysis.words import TOLERANCES
 from s2txai.errors import UserError
-from s2txai.report.names import attention_name, map_name, score_name
-from s2txai.report.runs import SALIENCY_STEPS, Run, headline
-from s2txai.saliency.gradient_statistics import GRADIENTS
+from s2txai.report.names import attention_name, map_name, score_name, variant_name
+from s2txai.report.runs import SALIENCY_STEPS, RunResults
+from s2txai.saliency.methods import METHODS
 from s2txai.saliency.pooling import is_linear
 
 NOT_LINEAR = "no correction for this map: noise does not average out under a maximum"
@@ -27,13 +29,6 @@ EVIDENCE = {
     "reference": "Boundaries of a reference, possibly a corrected machine's",
     "machine": "Boundaries by a machine (forced alignment)",
 }
-
-VARIANTS = (
-    ("pearson", "token", "Pearson, rows (headline)"),
-    ("pearson", "none", "Pearson, none"),
-    ("pearson", "frame", "Pearson, columns"),
-    ("spearman", "token", "Spearman, rows"),
-)
 
 
 @dataclass(frozen=True)
@@ -53,7 +48,7 @@ class Cell:
     marked
         Whether it stands out.
     link
-        Id of the place on the page that tells more.
+        Id of the place on the page that says more.
     """
 
     text: str
@@ -114,8 +109,8 @@ class Table:
 
     def letter(self, reason: str) -> str:
         """Return the letter of a note, adding it where it is new."""
-        for letter, known in self.notes.items():
-            if known == reason:
+        for letter, note in self.notes.items():
+            if note == reason:
                 return letter
         letter = chr(ord("a") + len(self.notes))
         self.notes[letter] = reason
@@ -180,7 +175,7 @@ class PaperFigures:
         """Return what stands beside the correlation with a saliency map."""
         if saliency == "smh":
             return self.cell("ca_smh_share_percent", unit="\u202f%", rowspan=rowspan)
-        if saliency in GRADIENTS:
+        if saliency in METHODS:
             return Cell("", rowspan=rowspan)
         span = self.cell("ca_smx_rho").text
         best = self.cell("ca_smx_rho_best", saliency.removeprefix("smx_")).text
@@ -233,7 +228,7 @@ def merged_signatures(column: pd.Series) -> str:
             name, _, value = fact.partition(":")
             if value not in values.setdefault(name, []):
                 values[name].append(value)
-    return "|".join(f"{name}:{','.join(found)}" for name, found in values.items())
+    return "|".join(f"{name}:{','.join(texts)}" for name, texts in values.items())
 
 
 def _why_uncorrected(row: pd.Series, rho: str = "rho", undefined: str = UNDEFINED) -> str:
@@ -242,10 +237,10 @@ def _why_uncorrected(row: pd.Series, rho: str = "rho", undefined: str = UNDEFINE
     return undefined if math.isnan(row[rho]) else NO_SIGNAL
 
 
-def correlation_table(run: Run, paper: PaperFigures) -> Table:
+def correlation_table(run: RunResults, paper: PaperFigures) -> Table:
     """Return the headline: all-head mean and each layer's mean against each saliency map."""
-    chosen = run.headline()
-    chosen = chosen[chosen["attention"].isin(["ca_mean", "ca_layer"])]
+    means = run.headline()
+    means = means[means["attention"].isin(["ca_mean", "ca_layer"])]
     table = Table(
         caption="Correlation ρ of cross-attention with saliency, mean over utterances (Pearson, "
         "each token's row standardised; no unit), with 95 % confidence intervals by resampling "
@@ -265,17 +260,17 @@ def correlation_table(run: Run, paper: PaperFigures) -> Table:
             "paper",
         ],
         source="correlate/summary.csv",
-        signature=merged_signatures(chosen["signature"]),
+        signature=merged_signatures(means["signature"]),
     )
     for saliency in run.saliencies:
-        rows = chosen[chosen["saliency"] == saliency]
+        rows = means[means["saliency"] == saliency]
         table.titles.append(map_name(saliency))
         table.groups.append(_correlation_group(table, rows, saliency, run, paper))
     return table
 
 
 def _correlation_group(
-    table: Table, rows: pd.DataFrame, saliency: str, run: Run, paper: PaperFigures
+    table: Table, rows: pd.DataFrame, saliency: str, run: RunResults, paper: PaperFigures
 ) -> list[list[Cell]]:
     group: list[list[Cell]] = []
     n = len(rows)
@@ -315,27 +310,27 @@ def _reliability_cell(table: Table, row: pd.Series, rowspan: int) -> Cell:
     return Cell(f"≈\u202f{cell.text}", note=note, rowspan=rowspan)
 
 
-def variants_table(run: Run) -> Table:
-    """Return the other normalisations and Spearman, for the all-head mean."""
+def variants_table(run: RunResults) -> Table:
+    """Return the other normalisations and metrics, for the all-head mean."""
     summary = run.tables["summary"]
     summary = summary[summary["attention"] == "ca_mean"]
     table = Table(
         caption="The same with other choices, mean of all heads: values standardised along each "
-        "token's row, not at all, or along each encoder step's column; and ranks within each row. "
-        "In brackets the ceiling; for ranks it is the agreement of two half-maps, which a map "
-        "without noise may exceed. No unit.",
-        header=["saliency", *(label for *_, label in VARIANTS)],
+        "token's row, not at all, or along each encoder step's column; and other metrics, row by "
+        "row. In brackets the ceiling; for other metrics it is the agreement of two half-maps, "
+        "which a map without noise may exceed. No unit.",
+        header=["saliency", *(variant_name(variant) for variant in variants())],
         source="correlate/summary.csv",
         signature=merged_signatures(summary["signature"]),
     )
     group = []
     for saliency in run.saliencies:
         cells = [words(map_name(saliency))]
-        for metric, normalise, _ in VARIANTS:
+        for variant in variants():
             row = summary[
                 (summary["saliency"] == saliency)
-                & (summary["metric"] == metric)
-                & (summary["normalise"] == normalise)
+                & (summary["metric"] == variant.metric)
+                & (summary["normalise"] == variant.normalise)
             ].iloc[0]
             rho, ceiling = table.number(row["rho"]), table.number(row["ceiling"], ".2f")
             cells.append(Cell(f"{rho.text} ({ceiling.text})", rho.note or ceiling.note))
@@ -344,7 +339,7 @@ def variants_table(run: Run) -> Table:
     return table
 
 
-def best_heads_table(run: Run) -> Table:
+def best_heads_table(run: RunResults) -> Table:
     """Return the head that agrees best with each saliency map, cross-validated."""
     heads = run.tables["best_heads"]
     table = Table(
@@ -400,13 +395,13 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
 }
 
 
-def classes_table(run: Run) -> Table:
+def classes_table(run: RunResults) -> Table:
     """Return how well the mean of all heads explains tokens of each kind and place."""
     classes = run.tables["classes"]
     classes = classes[classes["attention"] == "ca_mean"]
     # The others have no corrected value, which is what tells kinds of tokens from their noise.
     shown = classes["saliency"].unique()
-    saliencies = [name for name in shown if is_linear(name) and name not in GRADIENTS]
+    saliencies = [name for name in shown if is_linear(name) and name not in METHODS]
     table = Table(
         caption="The mean of all heads against saliency, by kind of token and by its place in the "
         "hypothesis: mean Pearson correlation of the tokens' rows, its 95 % interval, and the mean "
@@ -419,12 +414,12 @@ def classes_table(run: Run) -> Table:
     )
     for by, names in GROUPS.items():
         group = []
-        for name, told in names.items():
+        for name, description in names.items():
             of_group = classes[(classes["by"] == by) & (classes["group"] == name)]
             of_map = of_group.set_index("saliency")
             if of_map.empty:
                 continue
-            cells = [words(told), Cell(f"{of_map['n_rows'].max():,}")]
+            cells = [words(description), Cell(f"{of_map['n_rows'].max():,}")]
             for row in (of_map.loc[saliency] for saliency in saliencies):
                 bounds = row.rename({"low": "mean_low", "high": "mean_high"})
                 cells += [
@@ -437,11 +432,11 @@ def classes_table(run: Run) -> Table:
     return table
 
 
-def mixing_table(run: Run, paper: PaperFigures) -> Table:
+def mixing_table(run: RunResults, paper: PaperFigures) -> Table:
     """Return CA-SMH minus CA-SMX for the all-head mean and the last layer."""
-    chosen = headline(run.tables["mixing"])
-    last = (chosen["attention"] == "ca_layer") & (chosen["layer"] == run.n_layers - 1)
-    chosen = chosen[(chosen["attention"] == "ca_mean") | last]
+    mixing = headline(run.tables["mixing"])
+    last = (mixing["attention"] == "ca_layer") & (mixing["layer"] == run.n_layers - 1)
+    mixing = mixing[(mixing["attention"] == "ca_mean") | last]
     table = Table(
         caption="Context mixing: how much better attention agrees with the saliency of encoder "
         "outputs (SMH) than of the input (SMX). Δ = ρ(CA, SMH) − ρ(CA, SMX), no unit; in percent "
@@ -463,9 +458,9 @@ def mixing_table(run: Run, paper: PaperFigures) -> Table:
             "paper: Δ (%)",
         ],
         source="correlate/mixing.csv",
-        signature=merged_signatures(pd.concat([chosen["signature_smx"], chosen["signature_smh"]])),
+        signature=merged_signatures(pd.concat([mixing["signature_smx"], mixing["signature_smh"]])),
     )
-    for pooling, rows in chosen.groupby("pooling", sort=False):
+    for pooling, rows in mixing.groupby("pooling", sort=False):
         group: list[list[Cell]] = []
         for _, row in rows.iterrows():
             name = attention_name(row["attention"], _layer(row["layer"]), run.n_layers)
@@ -496,14 +491,14 @@ def mixing_table(run: Run, paper: PaperFigures) -> Table:
     return table
 
 
-def deletion_table(run: Run, paper: PaperFigures) -> Table:
+def deletion_table(run: RunResults, paper: PaperFigures) -> Table:
     """Return the area under each deletion curve beside the paper's."""
     auc = run.tables["auc"]
     metrics = list(auc["metric"].unique())
     # The paper's areas grow with the faithfulness of the map, so they are of word errors.
-    beside = "bleu" not in metrics
+    beside = not any(SCORES[metric].higher_is_better for metric in metrics)
     table = Table(
-        caption="Area under the deletion curve, 0-100. For word errors a higher area means a more "
+        caption="Area under the deletion curve, 0-100. For error rates a higher area means a more "
         "faithful map, for BLEU and COMET a lower one; compare with the random order.",
         header=[
             "order of deletion by",
@@ -527,12 +522,12 @@ def deletion_table(run: Run, paper: PaperFigures) -> Table:
     return table
 
 
-def timestamps_table(run: Run) -> Table | None:
+def timestamps_table(run: RunResults) -> Table | None:
     """Return the errors of word boundaries by evidence and map; None where no words were timed."""
     if "timestamps" not in run.tables:
         return None
-    found = run.tables["timestamps"]
-    found = found[found["map"] != "ca_head"]
+    summary = run.tables["timestamps"]
+    summary = summary[summary["map"] != "ca_head"]
     within = [f"{n} ms" for n in TOLERANCES]
     columns = ["error", "bias", *within]
     table = Table(
@@ -550,9 +545,9 @@ def timestamps_table(run: Run) -> Table | None:
             ("", 2),
         ],
         source="timestamps/summary.csv",
-        signature=merged_signatures(found["signature"]),
+        signature=merged_signatures(summary["signature"]),
     )
-    for evidence, rows in found.groupby("evidence", sort=False):
+    for evidence, rows in summary.groupby("evidence", sort=False):
         table.titles.append(EVIDENCE[str(evidence)])
         group = [_timestamps_row(table, row, run) for row in rows.to_dict("records")]
         if "ca_best_head" not in set(rows["map"]):
@@ -563,7 +558,7 @@ def timestamps_table(run: Run) -> Table | None:
     return table
 
 
-def _timestamps_row(table: Table, row: dict[str, Any], run: Run) -> list[Cell]:
+def _timestamps_row(table: Table, row: dict[str, Any], run: RunResults) -> list[Cell]:
     name = map_name(row["map"])
     if row["map"] == "ca_layer":
         name = f"CA, {attention_name('ca_layer', _layer(row['layer']), run.n_layers)}"
@@ -578,7 +573,7 @@ def _timestamps_row(table: Table, row: dict[str, Any], run: Run) -> list[Cell]:
     return [words(name), *errors, *counts]
 
 
-def score_table(run: Run) -> Table:
+def score_table(run: RunResults) -> Table:
     """Return the corpus scores of the hypotheses."""
     scores = run.tables["scores"]
     table = Table(
@@ -601,8 +596,8 @@ def score_table(run: Run) -> Table:
     return table
 
 
-def failures_table(run: Run) -> Table | None:
-    """Return the utterances that a step could not do; None where there are none."""
+def failed_utterances_table(run: RunResults) -> Table | None:
+    """Return the utterances that a step could not process; None where there are none."""
     failures = run.tables["failures"]
     if failures.empty:
         return None
@@ -620,7 +615,7 @@ def failures_table(run: Run) -> Table | None:
     )
 
 
-def sizes_table(run: Run) -> Table:
+def sizes_table(run: RunResults) -> Table:
     """Return the size of each utterance, the masks behind its maps and their reliability."""
     masked = [step for step in SALIENCY_STEPS if step in run.utterances[0].masks]
     pooled = ["SMX avg2d" if step == "smx" else map_name(step) for step in masked]
@@ -668,8 +663,8 @@ def _masks(table: Table, masks: Mapping[str, Any]) -> list[Cell]:
     return [table.number(masks["n_masks"], ",.0f"), cell]
 
 
-def parameters_table(run: Run) -> Table:
-    """Return what each step was told, from its result files."""
+def parameters_table(run: RunResults) -> Table:
+    """Return the parameters of each step, from its result files."""
     table = Table(
         caption="Parameters that change the numbers, as the result files state them.",
         header=["step", "parameters"],

@@ -6,7 +6,7 @@ over the flattened map of an utterance (paper, section 4; ``docs/definitions.md`
 compare rows one by one and are averaged over them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,7 +54,7 @@ class Correlation:
     value
         In [-1, 1]; NaN when no row is left or nothing varies.
     n_rows
-        Rows that entered.
+        Rows that are compared.
     n_constant
         Rows left out because one of the two maps is constant there.
     """
@@ -67,22 +67,22 @@ class Correlation:
 @NORMALISERS.register("token")
 def standardise_rows(rows: np.ndarray) -> np.ndarray:
     """Standardise each token's row [..., I, T'] over the steps."""
-    return _standardise(rows, axis=-1)
+    return _standardised(rows, axis=-1)
 
 
 @NORMALISERS.register("frame")
 def standardise_columns(rows: np.ndarray) -> np.ndarray:
     """Standardise each step's column [..., I, T'] over the tokens."""
-    return _standardise(rows, axis=-2)
+    return _standardised(rows, axis=-2)
 
 
 @NORMALISERS.register("none")
-def keep(rows: np.ndarray) -> np.ndarray:
+def unchanged(rows: np.ndarray) -> np.ndarray:
     """Leave the map as it is."""
     return rows
 
 
-def _standardise(rows: np.ndarray, axis: int) -> np.ndarray:
+def _standardised(rows: np.ndarray, axis: int) -> np.ndarray:
     centred = rows - rows.mean(axis=axis, keepdims=True)
     deviation = centred.std(axis=axis, keepdims=True)
     return np.asarray(
@@ -133,16 +133,16 @@ def mean_product(a: np.ndarray, b: np.ndarray) -> float:
 def mean_kendall(a: np.ndarray, b: np.ndarray) -> float:
     """Return the mean over the rows of two maps [I, T'] of Kendall's tau-b."""
     # The exact p-value, which is not used, would take longer than tau.
-    found = [
+    taus = [
         kendalltau(x, y, variant="b", method="asymptotic").statistic
         for x, y in zip(a, b, strict=True)
     ]
-    return float(np.mean(found))
+    return float(np.mean(taus))
 
 
-METRICS.register("pearson")(Metric(keep, pearson, by_row=False))
+METRICS.register("pearson")(Metric(unchanged, pearson, by_row=False))
 METRICS.register("spearman")(Metric(ranks, pearson, by_row=False))
-METRICS.register("kendall")(Metric(keep, mean_kendall, by_row=True))
+METRICS.register("kendall")(Metric(unchanged, mean_kendall, by_row=True))
 METRICS.register("cosine")(Metric(unit_length, mean_product, by_row=True))
 METRICS.register("overlap")(Metric(top_steps, mean_product, by_row=True))
 
@@ -180,14 +180,14 @@ def correlations(
     maps = np.asarray(maps, dtype=np.float64)
     other = np.asarray(other, dtype=np.float64)
     constant = is_constant(maps) | is_constant(other)  # (M, I)
-    chosen, scale = METRICS[metric], _normaliser(metric, normalise)
-    prepared, other_prepared = chosen.prepare(maps), chosen.prepare(other)
+    measure, scale = METRICS[metric], _normaliser(metric, normalise)
+    prepared, other_prepared = measure.prepare(maps), measure.prepare(other)
 
     def value(a: np.ndarray, rows: np.ndarray) -> float:
         # Nothing can be standardised where no row is left.
         if not rows.any():
             return float("nan")
-        return chosen.compare(scale(a[rows]), scale(other_prepared[rows]))
+        return measure.compare(scale(a[rows]), scale(other_prepared[rows]))
 
     return [
         Correlation(value(a, ~left_out), int((~left_out).sum()), int(left_out.sum()))
@@ -204,7 +204,7 @@ def _normaliser(metric: str, normalise: str) -> Normaliser:
             f"The metric '{metric}' compares row by row, so it cannot be normalised by "
             f"'{normalise}': use 'token'."
         )
-    return keep
+    return unchanged
 
 
 def correlation(
@@ -220,56 +220,5 @@ def row_correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     The headline of an utterance is their mean.
     """
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    found = (standardise_rows(a) * standardise_rows(b)).mean(axis=-1)
-    return np.asarray(np.where(is_constant(a) | is_constant(b), np.nan, found))
-
-
-def token_classes(
-    pieces: Sequence[str], roles: Sequence[str], word_index: Sequence[int]
-) -> list[str]:
-    """Return the class of each token.
-
-    ``end`` (of sentence), ``tag`` (language tags and other special tokens), ``punctuation`` (text
-    without letter or digit), ``word`` (the first piece of a word that has one) or ``continuation``
-    (a later piece of the same word).
-    """
-    begun: set[int] = set()
-    classes = []
-    for piece, role, word in zip(pieces, roles, word_index, strict=True):
-        if role != "text":
-            classes.append("end" if role == "eos" else "tag")
-        elif not _is_wordy(piece):
-            classes.append("punctuation")
-        else:
-            classes.append("continuation" if word in begun else "word")
-            begun.add(word)
-    return classes
-
-
-def choose_rows(rows: str, pieces: Sequence[str], roles: Sequence[str]) -> np.ndarray:
-    """Return bool [I]: the rows a correlation uses.
-
-    Parameters
-    ----------
-    rows
-        ``all`` (every predicted token; the headline) or ``text`` (pieces of words only).
-    pieces, roles
-        The token table.
-
-    Raises
-    ------
-    UserError
-        If ``rows`` is another word.
-    """
-    if rows not in ("all", "text"):
-        raise UserError(f"Unknown choice of rows '{rows}'. Choose one of: all, text.")
-    if rows == "all":
-        return np.ones(len(roles), dtype=bool)
-    return np.array(
-        [role == "text" and _is_wordy(piece) for piece, role in zip(pieces, roles, strict=True)]
-    )
-
-
-def _is_wordy(piece: str) -> bool:
-    # A token that is only some bytes of a character decodes to the replacement character.
-    return any(character.isalnum() or character == "\ufffd" for character in piece)
+    values = (standardise_rows(a) * standardise_rows(b)).mean(axis=-1)
+    return np.asarray(np.where(is_constant(a) | is_constant(b), np.nan, values))

@@ -151,9 +151,10 @@ def first_order_change(model: Model, heard: Heard, masks: Masks) -> Change:
         # The gradient of KL(p0 || p) with respect to the logits of p, in closed form.
         slope = torch.softmax(logits.detach(), dim=-1) - p0  # (N, I, V)
         for i in range(n_rows):
-            (gradient,) = torch.autograd.grad(
-                logits[:, i], masked, slope[:, i], retain_graph=i < n_rows - 1
-            )
+            with model.arithmetic():
+                (gradient,) = torch.autograd.grad(
+                    logits[:, i], masked, slope[:, i], retain_graph=i < n_rows - 1
+                )
             yield gradient * (occluded_value - original)  # (N, T, F)
 
     return change
@@ -163,7 +164,8 @@ def backward_pass(model: Model, heard: Heard, n: int) -> object:
     """Run the model forward and backward on ``n`` copies of the input, to measure its memory."""
     inputs = torch.from_numpy(np.stack([heard.features] * n)).to(model.device).requires_grad_()
     logits = _differentiable_logits(model, heard, inputs)
-    return torch.autograd.grad(logits[:, 0].sum(), inputs)
+    with model.arithmetic():
+        return torch.autograd.grad(logits[:, 0].sum(), inputs)
 
 
 def _differentiable_logits(model: Model, heard: Heard, inputs: torch.Tensor) -> torch.Tensor:
@@ -283,7 +285,8 @@ def row_maps(
     maps: list[np.ndarray] = []
     while len(maps) < len(heard.tokens):
         try:
-            cells = row_map(log_probs, distance, len(maps), batch_size, **parameters)
+            with model.arithmetic():
+                cells = row_map(log_probs, distance, len(maps), batch_size, **parameters)
         except (RuntimeError, MemoryError) as error:
             batch_size = smaller_batch(batch_size, error)
             continue

@@ -21,7 +21,7 @@ OccludedValue = Callable[[np.ndarray, float], np.ndarray]
 OccludedState = Callable[["torch.Tensor"], "torch.Tensor | None"]
 
 OCCLUDED_VALUES: Registry[OccludedValue] = Registry("occluded value")
-OCCLUDED_STATES: Registry[OccludedState] = Registry("occluded value")
+OCCLUDED_STATES: Registry[OccludedState] = Registry("occluded state")
 
 
 @OCCLUDED_VALUES.register("bin mean")

@@ -85,12 +85,3 @@ def pool(saliency: np.ndarray, pooling: str, subsampling: int, n_steps: int) -> 
         for step in range(n_steps)
     ]
     return np.stack(steps, axis=1)
-
-
-def __getattr__(name):  # SHIM
-    from s2txai.saliency import aggregation, maps, statistics
-
-    for m in (aggregation, maps, statistics):
-        if hasattr(m, name):
-            return getattr(m, name)
-    raise AttributeError(name)

@@ -67,12 +67,12 @@ class Divergence:
         N, I, V = logits.shape
         block = _BLOCK.get(logits.device.type, _BLOCK_ELSEWHERE)
         masks, rows = max(1, block // (I * V)), max(1, min(I, block // V))
-        found = torch.empty((N, I), dtype=self._p0.dtype, device=logits.device)
+        divergences = torch.empty((N, I), dtype=self._p0.dtype, device=logits.device)
         for n in range(0, N, masks):
             for i in range(0, I, rows):
-                chosen = slice(n, n + masks), slice(i, i + rows)
-                found[chosen] = self._of_rows(logits[chosen], chosen[1])
-        return found
+                block_of = slice(n, n + masks), slice(i, i + rows)
+                divergences[block_of] = self._of_rows(logits[block_of], block_of[1])
+        return divergences
 
     def _of_rows(self, logits: torch.Tensor, rows: slice) -> torch.Tensor:
         log_p = torch.log_softmax(_full_precision(logits), dim=-1)  # (n, i, V)

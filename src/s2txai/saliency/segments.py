@@ -118,10 +118,10 @@ def time_segments(
     int64 [T]
         Segment of each frame, from 0.
     """
-    asked = requested_segments(
+    requested = requested_segments(
         n_segments, n_frames, max_frames=max_frames, reference_frames=reference_frames
     )
-    return np.arange(n_frames) * min(asked, n_frames) // n_frames
+    return np.arange(n_frames) * min(requested, n_frames) // n_frames
 
 
 def segmentations(
@@ -156,7 +156,7 @@ def segmentations(
             labels = np.broadcast_to(frames[:, None], features.shape)
         else:
             labels = slic_segments(features, level, **options)
-        same = next((k for k, known in enumerate(maps) if np.array_equal(known, labels)), None)
+        same = next((k for k, earlier in enumerate(maps) if np.array_equal(earlier, labels)), None)
         if same is None:
             maps.append(labels)
             merged.append([level])

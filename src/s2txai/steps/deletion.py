@@ -166,7 +166,7 @@ class _Utterance:
         # [map][percent] for each mode
         curves: dict[str, list[list[_Point]]] = {mode: [] for mode in deletion.MODES}
         for scaled in self._scaled_maps(maps):
-            sizes.append(deletion.size(scaled))
+            sizes.append(deletion.salient_share(scaled))
             saliency = scaled.mean(axis=0)
             for mode, rows in curves.items():
                 points = points_at_ends[mode] | self._perturb(saliency, inner, mode)

@@ -12,11 +12,13 @@ from s2txai.saliency.methods import METHODS
 from s2txai.steps.shard import OnFailure, Workplace
 from s2txai.storage.artifacts import Artifact, load_shard
 from s2txai.storage.failures import pass_on
-from s2txai.study.plan import Run, plan
+from s2txai.study import layout
+from s2txai.study.extensions import load_extensions
+from s2txai.study.plan import Run, Study, plan
 from s2txai.study.results import load_shards, remaining
 
 
-class SnakemakeScript(Protocol):
+class Script(Protocol):
     """The object that Snakemake gives to a script."""
 
     input: Any
@@ -30,7 +32,7 @@ class SnakemakeScript(Protocol):
 
 
 @contextmanager
-def opened(snakemake: SnakemakeScript) -> Iterator["Job"]:
+def opened(snakemake: Script) -> Iterator["Job"]:
     """Yield the job of a script; messages and uncaught exceptions go to its log."""
     with logging_to(Path(snakemake.log[0])):
         yield Job(snakemake)
@@ -39,24 +41,37 @@ def opened(snakemake: SnakemakeScript) -> Iterator["Job"]:
 class Job:
     """One job of the workflow.
 
+    A script reads the configuration in two ways. What changes numbers comes through ``params`` of
+    the rule, where a change runs the job again. What changes only the effort, such as the size of a
+    batch, comes from the configuration itself, where a change runs nothing again.
+
     Attributes
     ----------
     params
         Of the rule: what changes numbers.
-    compute
-        Section ``compute`` of the configuration: what does not.
-    on_failure
-        Of the configuration.
     wildcards
         Of the rule.
+    config
+        The configuration: read from it what changes only the effort.
+    compute
+        Its section ``compute``.
+    on_failure
+        Its key ``on_failure``.
+
+    Raises
+    ------
+    UserError
+        If an extension of the configuration cannot be imported: they are imported first.
     """
 
-    def __init__(self, snakemake: SnakemakeScript) -> None:
+    def __init__(self, snakemake: Script) -> None:
         self._snakemake = snakemake
         self.params = snakemake.params
         self.wildcards = snakemake.wildcards
+        self.config: Mapping[str, Any] = snakemake.config
         self.compute: Mapping[str, Any] = snakemake.config["compute"]
         self.on_failure: OnFailure = snakemake.config["on_failure"]
+        load_extensions(self.config, self.root)
 
     @cached_property
     def root(self) -> Path:
@@ -65,9 +80,14 @@ class Job:
 
     @cached_property
     def run(self) -> Run:
-        """The run that the job is of, as it was planned."""
+        """The run that the job is of, as it was planned; no other run is read."""
         key = (self.wildcards.dataset, self.wildcards.model, self.wildcards.task)
-        return plan(self._snakemake.config, self.root).runs[key]
+        return plan(self.config, self.root, only=key, check_recordings=False).runs[key]
+
+    @cached_property
+    def study(self) -> Study:
+        """The whole study, as it was planned; no recording is opened."""
+        return plan(self.config, self.root, check_recordings=False)
 
     def place(self, *, precision: str | None = None, compile: bool = False) -> Workplace:
         """Return where a step that runs a model works; ``precision`` replaces the configured."""
@@ -80,15 +100,16 @@ class Job:
             threads=self._snakemake.threads,
             on_failure=self.on_failure,
             compile=compile,
+            store=Path(layout.STORE),
         )
 
     def output(self, name: str | int = 0) -> Path:
         """Return an output of the rule by its name, or by its number."""
         return Path(self._snakemake.output[name])
 
-    def inputs(self, name: str) -> list[Path]:
-        """Return the inputs of the rule under a name; none where it has none."""
-        paths = self._snakemake.input.get(name) or []
+    def inputs(self, name: str | None = None) -> list[Path]:
+        """Return the inputs of the rule under a name, or all; none where it has none."""
+        paths = self._snakemake.input if name is None else self._snakemake.input.get(name) or []
         return [Path(path) for path in ([paths] if isinstance(paths, str) else paths)]
 
     @property
@@ -111,7 +132,10 @@ class Job:
         return {step: load_shard(path, ids, step) for step, path in directories.items()}
 
     def remaining(self, *names: str) -> Run:
-        """Return the run without utterances that failed in these inputs."""
+        """Return the run without the utterances that failed in these inputs.
+
+        See :func:`s2txai.study.results.remaining`.
+        """
         return remaining(self.run, [path for name in names for path in self.inputs(name)])
 
     def shards(self, run: Run, name: str, step: str | None = None) -> list[Artifact]:

@@ -24,7 +24,8 @@ from s2txai.storage.artifacts import Artifact, load, save
 from s2txai.storage.failures import Failure, record, record_path
 from s2txai.storage.provenance import describe
 from s2txai.storage.store import Store, link
-from s2txai.storage.versions import ALGORITHM_VERSIONS
+from s2txai.storage.versions import version_of
+from s2txai.study.choices import extensions_of_work
 
 # Whether the other utterances are done when one cannot be.
 OnFailure = Literal["continue", "stop"]
@@ -179,14 +180,18 @@ def entry_path(
 ) -> Path:
     """Return the store's place for a step's work on one utterance.
 
-    Its fingerprint holds what changes the numbers: source, parameters, precision and the version of
-    the algorithm; neither shard nor batch nor the number of masks.
+    Its fingerprint holds what changes the numbers: source, parameters, precision, the version of
+    the algorithm and the hashes of the extensions that have a part in it; neither shard nor batch
+    nor the number of masks.
     """
+    extensions = extensions_of_work(step, parameters, place.model.family)
     key = fingerprint(
-        version=ALGORITHM_VERSIONS[step],
+        version=version_of(step),
         precision=place.model.precision,
         source=dict(source),
         parameters=dict(parameters),
+        # Without extensions the fingerprint is that of earlier releases.
+        **({"extensions": extensions} if extensions else {}),
     )
     return place.store.path(step, source["utterance"], key)
 

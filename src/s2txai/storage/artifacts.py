@@ -22,8 +22,11 @@ import numpy as np
 import numpy.typing as npt
 
 from s2txai.errors import UserError
+from s2txai.storage.upgrades import from_version_1
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+# What makes a file of an earlier version one of this version; others are refused.
+_UPGRADES = {1: from_version_1}
 
 # An archive may claim sizes that no result has. Numbers shrink by less than this factor; tables of
 # equal numbers shrink by more, but are small.
@@ -133,6 +136,9 @@ def save(path: Path, arrays: Mapping[str, npt.NDArray[Any]], meta: Mapping[str, 
 def load(path: Path, step: str | None = None) -> Artifact:
     """Read a result file, refusing whatever ``save`` did not write.
 
+    What the version of the format before this one names otherwise has its present name in the
+    result; ``meta`` keeps the version of the file.
+
     Parameters
     ----------
     path
@@ -157,11 +163,9 @@ def load(path: Path, step: str | None = None) -> Artifact:
     meta = _read_meta(arrays.pop("meta", None))
     if meta is None:
         raise _refusal(path, "has no readable 'meta', so it was not written by s2txai")
-    if meta.get("format_version") != FORMAT_VERSION:
-        raise _refusal(
-            path,
-            f"has format version {meta.get('format_version')}, not {FORMAT_VERSION}",
-        )
+    version = meta.get("format_version")
+    if version != FORMAT_VERSION and version not in tuple(_UPGRADES):
+        raise _refusal(path, f"has format version {version}, not {FORMAT_VERSION}")
     missing = [key for key in REQUIRED_META if key not in meta]
     if missing:
         raise _refusal(path, f"lacks {', '.join(missing)} in its meta")
@@ -173,6 +177,8 @@ def load(path: Path, step: str | None = None) -> Artifact:
     problem = _axes_problem(arrays, meta["axes"])
     if problem:
         raise _refusal(path, f"contradicts itself ({problem})")
+    if version != FORMAT_VERSION:
+        arrays, meta = _UPGRADES[version](arrays, meta)
     return Artifact(arrays, meta, path)
 
 
@@ -185,12 +191,12 @@ def check_same_source(*artifacts: Artifact) -> None:
         If two artefacts that both state a source state different ones; names both files.
     """
     for key in SOURCE_META:
-        stating = [artifact for artifact in artifacts if key in artifact.meta]
-        for other in stating[1:]:
-            if other.meta[key] != stating[0].meta[key]:
+        sourced = [artifact for artifact in artifacts if key in artifact.meta]
+        for other in sourced[1:]:
+            if other.meta[key] != sourced[0].meta[key]:
                 raise UserError(
-                    f"{_name(stating[0])} and {_name(other)} cannot be used together, since their "
-                    f"{key} differs ({stating[0].meta[key]}, {other.meta[key]}): "
+                    f"{_name(sourced[0])} and {_name(other)} cannot be used together, since their "
+                    f"{key} differs ({sourced[0].meta[key]}, {other.meta[key]}): "
                     "delete the older one's folder and run the workflow again."
                 )
 
@@ -294,7 +300,7 @@ def _read_meta(array: npt.NDArray[Any] | None) -> dict[str, Any] | None:
         return None
     try:
         meta = json.loads(str(array))
-    # Too deep, or a number too long for Python; not JSON at all is a ValueError, too.
+    # Too deep, or a number too long for Python; not JSON at all is a ValueError as well.
     except (ValueError, RecursionError):
         return None
     return meta if isinstance(meta, dict) else None

@@ -1,7 +1,7 @@
-"""Utterances that a step could not do: told in a file each, beside the results of the others.
+"""Utterances that a step could not process: a file each, beside the results of the others.
 
 In a shard's directory every utterance has either ``{id}.npz`` or ``{id}.failure.json``. A step
-leaves out what an earlier one could not do and passes its record on, so that the last step's
+leaves out what an earlier one could not process and passes its record on, so that the last step's
 directories name all failures of a run.
 """
 
@@ -25,7 +25,7 @@ class Failure:
     utterance
         Its id.
     step
-        The first that could not do it.
+        The first that could not process it.
     message
         What was wrong, in one line.
     """
@@ -37,7 +37,7 @@ class Failure:
     @classmethod
     def of(cls, utterance: str, step: str, error: Exception) -> "Failure":
         """Return what an error says."""
-        # Told by a library, it is of help only with its kind.
+        # A library's message is useless without its exception type.
         kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
         message = " ".join(f"{kind}{error}".split())
         return cls(utterance, step, message[:LONGEST_MESSAGE])
@@ -68,8 +68,8 @@ def failures(directory: Path, ids: Iterable[str]) -> list[Failure]:
 
 def _read(path: Path) -> Failure:
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        return Failure(**{name: str(value) for name, value in told.items()})
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        return Failure(**{name: str(value) for name, value in fields.items()})
     # JSON of another shape, or too deep.
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
@@ -82,7 +82,7 @@ def failures_where_met(
 ) -> list[Failure]:
     """Return the failures of a run that lie where they were met.
 
-    What was passed on does not count: the step may since have done the utterance.
+    What was passed on does not count: the step may since have processed the utterance.
 
     Parameters
     ----------
@@ -102,16 +102,16 @@ def failures_where_met(
     ]
 
 
-def first_of_each(found: Iterable[Failure]) -> dict[str, Failure]:
+def first_of_each(records: Iterable[Failure]) -> dict[str, Failure]:
     """Return the first failure of each utterance by its id: steps side by side may both fail."""
     first: dict[str, Failure] = {}
-    for failure in found:
+    for failure in records:
         first.setdefault(failure.utterance, failure)
     return first
 
 
 def pass_on(ids: Sequence[str], inputs: Iterable[Path], output: Path) -> list[str]:
-    """Return the utterances that every earlier step could do; pass on what is said of the others.
+    """Return the utterances that no earlier step failed on; pass on the records of the others.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def pass_on(ids: Sequence[str], inputs: Iterable[Path], output: Path) -> list[st
     output
         Its directory at this step.
     """
-    found = first_of_each(one for directory in inputs for one in failures(directory, ids))
-    for failure in found.values():
+    records = first_of_each(failure for folder in inputs for failure in failures(folder, ids))
+    for failure in records.values():
         record(failure, output)
-    return [utterance for utterance in ids if utterance not in found]
+    return [utterance for utterance in ids if utterance not in records]

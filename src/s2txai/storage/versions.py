@@ -4,6 +4,9 @@ A step whose numbers change for the same input gets the next version: stored res
 are then computed again, while an edited comment costs nothing.
 """
 
+FIRST_VERSION = 1
+"""Of a gradient method that an extension adds; the hash of its file tells its versions apart."""
+
 ALGORITHM_VERSIONS = {
     "decode": 2,
     "attention": 2,
@@ -22,3 +25,8 @@ ALGORITHM_VERSIONS = {
     "score": 2,
     "report": 6,
 }
+
+
+def version_of(step: str) -> int:
+    """Return the version of a step or of a gradient method."""
+    return ALGORITHM_VERSIONS.get(step, FIRST_VERSION)

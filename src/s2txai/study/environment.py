@@ -18,7 +18,7 @@ def git_commit(root: Path) -> str:
     Uncommitted changes are marked, since the commit then does not say what ran.
     """
     try:
-        found = subprocess.run(
+        output = subprocess.run(
             ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"],
             capture_output=True,
             text=True,
@@ -26,4 +26,4 @@ def git_commit(root: Path) -> str:
         )
     except (OSError, subprocess.CalledProcessError):
         return ""
-    return found.stdout.strip()
+    return output.stdout.strip()

@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 
-from s2txai.analysis.deletion import ENDS, map_names
 from s2txai.log import Progress, duration
 from s2txai.models.base import Features, Model, n_steps
 from s2txai.models.handle import ModelHandle
-from s2txai.models.memory import BEAM_SEARCH_BATCH as BATCH_SIZE
-from s2txai.saliency.gradient_statistics import GRADIENTS
-from s2txai.saliency.pooling import HALVES
-from s2txai.saliency.statistics import N_FOLDS
+from s2txai.models.memory import BEAM_SEARCH_BATCH
+from s2txai.saliency.deletion_maps import ENDS, map_names
+from s2txai.saliency.methods import METHODS
+from s2txai.saliency.statistics import HALVES, N_FOLDS
+from s2txai.study import layout
 from s2txai.study.plan import Run, Study
 
 # The LibriVox clips have 3.5 to 4 tokens a second.
@@ -28,8 +28,6 @@ TOKENS_PER_SECOND = 4.0
 # Starting Python, importing torch and loading a small model, for each job that runs a model.
 SECONDS_PER_JOB = 8.0
 TIMED_BATCH = 8  # masks
-MODEL_STEPS = 5  # decode, attention, smx, smh, deletion
-JOBS_PER_RUN = 5  # transcripts, correlate, heads, deletion_curves, failures
 REFERENCE_FRAMES = 500  # that n_segments speaks of
 # Floating-point operations a second of an H100 in float16, uncompiled: 1,810 masks a second of a
 # Conformer as large as FAMA small, at 117 GFLOP each.
@@ -66,7 +64,7 @@ class Estimate:
     """What one run will take.
 
     ``seconds`` and ``bytes`` are None where the model is not here to be timed and its size is not
-    known; ``on_gpu`` tells that the time is assumed from the size, for a GPU.
+    known; ``on_gpu``: the time is assumed from the size, for a GPU.
     """
 
     run: Run
@@ -130,7 +128,7 @@ def assume(shape: Mapping[str, int], run: Run, config: Mapping[str, Any]) -> Cos
     encode = 2 * shape["encoder_parameters"] * STEPS_PER_SECOND * speech / GPU_FLOPS
     decode = 2 * shape["decoder_parameters"] * rows / GPU_FLOPS
     at_once = config["compute"]["batch_size"]
-    at_once = BATCH_SIZE if at_once == "auto" else at_once
+    at_once = BEAM_SEARCH_BATCH if at_once == "auto" else at_once
     search = SECONDS_PER_TOKEN * rows
     return Cost(
         mask=encode + decode,
@@ -161,75 +159,66 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def estimate(
-    run: Run,
-    config: Mapping[str, Any],
-    cost: Cost | None,
-    designs: Collection[Mapping[str, Any]] = (),
-) -> Estimate:
-    """Return what a run takes, in time and disk where its model could be measured.
+def estimate(study: Study, run: Run, config: Mapping[str, Any], cost: Cost | None) -> Estimate:
+    """Return what a run takes, in time and disk where the cost of its model is known.
 
-    ``designs`` are the settings of ``smx`` of other designs of the perturbation.
+    Parameters
+    ----------
+    study
+        Which gradient methods and other designs of the perturbation there are.
+    run
+        What shall run.
+    config
+        The configuration of both.
+    cost
+        Of the run's model.
     """
     n = len(run.utterances)
-    methods = config["gradient"]["methods"]
-    n_gradient_masks = config["gradient"]["n_masks"] if "grad" in methods else 0
+    jobs = layout.jobs_of_run(study, run).total()
+    designs = study.designs.values()
+    parameters = {method: METHODS[method].parameters(config) for method in study.methods}
     input_masks = config["smx"]["n_masks"] + sum(design["n_masks"] for design in designs)
-    masks = n * (input_masks + config["smh"]["n_masks"] + n_gradient_masks)
-    model_jobs = (MODEL_STEPS + len(methods) + len(designs)) * len(run.shards)
-    jobs = model_jobs + len(run.shards) + JOBS_PER_RUN + (1 if designs else 0)
-    jobs += 1 if run.aligned() else 0
+    gradient_masks = sum(values.get("n_masks", 0) for values in parameters.values())
+    masks = n * (input_masks + config["smh"]["n_masks"] + gradient_masks)
     if cost is None:
-        return Estimate(run, jobs, masks, None, None)
+        return Estimate(run, jobs=jobs, masks=masks, seconds=None, bytes=None)
     # How many layers the decoder has, and so which of these are further ones, is not asked for.
-    n_maps = len(map_names(config["aggregate"]["poolings"], methods, run.layers))
+    n_maps = len(map_names(config["aggregate"]["poolings"], study.methods, run.layers))
     n_inner = len(range(0, 101, config["deletion"]["step"])) - len(ENDS)
     # Without decoding a pass of encoder and decoder, as for a mask.
     inserted = cost.deleted if config["deletion"]["insertion"] else cost.mask
-    seconds = model_jobs * SECONDS_PER_JOB + n * (
+    seconds = layout.model_jobs(study, run) * SECONDS_PER_JOB + n * (
         input_masks * cost.mask
         + config["smh"]["n_masks"] * cost.state_mask
         + (n_maps * n_inner + len(ENDS)) * cost.deleted
         + n_maps * n_inner * inserted
         + cost.hypothesis
     )
-    seconds += sum(_gradients(one.seconds(), config, cost) for one in run.utterances)
-    # Of the other designs only the sums over masks lie on disk as well.
-    size = sum(_bytes(one.seconds(), config, cost) for one in run.utterances)
-    size += sum(
-        _bytes_of_sums(one.seconds(), design, cost) for one in run.utterances for design in designs
-    )
-    return Estimate(run, jobs, masks, seconds, size)
+    size = 0
+    for utterance in run.utterances:
+        speech = utterance.seconds()
+        rows = TOKENS_PER_SECOND * speech + 1
+        for method in study.methods:
+            forward, backward = METHODS[method].passes(config, rows)
+            seconds += forward * cost.mask + backward * cost.backward
+        size += _bytes(speech, config, cost, study.methods)
+        # Of the other designs only the sums over masks lie on disk as well.
+        size += sum(_bytes_of_sums(speech, design, cost) for design in designs)
+    return Estimate(run, jobs=jobs, masks=masks, seconds=seconds, bytes=size)
 
 
-def _gradients(speech: float, config: Mapping[str, Any], cost: Cost) -> float:
-    """Return the seconds that the gradient methods take for an utterance."""
-    rows = TOKENS_PER_SECOND * speech + 1
-    # Captum runs every row forward, too.
-    of_rows = rows * (cost.mask + cost.backward)
-    seconds = {
-        "grad": config["gradient"]["n_masks"] * (cost.mask + rows * cost.backward),
-        "input_x_gradient": of_rows,
-        "integrated_gradients": config["gradient"]["n_steps"] * of_rows,
-    }
-    return float(sum(seconds[method] for method in config["gradient"]["methods"]))
-
-
-def _bytes(speech: float, config: Mapping[str, Any], cost: Cost) -> int:
-    """Return the uncompressed size of an utterance's files."""
+def _bytes(speech: float, config: Mapping[str, Any], cost: Cost, methods: Collection[str]) -> int:
+    """Return the uncompressed size of the files of an utterance of ``speech`` seconds."""
     T, F = cost.frames_per_second * speech, cost.n_bins
     steps, rows = T / cost.subsampling, TOKENS_PER_SECOND * speech + 1
-    sums = _bytes_of_sums(speech, config["smx"], cost)
+    n_sampled = sum(METHODS[method].sampled for method in methods)
+    sums = (1 + n_sampled) * _bytes_of_sums(speech, config["smx"], cost)
     sums += int(N_FOLDS * steps * (rows + 1) * BYTES["float64"])
     features = T * F * BYTES["float32"]
     attention = 3 * cost.n_maps * rows * steps * BYTES["float32"]
-    methods = config["gradient"]["methods"]
-    maps = sum(not GRADIENTS[method].sampled for method in methods)
-    if "grad" in methods:
-        sums += _bytes_of_sums(speech, config["smx"], cost)
-    saliency = len(config["aggregate"]["poolings"]) + 1 + ("grad" in methods)
+    saliency = len(config["aggregate"]["poolings"]) + 1 + n_sampled
     pooled = saliency * (1 + 2 * len(HALVES)) * rows * steps * BYTES["float32"]
-    cells = maps * rows * T * F * BYTES["float32"]
+    cells = (len(methods) - n_sampled) * rows * T * F * BYTES["float32"]
     return int(sums + features + attention + pooled + cells)
 
 
@@ -243,7 +232,7 @@ def _bytes_of_sums(speech: float, smx: Mapping[str, Any], cost: Cost) -> int:
     return int(sums + K * T * F * BYTES["float32"])
 
 
-def print_estimate(study: Study, config: Mapping[str, Any], models: Path, threads: int) -> str:
+def estimate_table(study: Study, config: Mapping[str, Any], models: Path, threads: int) -> str:
     """Return the table that ``s2txai estimate`` prints.
 
     Parameters
@@ -256,8 +245,7 @@ def print_estimate(study: Study, config: Mapping[str, Any], models: Path, thread
         CPU threads of a job.
     """
     lines = [f"{'run':44} {'utterances':>10} {'jobs':>6} {'masks':>11} {'time':>22} {'disk':>9}"]
-    found: list[Estimate] = []
-    designs = study.designs.values()
+    estimates: list[Estimate] = []
     handles = {
         name: ModelHandle(
             entry["family"],
@@ -272,60 +260,64 @@ def print_estimate(study: Study, config: Mapping[str, Any], models: Path, thread
     with Progress("timing models", len(study.runs), "runs") as progress:
         for planned in study.runs.values():
             # Recordings that cannot be used have no length, and cost nothing.
-            run = planned.only({one.id for one in planned.utterances} - planned.unusable.keys())
+            run = planned.only(
+                {utterance.id for utterance in planned.utterances} - planned.unusable.keys()
+            )
             shape = study.models[run.model].get("shape")
             if (models / run.model).is_dir():
-                key = run.model, mean(one.seconds() for one in run.utterances)
+                key = run.model, mean(utterance.seconds() for utterance in run.utterances)
                 if key not in measured:
                     measured[key] = measure(handles[run.model].model, run, config)
-                one = estimate(run, config, measured[key], designs)
+                entry = estimate(study, run, config, measured[key])
             elif shape:
                 cost = assume(shape, run, config)
-                one = replace(estimate(run, config, cost, designs), on_gpu=True)
+                entry = replace(estimate(study, run, config, cost), on_gpu=True)
             else:
-                one = estimate(run, config, None, designs)
-            found.append(one)
-            lines.append(_line("/".join(run.key), len(run.utterances), one.jobs, one.masks, [one]))
+                entry = estimate(study, run, config, None)
+            estimates.append(entry)
+            lines.append(
+                _line("/".join(run.key), len(run.utterances), entry.jobs, entry.masks, [entry])
+            )
             progress.add(1)
-    n_utterances = sum(len(one.run.utterances) for one in found)
-    n_jobs = (
-        sum(one.jobs for one in found) + len(study.models) + 3
-    )  # fetching; comparisons, the report, check_failures
-    lines.append(_line("in all", n_utterances, n_jobs, sum(one.masks for one in found), found))
+    n_utterances = sum(len(entry.run.utterances) for entry in estimates)
+    n_masks = sum(entry.masks for entry in estimates)
+    n_jobs = layout.jobs(study).total()
+    lines.append(_line("in all", n_utterances, n_jobs, n_masks, estimates))
     return "\n".join(
-        [*lines, *_remarks(study, found, models, threads), *study.missing, *study.unusable]
+        [*lines, *_remarks(study, estimates, models, threads), *study.missing, *study.unusable]
     )
 
 
 def _line(name: str, n: int, jobs: int, masks: int, estimates: Sequence[Estimate]) -> str:
-    size = sum(one.bytes for one in estimates if one.bytes is not None)
+    size = sum(entry.bytes for entry in estimates if entry.bytes is not None)
     disk = _disk(size if size else None)
     return f"{name:44} {n:>10} {jobs:>6} {masks:>11,} {_times(estimates):>22} {disk:>9}"
 
 
 def _times(estimates: Sequence[Estimate]) -> str:
     """Return measured time and assumed GPU-hours, which cannot be added up."""
-    measured = [one.seconds for one in estimates if one.seconds is not None and not one.on_gpu]
-    assumed = [one.seconds for one in estimates if one.seconds is not None and one.on_gpu]
+    times = [(entry.seconds, entry.on_gpu) for entry in estimates if entry.seconds is not None]
+    measured = [seconds for seconds, on_gpu in times if not on_gpu]
+    assumed = [seconds for seconds, on_gpu in times if on_gpu]
     parts = [duration(sum(measured))] if measured else []
     parts += [f"~{sum(assumed) / 3600:.1f} GPU-hours"] if assumed else []
     return " + ".join(parts) or "unknown"
 
 
-def _remarks(study: Study, found: Sequence[Estimate], models: Path, threads: int) -> list[str]:
+def _remarks(study: Study, estimates: Sequence[Estimate], models: Path, threads: int) -> list[str]:
     """Return what must be known to read the table."""
     device = "one GPU" if torch.cuda.is_available() else f"{threads} CPU threads"
     lines = [
         f"Time on {device} as measured now, one job after the other; {TOKENS_PER_SECOND:g} tokens "
         "a second of speech assumed; disk before compression."
     ]
-    if any(one.on_gpu for one in found):
+    if any(entry.on_gpu for entry in estimates):
         lines.append(
             f"~: not measured, but computed for one H100 from the number of weights, at "
             f"{GPU_FLOPS / 1e12:.0f} TFLOP/s for masks and a guess of {1000 * SECONDS_PER_TOKEN:g} "
             "ms a step of beam search."
         )
-    unknown = dict.fromkeys(one.run.model for one in found if one.seconds is None)
+    unknown = dict.fromkeys(entry.run.model for entry in estimates if entry.seconds is None)
     return lines + [
         f"{name} is not fetched yet, so its time is unknown and missing from the sum; "
         f"fetch it with: snakemake --cores 1 {models / name}"

@@ -78,7 +78,7 @@ class HubDataset:
 
 
 def fetch_dataset(
-    wanted: HubDataset,
+    dataset: HubDataset,
     output: Path,
     *,
     listing: Callable[[str, str], Sequence[str]] = list_files,
@@ -88,7 +88,7 @@ def fetch_dataset(
 
     Parameters
     ----------
-    wanted
+    dataset
         What to take.
     output
         Folder to make, with ``manifest.tsv`` and ``audio/``. It is there and whole, or not there.
@@ -108,23 +108,23 @@ def fetch_dataset(
     """
     if output.exists():
         raise UserError(f"{output} exists already; remove it or name another folder.")
-    names = split_files(wanted, listing(wanted.repo, wanted.revision))
+    names = split_files(dataset, listing(dataset.repo, dataset.revision))
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".fetching-") as temporary:
         folder = Path(temporary) / "dataset"
         (folder / "audio").mkdir(parents=True)
         utterances = [
-            _utterance(row, where, wanted, folder)
+            _utterance(row, where, dataset, folder)
             for name in names
-            for where, row in _rows(download(wanted.repo, wanted.revision, name), name, wanted)
+            for where, row in _rows(download(dataset.repo, dataset.revision, name), name, dataset)
         ]
         utterances = with_file_names(utterances, Path(names[0]))
-        _write_manifest(utterances, wanted, folder)
+        _write_manifest(utterances, dataset, folder)
         folder.rename(output)
     return len(utterances)
 
 
-def split_files(wanted: HubDataset, names: Sequence[str]) -> list[str]:
+def split_files(dataset: HubDataset, names: Sequence[str]) -> list[str]:
     """Return the Parquet files of a split, in order.
 
     They are called ``<split>.parquet`` or ``<split>-00000-of-00001.parquet``, or lie in a folder
@@ -135,32 +135,34 @@ def split_files(wanted: HubDataset, names: Sequence[str]) -> list[str]:
     UserError
         If there are none, or in several folders.
     """
-    split = re.escape(wanted.split)
+    split = re.escape(dataset.split)
     form = re.compile(
         rf"(?P<folder>.+/|)(?:{split}(?:-\d+-of-\d+(?:-\w+)?)?|{split}/[^/]+)\.parquet"
     )
-    found: dict[str, list[str]] = {}
+    folders: dict[str, list[str]] = {}
     for name in sorted(names):
         if match := form.fullmatch(name):
-            found.setdefault(match["folder"].rstrip("/"), []).append(name)
-    if wanted.folder is not None:
-        found = {name: files for name, files in found.items() if name == wanted.folder.strip("/")}
-    if not found:
+            folders.setdefault(match["folder"].rstrip("/"), []).append(name)
+    if dataset.folder is not None:
+        folders = {
+            name: files for name, files in folders.items() if name == dataset.folder.strip("/")
+        }
+    if not folders:
         raise UserError(
-            f"{wanted.repo} has no Parquet files of split '{wanted.split}'"
-            f"{f' in {wanted.folder}' if wanted.folder is not None else ''}; choose a split, and a "
-            "folder, that its list of files on the hub shows."
+            f"{dataset.repo} has no Parquet files of split '{dataset.split}'"
+            f"{f' in {dataset.folder}' if dataset.folder is not None else ''}; choose a split, and "
+            "a folder, that its list of files on the hub shows."
         )
-    if len(found) > 1:
+    if len(folders) > 1:
         raise UserError(
-            f"{wanted.repo} has split '{wanted.split}' in several folders; choose one with "
-            f"--folder: {', '.join(sorted(found))}."
+            f"{dataset.repo} has split '{dataset.split}' in several folders; choose one with "
+            f"--folder: {', '.join(sorted(folders))}."
         )
-    (files,) = found.values()
+    (files,) = folders.values()
     return files
 
 
-def _rows(path: Path, name: str, wanted: HubDataset) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _rows(path: Path, name: str, dataset: HubDataset) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield where a row stands, for messages, and its values by column."""
     # Imported here, since planning and the other commands do without.
     import pyarrow
@@ -168,15 +170,15 @@ def _rows(path: Path, name: str, wanted: HubDataset) -> Iterator[tuple[str, Mapp
 
     try:
         with parquet.ParquetFile(path) as file:
-            known = list(file.schema_arrow.names)
-            for column in wanted.columns:
-                if column not in known:
+            columns = list(file.schema_arrow.names)
+            for column in dataset.columns:
+                if column not in columns:
                     raise UserError(
-                        f"{name} has no column '{column}'{did_you_mean(column, known) or '.'} "
-                        f"Choose one of: {', '.join(known)}."
+                        f"{name} has no column '{column}'{did_you_mean(column, columns) or '.'} "
+                        f"Choose one of: {', '.join(columns)}."
                     )
             number = 0
-            for batch in file.iter_batches(batch_size=_ROWS, columns=wanted.columns):
+            for batch in file.iter_batches(batch_size=_ROWS, columns=dataset.columns):
                 for row in batch.to_pylist():
                     number += 1
                     yield f"{name}, row {number}", row
@@ -184,12 +186,12 @@ def _rows(path: Path, name: str, wanted: HubDataset) -> Iterator[tuple[str, Mapp
         raise UserError(f"{name} is no readable Parquet file ({error}); fetch it again.") from error
 
 
-def _utterance(row: Mapping[str, Any], where: str, wanted: HubDataset, folder: Path) -> Utterance:
+def _utterance(row: Mapping[str, Any], where: str, dataset: HubDataset, folder: Path) -> Utterance:
     """Write the recording of a row; return the utterance under a name that may not be unique."""
-    recording = row[wanted.audio]
+    recording = row[dataset.audio]
     if not isinstance(recording, Mapping) or not recording.get("bytes"):
         raise UserError(
-            f"{where}: column '{wanted.audio}' holds no recording; choose a column of audio whose "
+            f"{where}: column '{dataset.audio}' holds no recording; choose a column of audio whose "
             "bytes are in the Parquet files."
         )
     data: bytes = recording["bytes"]
@@ -199,10 +201,10 @@ def _utterance(row: Mapping[str, Any], where: str, wanted: HubDataset, folder: P
     name = PurePosixPath(recording.get("path") or digest).stem
     translations = {
         language: _text(row[column], column, where)
-        for language, column in wanted.translations.items()
+        for language, column in dataset.translations.items()
     }
-    transcript = _text(row[wanted.text], wanted.text, where)
-    return Utterance(name, path, wanted.language, transcript, translations)
+    transcript = _text(row[dataset.text], dataset.text, where)
+    return Utterance(name, path, dataset.language, transcript, translations)
 
 
 def _suffix(data: bytes, where: str) -> str:
@@ -211,7 +213,7 @@ def _suffix(data: bytes, where: str) -> str:
     except soundfile.SoundFileError as error:
         raise UserError(f"{where}: the recording cannot be read ({error}).") from error
     if kind not in SUFFIXES:
-        raise UserError(f"{where}: recordings of the format {kind} are not known.")
+        raise UserError(f"{where}: recordings of the format {kind} are unknown.")
     return SUFFIXES[kind]
 
 
@@ -222,12 +224,23 @@ def _text(value: object, column: str, where: str) -> str:
     return " ".join((value or "").split())
 
 
-def _write_manifest(utterances: Sequence[Utterance], wanted: HubDataset, folder: Path) -> None:
-    languages = list(wanted.translations)
-    lines = [["id", "path", "language", "transcript", *(f"translation_{one}" for one in languages)]]
+def _write_manifest(utterances: Sequence[Utterance], dataset: HubDataset, folder: Path) -> None:
+    languages = list(dataset.translations)
+    lines = [
+        [
+            "id",
+            "path",
+            "language",
+            "transcript",
+            *(f"translation_{language}" for language in languages),
+        ]
+    ]
     for utterance in utterances:
         path = utterance.path.relative_to(folder).as_posix()
-        texts = [utterance.transcript, *(utterance.translations[one] for one in languages)]
+        texts = [
+            utterance.transcript,
+            *(utterance.translations[language] for language in languages),
+        ]
         lines.append([utterance.id, path, utterance.language, *texts])
     text = "".join("\t".join(cells) + "\n" for cells in lines)
     (folder / "manifest.tsv").write_text(text, encoding="utf-8")

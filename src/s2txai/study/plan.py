@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from s2txai.analysis.comet import check_comet
 from s2txai.datasets import (
     Diacritics,
     Task,
@@ -22,15 +21,23 @@ from s2txai.datasets import (
     select,
     shards,
 )
-from s2txai.datasets.files import read_yaml
 from s2txai.errors import UserError, UtteranceError
 from s2txai.hashing import file_sha256, fingerprint
 from s2txai.models.families import FAMILIES
-from s2txai.registry import Registry, did_you_mean
-from s2txai.saliency.gradient_statistics import GRADIENTS
-from s2txai.saliency.pooling import POOLINGS
+from s2txai.registry import did_you_mean
+from s2txai.saliency.methods import METHODS
 from s2txai.saliency.statistics import N_FOLDS
-from s2txai.study.config import check_task, config_errors, load_datasets, load_models
+from s2txai.study.choices import check_names
+from s2txai.study.comet_check import check_comet
+from s2txai.study.config import (
+    check_config,
+    check_datasets,
+    check_models,
+    check_task,
+    load_datasets,
+    load_models,
+)
+from s2txai.study.extensions import load_extensions
 from s2txai.study.fetch_model import missing_folder, trusts_code
 
 Key = tuple[str, str, str]  # dataset, model, task
@@ -78,8 +85,8 @@ class Run:
 
     def shard(self, name: str) -> list[Utterance]:
         """Return the utterances of a shard."""
-        wanted = set(self.shards[name])
-        return [utterance for utterance in self.utterances if utterance.id in wanted]
+        ids = set(self.shards[name])
+        return [utterance for utterance in self.utterances if utterance.id in ids]
 
     def aligned_only(self) -> "Run":
         """Return the run with no other utterances than those of :meth:`aligned`."""
@@ -89,7 +96,7 @@ class Run:
         """Return the run with no other utterances than these; its shards keep their names."""
         return replace(
             self,
-            utterances=tuple(one for one in self.utterances if one.id in ids),
+            utterances=tuple(utterance for utterance in self.utterances if utterance.id in ids),
             shards={
                 name: [utterance for utterance in shard if utterance in ids]
                 for name, shard in self.shards.items()
@@ -116,15 +123,15 @@ class Run:
         """Return a hash of the boundaries that word timestamps are compared with."""
         return fingerprint(
             alignments=[
-                [one.id, one.alignment_evidence, file_sha256(one.alignment)]
-                for one in self.aligned()
-                if one.alignment
+                [utterance.id, utterance.alignment_evidence, file_sha256(utterance.alignment)]
+                for utterance in self.aligned()
+                if utterance.alignment
             ]
         )
 
     def references_sha256(self) -> str:
         """Return a hash of the texts that hypotheses are scored against."""
-        return fingerprint(texts=[reference(one, self.task) for one in self.utterances])
+        return fingerprint(texts=[reference(utterance, self.task) for utterance in self.utterances])
 
 
 @dataclass(frozen=True)
@@ -140,6 +147,8 @@ class Study:
     designs
         Settings of ``smx`` for every other design of the perturbation, by a name that may stand in
         paths.
+    methods
+        Gradient methods that are computed.
     missing
         Sentences on models and corpora that must be downloaded before anything can run.
     """
@@ -148,6 +157,7 @@ class Study:
     models: Mapping[str, Mapping[str, Any]]
     datasets: Mapping[str, Mapping[str, Any]]
     designs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    methods: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
 
     @property
@@ -156,29 +166,13 @@ class Study:
         return [_unusable(run) for run in self.runs.values() if run.unusable]
 
 
-def read_config(root: Path, files: Sequence[Path]) -> dict[str, Any]:
-    """Read ``config/config.yaml`` and lay ``files`` over it, as ``snakemake --configfile`` does.
-
-    Raises
-    ------
-    UserError
-        If a file cannot be read.
-    """
-    config = read_yaml(root / "config" / "config.yaml")
-    for file in files:
-        _overlay(config, read_yaml(file))
-    return config
-
-
-def _overlay(config: dict[str, Any], changes: Mapping[str, Any]) -> None:
-    for key, value in changes.items():
-        if isinstance(value, Mapping) and isinstance(config.get(key), dict):
-            _overlay(config[key], value)
-        else:
-            config[key] = value
-
-
-def plan(config: Mapping[str, Any], root: Path) -> Study:
+def plan(
+    config: Mapping[str, Any],
+    root: Path,
+    *,
+    only: Key | None = None,
+    check_recordings: bool = True,
+) -> Study:
     """Check a configuration and spell out its runs.
 
     Parameters
@@ -187,43 +181,65 @@ def plan(config: Mapping[str, Any], root: Path) -> Study:
         As Snakemake merged it from ``config/config.yaml`` and the command line.
     root
         The project's folder: registries are found there, and their paths are relative to it.
+    only
+        Spell out this run and read no data set but its own; all runs if None.
+    check_recordings
+        Whether recordings and alignments are opened. A job leaves that out: they were checked when
+        the study was planned, and whoever reads them checks them again.
 
     Raises
     ------
     UserError
         One line for each mistake: an unknown key, model, dataset or utterance, an impossible task,
         an unreadable manifest, missing audio; with ``on_failure: stop`` also audio that cannot be
-        used, which else is an error only if it is all there is.
+        used, which else is an error only if it is all there is. Also if there is no run ``only``.
     """
+    load_extensions(config, root)
     schemas = root / "workflow" / "schemas"
-    _check(config, schemas / "config.schema.yaml", "config")
-    _check_names(config["gradient"]["methods"], GRADIENTS, "gradient.methods")
-    _check_names(config["aggregate"]["poolings"], POOLINGS, "aggregate.poolings")
+    check_config(config, schemas)
+    check_names(config)
     _check_masks(config)
     designs = _designs(config)
-    inline_models, inline_datasets = config.get("models", {}), config.get("datasets", {})
-    if inline_models:
-        _check(inline_models, schemas / "models.schema.yaml", "config: models")
-    if inline_datasets:
-        _check(inline_datasets, schemas / "datasets.schema.yaml", "config: datasets")
-    models = load_models(root / "config" / "models.yaml", schemas) | inline_models
-    datasets = load_datasets(root / "config" / "datasets.yaml", schemas) | inline_datasets
+    models, datasets = _tables(config, root, schemas)
     runs: dict[Key, Run] = {}
     for request in config["runs"]:
-        for run in _runs(request, models, datasets, root, config):
+        for run in _runs(request, models, datasets, root, config, only):
             if run.key in runs:
                 raise UserError(
                     f"config: runs ask twice for {'/'.join(run.key)}; put its utterances together."
                 )
-            runs[run.key] = run
+            runs[run.key] = _checked(run, config) if check_recordings else run
+    if only is not None and not runs:
+        raise UserError(f"config: no entry of 'runs' asks for {'/'.join(only)}; add it.")
     for name in {run.model: None for run in runs.values()}:
         _check_family(name, models[name])
-    if "comet" in config:
+    if "comet" in config and check_recordings:
         _check_comet(root / config["comet"], runs.values())
     used_models = {run.model: _rooted(models[run.model], root) for run in runs.values()}
     used_datasets = {run.dataset: datasets[run.dataset] for run in runs.values()}
-    missing = (*_missing_models(used_models), *_missing_corpora(used_datasets, root))
-    return Study(runs, used_models, used_datasets, designs, missing)
+    return Study(
+        runs=runs,
+        models=used_models,
+        datasets=used_datasets,
+        designs=designs,
+        # In the order of the registry: another order in the configuration is the same study.
+        methods=tuple(name for name in METHODS if name in config["gradient"]["methods"]),
+        missing=(*_missing_models(used_models), *_missing_corpora(used_datasets, root)),
+    )
+
+
+def _tables(
+    config: Mapping[str, Any], root: Path, schemas: Path
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the models and the data sets of the project and of the configuration itself."""
+    inline_models, inline_datasets = config.get("models", {}), config.get("datasets", {})
+    if inline_models:
+        check_models(inline_models, "config: models", schemas)
+    if inline_datasets:
+        check_datasets(inline_datasets, "config: datasets", schemas)
+    models = load_models(root / "config" / "models.yaml", schemas) | inline_models
+    datasets = load_datasets(root / "config" / "datasets.yaml", schemas) | inline_datasets
+    return models, datasets
 
 
 def _check_comet(checkpoint: Path, runs: Iterable[Run]) -> None:
@@ -257,10 +273,10 @@ def _check_family(model: str, entry: Mapping[str, Any]) -> None:
         raise UserError(f"config: model '{model}': {error}") from error
     for option in entry.get("options", {}):
         if option not in family.options:
-            known = f"only {', '.join(family.options)}" if family.options else "none"
+            valid = f"only {', '.join(family.options)}" if family.options else "none"
             raise UserError(
                 f"config: model '{model}': the family '{entry['family']}' has no option "
-                f"'{option}', {known}; remove it from 'options'."
+                f"'{option}', {valid}; remove it from 'options'."
             )
     if trusts_code(entry) and "hub" not in entry["source"]:
         raise UserError(
@@ -268,20 +284,6 @@ def _check_family(model: str, entry: Mapping[str, Any]) -> None:
             "weights, so it must be code that cannot change; use it with a 'hub' source, which has "
             "a fixed revision."
         )
-
-
-def _check(content: Mapping[str, Any], schema: Path, where: str) -> None:
-    problems = config_errors(content, read_yaml(schema), where)
-    if problems:
-        raise UserError("\n".join(problems))
-
-
-def _check_names(names: Sequence[str], known: Registry[Any], key: str) -> None:
-    try:
-        for name in names:
-            known[name]  # an unknown one is refused with the list of known ones
-    except UserError as error:
-        raise UserError(f"config: '{key}': {error}") from error
 
 
 def _check_masks(config: Mapping[str, Any]) -> None:
@@ -333,7 +335,7 @@ def _design_name(changes: Mapping[str, Any]) -> str:
     for name in sorted(changes):
         value = changes[name]
         values = value if isinstance(value, list) else [value]
-        parts.append("-".join([name, *(str(one).replace(" ", "-") for one in values)]))
+        parts.append("-".join([name, *(str(value).replace(" ", "-") for value in values)]))
     return "_".join(parts)
 
 
@@ -343,39 +345,50 @@ def _runs(
     datasets: Mapping[str, Mapping[str, Any]],
     root: Path,
     config: Mapping[str, Any],
+    only: Key | None,
 ) -> list[Run]:
-    dataset = _known("dataset", request["dataset"], datasets)
-    absent = is_absent(datasets[dataset], root)
-    everything = [] if absent else read_dataset(datasets[dataset], root)
-    found = []
-    for model in request["models"]:
-        entry = models[_known("model", model, models)]
-        for name in request["tasks"]:
-            try:
-                task = parse_task(name)
-                check_task(model, entry, task)
-                if absent:
-                    utterances = select(absent_utterances(datasets[dataset], root, task), task)
-                else:
-                    utterances = select(everything, task, request.get("utterances"))
-            except UserError as error:
-                raise UserError(f"config: runs of '{dataset}': {error}") from error
-            _check_alignments(utterances)
-            blocks = shards([utterance.id for utterance in utterances], config["shard_size"])
-            folded = task.target in datasets[dataset].get("fold_diacritics", ())
-            run = Run(
-                dataset,
-                model,
-                task,
-                tuple(utterances),
-                blocks,
-                "folded" if folded else "kept",
-                tuple(request.get("layers", ())),
-                entry.get("max_seconds"),
+    """Return the runs of an entry of ``runs``, or of these no other than ``only``."""
+    dataset = _entry_name("dataset", request["dataset"], datasets)
+    keys = [(dataset, model, task) for model in request["models"] for task in request["tasks"]]
+    if only is not None:
+        keys = [key for key in keys if key == only]
+    if not keys:
+        return []
+    entry = datasets[dataset]
+    utterances = None if is_absent(entry, root) else read_dataset(entry, root)
+    runs = []
+    for _, model, name in keys:
+        facts = models[_entry_name("model", model, models)]
+        try:
+            task = parse_task(name)
+            check_task(model, facts, task)
+            selected = (
+                select(absent_utterances(entry, root, task), task)
+                if utterances is None
+                else select(utterances, task, request.get("utterances"))
             )
-            unusable = _check_audio(run, stop=config["on_failure"] == "stop")
-            found.append(replace(run, unusable=unusable))
-    return found
+        except UserError as error:
+            raise UserError(f"config: runs of '{dataset}': {error}") from error
+        folded = task.target in entry.get("fold_diacritics", ())
+        runs.append(
+            Run(
+                dataset=dataset,
+                model=model,
+                task=task,
+                utterances=tuple(selected),
+                shards=shards([utterance.id for utterance in selected], config["shard_size"]),
+                diacritics="folded" if folded else "kept",
+                layers=tuple(request.get("layers", ())),
+                max_seconds=facts.get("max_seconds"),
+            )
+        )
+    return runs
+
+
+def _checked(run: Run, config: Mapping[str, Any]) -> Run:
+    """Return a run that knows which of its recordings cannot be used."""
+    _check_alignments(run.utterances)
+    return replace(run, unusable=_check_audio(run, stop=config["on_failure"] == "stop"))
 
 
 def _check_audio(run: Run, *, stop: bool) -> dict[str, str]:
@@ -399,8 +412,8 @@ def _check_audio(run: Run, *, stop: bool) -> dict[str, str]:
 def _unusable(run: Run) -> str:
     """Return one sentence on the recordings of a run that cannot be used."""
     n, n_all, first = len(run.unusable), len(run.utterances), next(iter(run.unusable.values()))
-    told = first if n == 1 else f"the first: {first}"
-    return f"{'/'.join(run.key)}: {n:,} of {n_all:,} recordings cannot be used; {told}"
+    reason = first if n == 1 else f"the first: {first}"
+    return f"{'/'.join(run.key)}: {n:,} of {n_all:,} recordings cannot be used; {reason}"
 
 
 def _audio_sha256(utterance: Utterance) -> str:
@@ -425,7 +438,7 @@ def _rooted(entry: Mapping[str, Any], root: Path) -> Mapping[str, Any]:
     return {**entry, "source": {**source, "path": str(root / source["path"])}}
 
 
-def _known(kind: str, name: str, entries: Mapping[str, Any]) -> str:
+def _entry_name(kind: str, name: str, entries: Mapping[str, Any]) -> str:
     if name not in entries:
         raise UserError(
             f"config: unknown {kind} '{name}'{did_you_mean(name, list(entries)) or '.'} "

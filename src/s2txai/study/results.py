@@ -1,6 +1,6 @@
 """Reading all artefacts of a run, and writing its tables."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -32,71 +32,36 @@ def without_failed(run: Run, directories: Iterable[str | Path]) -> Run:
         Of its shards, at one step or several.
     """
     failed = failures_of(run, directories)
-    left = run.only({utterance.id for utterance in run.utterances} - failed.keys())
-    return replace(left, failed=tuple(one for one in run.utterances if one.id in failed))
+    rest = run.only({utterance.id for utterance in run.utterances} - failed.keys())
+    return replace(
+        rest, failed=tuple(utterance for utterance in run.utterances if utterance.id in failed)
+    )
 
 
 def remaining(run: Run, directories: Sequence[str | Path]) -> Run:
-    """Return a run as :func:`without_failed`, of which something must be left.
+    """Return a run as :func:`without_failed`; refuse one in which every utterance failed.
 
     Raises
     ------
     UserError
-        If no utterance is.
+        If all did; with the first failure.
     """
-    left = without_failed(run, directories)
-    if not left.utterances:
+    rest = without_failed(run, directories)
+    if not rest.utterances:
         first = next(iter(failures_of(run, directories).values()))
         raise UserError(
             f"{'/'.join(run.key)}: none of {len(run.utterances):,} utterances could be done, so "
             f"there is nothing to tell; '{first.utterance}' failed in {first.step}: {first.message}"
         )
-    return left
+    return rest
 
 
 def failures_of(run: Run, directories: Iterable[str | Path]) -> dict[str, Failure]:
-    """Return what the directories of a run's shards say of utterances that failed, by their ids."""
+    """Return the failures in the directories of a run's shards, by the ids of the utterances."""
     return first_of_each(
         failure
         for directory in map(Path, directories)
         for failure in failures(directory, run.shards[directory.name])
-    )
-
-
-def failures_table(run: Run, directories: Iterable[str | Path]) -> pd.DataFrame:
-    """Return one row an utterance that failed, in the order of the run; see `docs/results.md`."""
-    found = failures_of(run, directories)
-    rows = [
-        (utterance.id, found[utterance.id].step, str(utterance.path), found[utterance.id].message)
-        for utterance in run.utterances
-        if utterance.id in found
-    ]
-    return pd.DataFrame(rows, columns=["utterance", "step", "audio", "message"])
-
-
-def check_failures(paths: Sequence[Path]) -> None:
-    """Refuse a study in which utterances failed.
-
-    Parameters
-    ----------
-    paths
-        ``failures.tsv`` of every run.
-
-    Raises
-    ------
-    UserError
-        If one of them has a row; says how many there are, where they are listed, and the first.
-    """
-    found = {path: pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False) for path in paths}
-    failed = {path: table for path, table in found.items() if len(table)}
-    if not failed:
-        return
-    n = sum(map(len, failed.values()))
-    first = next(iter(failed.values())).iloc[0]
-    raise UserError(
-        f"Not every utterance could be done: {n:,} failed, listed in the report and in "
-        f"{', '.join(map(str, failed))}; docs/workflow.md says how to go on. The first is "
-        f"'{first['utterance']}' in {first['step']}: {first['message']}"
     )
 
 
@@ -121,21 +86,15 @@ def iter_shards(run: Run, directories: Sequence[str | Path], step: str) -> Itera
         yield from iter_shard(Path(directory), ids, step)
 
 
-def read_headlines(path: str | Path) -> pd.DataFrame:
-    """Return the headline of every utterance from ``correlate/utterances.csv``.
+def read_in_blocks(
+    path: str | Path, select: Callable[[pd.DataFrame], pd.DataFrame]
+) -> pd.DataFrame:
+    """Return the rows of a long table that ``select`` takes from each block of it.
 
-    Read in blocks: with all layers and metrics a large data set has millions of rows.
+    Read in blocks: with all layers and metrics a large dataset has millions of rows.
     """
     blocks = pd.read_csv(path, **AS_WRITTEN, chunksize=ROWS_AT_ONCE)
-    kept = [
-        block[
-            (block["metric"] == "pearson")
-            & (block["normalise"] == "token")
-            & block["attention"].isin(["ca_mean", "ca_layer"])
-        ]
-        for block in blocks
-    ]
-    return pd.concat(kept, ignore_index=True)
+    return pd.concat([select(block) for block in blocks], ignore_index=True)
 
 
 def write_table(table: pd.DataFrame, run: Run, path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from s2txai.datasets.files import is_file
 from s2txai.datasets.formats.common import recording, subfolder, with_file_names
+from s2txai.datasets.formats.format import FOLDER, FORMATS, SPLIT, Format
 from s2txai.datasets.manifest import Utterance
 from s2txai.datasets.text import read_lines
 from s2txai.errors import UserError
@@ -100,3 +101,25 @@ def _rows(table: Path, *columns: str) -> Iterator[tuple[int, dict[str, str]]]:
                 "them by single tabs."
             )
         yield line, {name: cell.strip() for name, cell in zip(names, cells, strict=True)}
+
+
+_VARIANT = {"type": "string", "pattern": "^[a-z]{2,3}(-[A-Z]{2})?$"}
+
+FORMATS.register("covost")(
+    Format(
+        read_covost,
+        keys={
+            "folder": FOLDER,
+            "source": {
+                "description": "language of the speech as in the names of the files, it or zh-CN",
+                **_VARIANT,
+            },
+            "target": {
+                "description": "language of the translation as in the names of the files, "
+                "en or zh-CN",
+                **_VARIANT,
+            },
+            "split": SPLIT,
+        },
+    )
+)

@@ -13,6 +13,13 @@ from s2txai.datasets.formats.common import (
     subfolder,
     with_file_names,
 )
+from s2txai.datasets.formats.format import (
+    ABSENT,
+    DIRECTION,
+    EXPECTATION_NEEDS,
+    FORMATS,
+    Format,
+)
 from s2txai.datasets.manifest import Utterance
 from s2txai.datasets.text import read_lines
 from s2txai.errors import UserError
@@ -58,3 +65,13 @@ def read_europarl_st(entry: Mapping[str, Any], root: Path) -> list[Utterance]:
             )
         )  # fmt: skip
     return with_file_names(utterances, table)
+
+
+FORMATS.register("europarl-st")(
+    Format(
+        read_europarl_st,
+        keys={**DIRECTION, **ABSENT},
+        optional=tuple(ABSENT),
+        needs=EXPECTATION_NEEDS,
+    )
+)

@@ -7,6 +7,7 @@ from typing import Any
 
 from s2txai.datasets.files import is_file
 from s2txai.datasets.formats.common import seconds, span, subfolder, with_file_names
+from s2txai.datasets.formats.format import FOLDER, FORMATS, LANGUAGE_OF_SPEECH, Format
 from s2txai.datasets.manifest import Utterance
 from s2txai.datasets.tasks import LANGUAGE
 from s2txai.datasets.text import read_lines
@@ -42,9 +43,9 @@ def read_kaldi(entry: Mapping[str, Any], root: Path) -> list[Utterance]:
             paths[speech] = _recording(folder, speech, recordings, where)
         language = languages[name]
         translation = {
-            target: found[name]
-            for target, found in translations.items()
-            if found.get(name) and target != language
+            target: texts_of_target[name]
+            for target, texts_of_target in translations.items()
+            if texts_of_target.get(name) and target != language
         }
         utterances.append(
             Utterance(
@@ -133,3 +134,12 @@ def _languages(folder: Path, entry: Mapping[str, Any], names: Collection[str]) -
                 "letters, as en."
             )
     return {name: rows[name][0] for name in names}
+
+
+FORMATS.register("kaldi")(
+    Format(
+        read_kaldi,
+        keys={"folder": FOLDER, "language": LANGUAGE_OF_SPEECH},
+        optional=("language",),
+    )
+)

@@ -15,6 +15,13 @@ from s2txai.datasets.formats.common import (
     subfolder,
     with_file_names,
 )
+from s2txai.datasets.formats.format import (
+    ABSENT,
+    DIRECTION,
+    EXPECTATION_NEEDS,
+    FORMATS,
+    Format,
+)
 from s2txai.datasets.manifest import Utterance
 from s2txai.datasets.text import read_lines
 from s2txai.errors import UserError
@@ -94,3 +101,13 @@ def _part(segment: object, wav: Path, where: str) -> tuple[Path, float, float]:
     start = seconds(segment["offset"], where)
     end = start + seconds(segment["duration"], where)
     return wav / str(segment["wav"]), *span(start, end, where)
+
+
+FORMATS.register("must-c")(
+    Format(
+        read_must_c,
+        keys={**DIRECTION, **ABSENT},
+        optional=tuple(ABSENT),
+        needs=EXPECTATION_NEEDS,
+    )
+)

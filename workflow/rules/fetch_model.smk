@@ -7,16 +7,16 @@ localrules:
 
 rule fetch_model:
     input:
-        local_model_files,
+        JOBS.model_files,
     output:
         directory(MODELS + "/{model}"),
     log:
-        "results/logs/fetch_model/{model}.log",
+        LOGS + "/fetch_model/{model}.log",
     # A failed download should show before hours of masks.
     priority: 1
     params:
-        entry=lambda wildcards: in_order(what_to_fetch(STUDY.models[wildcards.model])),
-        states=local_model_states,
+        entry=JOBS.model_entry,
+        states=JOBS.model_states,
     message:
         "Fetching the model {wildcards.model}"
     script:

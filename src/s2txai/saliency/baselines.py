@@ -1,1 +1,0 @@
-from s2txai.saliency.occluded_values import *

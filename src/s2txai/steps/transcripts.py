@@ -1,0 +1,77 @@
+"""Step 1, transcripts: how good the hypotheses of a run are."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from s2txai.analysis.transcripts import score_transcripts
+from s2txai.datasets import Diacritics, Task, Utterance, reference
+from s2txai.log import logger
+from s2txai.storage.artifacts import Artifact
+from s2txai.study.plan import Run
+from s2txai.study.results import write_table
+
+
+def transcripts_run(
+    run: Run,
+    decoded: Sequence[Artifact],
+    outputs: Mapping[str, Path],
+    *,
+    text_normalisation: str,
+    diacritics: Diacritics,
+) -> None:
+    """Write ``transcripts`` and ``scores`` of a run; see :func:`transcript_tables`."""
+    transcripts, scores = transcript_tables(
+        run.utterances,
+        decoded,
+        run.task,
+        text_normalisation=text_normalisation,
+        diacritics=diacritics,
+    )
+    write_table(transcripts, run, outputs["transcripts"])
+    write_table(scores, run, outputs["scores"])
+
+
+def transcript_tables(
+    utterances: Sequence[Utterance],
+    decoded: Sequence[Artifact],
+    task: Task,
+    *,
+    text_normalisation: str,
+    diacritics: Diacritics = "kept",
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Score hypotheses, and warn of those that are as bad as none.
+
+    Parameters
+    ----------
+    utterances, decoded
+        Rows of the manifest and their ``decode`` artefacts, in the same order.
+    task, text_normalisation, diacritics
+        As for :func:`s2txai.analysis.transcripts.score_transcripts`, which says what is returned.
+    """
+    transcripts, scores = score_transcripts(
+        {artifact.meta["utterance"]: str(artifact["text"]) for artifact in decoded},
+        [reference(utterance, task) for utterance in utterances],
+        task,
+        text_normalisation=text_normalisation,
+        diacritics=diacritics,
+        decoding=decoded[0].meta["parameters"],
+    )
+    _warn_of_no_speech(transcripts, utterances, task)
+    return transcripts, scores
+
+
+def _warn_of_no_speech(
+    transcripts: pd.DataFrame, utterances: Sequence[Utterance], task: Task
+) -> None:
+    """Name hypotheses that are as bad as none: the recording may not be what it should."""
+    for row, utterance in zip(transcripts.to_dict("records"), utterances, strict=True):
+        is_wrong = task.kind == "asr" and row["wer"] >= 100
+        if is_wrong or not row["hypothesis"].strip():
+            logger.warning(
+                "The hypothesis of '%s' scores no better than an empty one: %r. Check that %s "
+                "holds speech in '%s' that matches the reference; otherwise leave the utterance "
+                "out.",
+                utterance.id, row["hypothesis"][:60], str(utterance.path), task.source,
+            )  # fmt: skip

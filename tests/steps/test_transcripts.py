@@ -1,0 +1,64 @@
+"""The step writes transcripts and scores, and warns of hypotheses that are as bad as none."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from s2txai.datasets import Utterance, parse_task
+from s2txai.steps.transcripts import transcripts_run
+from s2txai.storage.artifacts import Artifact
+from s2txai.study.plan import Run
+
+TEXTS = {"007": ("my house", "my house"), "NA": ("tree", ""), "u3": ("river", "red garden")}
+
+
+def decoded(name, text):
+    meta = {"utterance": name, "parameters": {"beam": 5, "precision": "float32"}}
+    return Artifact({"text": np.array(text)}, meta)
+
+
+def run_of(task):
+    utterances = tuple(
+        Utterance(name, Path(f"{name}.wav"), "en", reference, {"it": reference})
+        for name, (reference, _) in TEXTS.items()
+    )
+    return Run("d", "m", parse_task(task), utterances, {"0000": list(TEXTS)}, failed=utterances[:1])
+
+
+def written(tmp_path, task):
+    outputs = {name: tmp_path / f"{name}.csv" for name in ("transcripts", "scores")}
+    artifacts = [decoded(name, text) for name, (_, text) in TEXTS.items()]
+    transcripts_run(
+        run_of(task), artifacts, outputs, text_normalisation="whisper", diacritics="folded"
+    )
+    return [pd.read_csv(path, dtype=str, keep_default_na=False) for path in outputs.values()]
+
+
+def test_tables_of_recognition(tmp_path, caplog):
+    transcripts, scores = written(tmp_path, "asr-en")
+    assert list(transcripts) == [
+        "dataset", "model", "task", "utterance", "reference", "hypothesis", "wer",
+    ]  # fmt: skip
+    assert transcripts["utterance"].tolist() == list(TEXTS)
+    assert transcripts["hypothesis"].tolist() == [text for _, text in TEXTS.values()]
+    assert transcripts["wer"].tolist() == ["0.0", "100.0", "200.0"]
+    # One word is missing, one replaced and one added, of four.
+    columns = ["metric", "score", "n_utterances", "n_failed_utterances"]
+    assert scores[columns].to_numpy().tolist() == [
+        ["wer", "75.0", "3", "1"],
+        ["wer_max", "75.0", "3", "1"],
+    ]  # fmt: skip
+    assert "diacritics:folded" in scores["signature"][0]
+    messages = [record.getMessage() for record in caplog.records]
+    assert [name in message for message in messages for name in ("'NA'", "'u3'")] == [
+        True, False, False, True,
+    ]  # fmt: skip
+    assert "NA.wav holds speech in 'en' that matches the reference" in messages[0]
+
+
+def test_translations_are_named_only_when_empty(tmp_path, caplog):
+    _, scores = written(tmp_path, "st-en-it")
+    assert scores["metric"].tolist() == ["bleu"]
+    (record,) = caplog.records
+    assert "'NA'" in record.getMessage()
