@@ -24,7 +24,7 @@ TEXTS = {"five": "north east south west east", "four": "west south north east"}
 POOLINGS = ("avg2d", "max2d")
 SMX = MaskDesign(600, n_segments=(400, 800), p=0.5, seed=1)
 SMH = MaskDesign(600, "zero", p=0.5, seed=1)
-METHODS = {
+GRADIENT_PARAMETERS = {
     "grad": {"n_segments": (400, 800), "n_masks": 64, "p": 0.5, "seed": 1},
     "input_x_gradient": {},
     "integrated_gradients": {"n_points": 8},
@@ -87,7 +87,7 @@ class Study:
     def gradient(self, method, *, batch_size=16, **changes):
         gradients_shard(
             self.place(method), method, self.read("decode"),
-            parameters=METHODS[method] | changes, batch_size=batch_size,
+            parameters=GRADIENT_PARAMETERS[method] | changes, batch_size=batch_size,
         )  # fmt: skip
 
     def aggregate(self, poolings=POOLINGS, methods=()):
@@ -109,7 +109,7 @@ class Study:
             step()
         self.deletion()
 
-    def correlation_tables(self):
+    def correlate(self):
         return correlation_tables(self.read("aggregate"), poolings=POOLINGS, rows="all")
 
     def scores(self):

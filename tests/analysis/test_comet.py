@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from s2txai.analysis.comet import comet
+from s2txai.analysis.deletion_curves import score_deletion
 from s2txai.analysis.intervals import interval, resamples
 from s2txai.datasets import parse_task
 from s2txai.errors import UserError
-from s2txai.steps.deletion_curves import deletion_tables
 from tests.analysis.test_deletion_curves import GOOD, RANDOM, REFERENCES, deleted_utterance, pick
 
 SOURCES = ["uno due tre", "quattro", "cinque", "sei sette"]
@@ -89,7 +89,7 @@ def test_curves_of_deletion_with_intervals(checkpoint):
         one.arrays["hypotheses"] = np.array(
             [[text.replace("a", "A") for text in row] for row in one.arrays["hypotheses"]]
         )
-    found = deletion_tables(
+    found = score_deletion(
         REFERENCES, deleted, TASK, text_normalisation="whisper", diacritics="folded", seed=5,
         further_scores={"comet": comet(checkpoint, SOURCES)},
     )  # fmt: skip

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from s2txai.analysis.deletion_curves import score_deletion
 from s2txai.analysis.intervals import interval, resamples
 from s2txai.analysis.scoring import corpus_score
 from s2txai.analysis.utterance import UtteranceData
 from s2txai.datasets import parse_task
-from s2txai.steps.deletion_curves import deletion_tables
 
 PERCENTS = np.array([0, 50, 100])
 REFERENCES = ["a b c d e", "a b", "c d e f", "e f g h"]
@@ -42,7 +42,7 @@ def task(request):
 @pytest.fixture
 def tables(task):
     deleted = [deleted_utterance(n) for n in range(4)]
-    return deletion_tables(REFERENCES, deleted, task, seed=5, **SCORING)
+    return score_deletion(REFERENCES, deleted, task, seed=5, **SCORING)
 
 
 def pick(table, name, metric, mode="deletion"):
@@ -110,7 +110,7 @@ def test_probability_by_hand(tables):
 
 def test_one_utterance_has_no_interval():
     deleted = [deleted_utterance(0)]
-    found = deletion_tables(REFERENCES[:1], deleted, parse_task("asr-en"), **SCORING).areas
+    found = score_deletion(REFERENCES[:1], deleted, parse_task("asr-en"), **SCORING).areas
     assert found["auc"].notna().all()
     assert found[["auc_low", "auc_high", "above_random_low"]].isna().all(axis=None)
 

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from s2txai.analysis.correlations import correlate
 from s2txai.analysis.headline import headline, headline_of_means, token_variants, variants
 from s2txai.report.names import variant_name
 from s2txai.saliency.correlation import METRICS, Metric, correlation, pearson
-from s2txai.steps.correlate import correlation_tables
 from s2txai.steps.plain import utterance_data
 from tests.analysis.test_correlations import POOLINGS, aggregated, pick
 
@@ -42,9 +42,7 @@ def test_built_in_variants():
 def test_a_registered_metric_is_in_every_table():
     assert names(variants()) == [*BUILT_IN, ("cubes", "token")]
     maps = utterance_data(aggregated("a", 0))
-    tables = correlation_tables(
-        [maps, utterance_data(aggregated("b", 1))], poolings=POOLINGS, rows="all"
-    )
+    tables = correlate([maps, utterance_data(aggregated("b", 1))], poolings=POOLINGS, rows="all")
     for table in (tables.utterances, tables.reliability, tables.summary, tables.mixing):
         assert list(table["metric"].unique())[-1] == "cubes"
     row = pick(

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import sacrebleu
 
+from s2txai.analysis.deletion_curves import score_deletion
 from s2txai.analysis.scoring import SCORES, Score, score_names
 from s2txai.analysis.transcripts import score_transcripts
 from s2txai.analysis.word_errors import error_rate
 from s2txai.datasets import parse_task
 from s2txai.report.names import score_name
 from s2txai.report.sweep import area_title
-from s2txai.steps.deletion_curves import deletion_tables
 from tests.analysis.test_deletion_curves import REFERENCES, deleted_utterance
 
 HYPOTHESES = {"u1": "a b c x e", "u2": "a", "u3": "c d e f", "u4": ""}
@@ -65,7 +65,7 @@ def test_a_registered_score_is_in_the_tables_and_has_a_name():
     # 0 + 2 + 0 + 7 of 9 + 3 + 7 + 7 characters
     assert scores["score"].iloc[-1] == pytest.approx(100 * 9 / 26)
     deleted = [deleted_utterance(n) for n in range(4)]
-    tables = deletion_tables(REFERENCES, deleted, task, text_normalisation="none")
+    tables = score_deletion(REFERENCES, deleted, task, text_normalisation="none")
     assert "length" in set(tables.areas["metric"])
     assert score_name("length") == "length error, LE (%)"
     assert area_title("length") == "LE (%): a higher area means a more faithful map"

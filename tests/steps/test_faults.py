@@ -106,12 +106,13 @@ def test_audio_from_a_pipe_states_no_length(tmp_path, stated):
 
 
 @pytest.mark.parametrize(
-    ("rate", "words"), [(8, "too few for speech"), (44_101, "from which 16000 are not made")]
+    ("rate", "words"),
+    [(8, "which is too low for speech"), (44_101, "which cannot be resampled to 16000 Hz")],
 )
 def test_rates_of_no_recording(tmp_path, rate, words):
     path = tmp_path / "a.wav"
     soundfile.write(path, speech(rate, 8000 / rate), rate)
-    with pytest.raises(UserError, match=f"a.wav has {rate} samples a second, {words}"):
+    with pytest.raises(UserError, match=f"a.wav has a sampling rate of {rate} Hz, {words}"):
         read_audio(path, RATE)
 
 

@@ -4,14 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from s2txai.analysis.sensitivity import MAIN, DesignMap
+from s2txai.analysis.sensitivity import MAIN, DesignMap, sensitivity
 from s2txai.datasets import parse_task
 from s2txai.errors import UserError
-from s2txai.saliency.pooling import pool
 from s2txai.saliency.statistics import HALVES
+from s2txai.saliency.pooling import pool
 from s2txai.steps import sensitivity as step
 from s2txai.steps.plain import utterance_data
-from s2txai.steps.sensitivity import sensitivity_table
 from s2txai.storage.artifacts import Artifact
 from s2txai.study.plan import Run
 from tests.analysis.test_correlations import STEPS, I, aggregated
@@ -61,7 +60,7 @@ def test_the_table_is_that_of_pooled_maps(tmp_path, maps):
             artifact.meta["parameters"], artifact.meta["masks"]["n_masks"],
         )  # fmt: skip
 
-    expected = sensitivity_table(
+    expected = sensitivity(
         [utterance_data(artifact) for artifact in maps],
         {name: [pooled(artifact) for artifact in of_design] for name, of_design in designs.items()},
         **OPTIONS,

@@ -104,7 +104,9 @@ def test_other_versions_are_refused(tmp_path, version):
 
 
 def test_an_entry_of_the_store_is_found_and_read(tmp_path):
-    place = Workplace(SimpleNamespace(precision="float32"), Store(tmp_path), tmp_path / "output")
+    place = Workplace(
+        SimpleNamespace(precision="float32", family="whisper"), Store(tmp_path), tmp_path / "output"
+    )
     # As the first release computed it: a name of today in it would find nothing.
     key = fingerprint(
         version=ALGORITHM_VERSIONS["decode"],

@@ -227,8 +227,8 @@ def _read_header(path: Path, _size: int, _mtime_ns: int) -> _Header:
         raise _unreadable(path, error) from error
     if info.samplerate < _LOWEST_RATE:
         raise UtteranceError(
-            f"{path} has {info.samplerate} samples a second, too few for speech; convert the "
-            "recording again."
+            f"{path} has a sampling rate of {info.samplerate} Hz, which is too low for speech; "
+            "convert the recording again."
         )
     n_stated = _stated_samples(info.frames, info.extra_info)
     _check_whole(path, info.frames, n_stated, info.samplerate)
