@@ -7,8 +7,8 @@ import pytest
 from s2txai.analysis.sensitivity import MAIN, DesignMap, sensitivity
 from s2txai.datasets import parse_task
 from s2txai.errors import UserError
-from s2txai.saliency.statistics import HALVES
 from s2txai.saliency.pooling import pool
+from s2txai.saliency.statistics import HALVES
 from s2txai.steps import sensitivity as step
 from s2txai.steps.plain import utterance_data
 from s2txai.storage.artifacts import Artifact
