@@ -11,7 +11,7 @@ from s2txai.errors import UserError
 from s2txai.registry import load_object
 from s2txai.saliency.design import MaskDesign
 from s2txai.saliency.engine import Masks, Perturbation
-from s2txai.saliency.gradients import gradient_masks, row_maps, token_log_probs
+from s2txai.saliency.gradients import gradient_masks, log_probs_by_distance, row_maps
 from s2txai.saliency.heard import Heard
 from s2txai.saliency.masks import MaskPlan
 from s2txai.saliency.methods import METHODS
@@ -212,7 +212,7 @@ def test_running_out_of_memory_halves_the_batch(caplog):
 
 
 def maps(method, model, heard, *, batch_size=16, **parameters):
-    log_probs, distance = token_log_probs(model, heard)
+    log_probs, distance = log_probs_by_distance(model, heard)
     with torch.no_grad():
         ends = log_probs(torch.stack([distance, torch.zeros_like(distance)])).numpy()  # (2, I)
     found = row_maps(model, heard, method, batch_size=batch_size, **parameters)

@@ -254,7 +254,7 @@ def grow(
     return statistics, reliability
 
 
-def perturb(
+def perturbed_statistics(
     perturbation: Perturbation[S],
     model: Model,
     heard: Heard,

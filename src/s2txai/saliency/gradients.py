@@ -17,7 +17,7 @@ from s2txai.models.base import Model
 from s2txai.models.memory import smaller_batch
 from s2txai.registry import load_object
 from s2txai.saliency.design import MaskDesign
-from s2txai.saliency.engine import Masks, OnBatch, Perturbation, perturb
+from s2txai.saliency.engine import Masks, OnBatch, Perturbation, perturbed_statistics
 from s2txai.saliency.heard import Heard
 from s2txai.saliency.maps import gradient_halves
 from s2txai.saliency.methods import METHODS
@@ -48,7 +48,7 @@ def grad(
     Parameters and errors are those of :func:`s2txai.saliency.smx.smx`, the occluded value is
     always the mean of the bin; :func:`s2txai.saliency.statistics.gradient_map` makes the map.
     """
-    return perturb(
+    return perturbed_statistics(
         FIRST_ORDER, model, heard, design, utterance=utterance, statistics=statistics,
         batch_size=batch_size, on_batch=on_batch,
     )  # fmt: skip
@@ -220,7 +220,7 @@ def _differentiable(distance: torch.Tensor) -> torch.Tensor:
     return distance[None].detach().requires_grad_()
 
 
-def token_log_probs(model: Model, heard: Heard) -> tuple[LogProbs, torch.Tensor]:
+def log_probs_by_distance(model: Model, heard: Heard) -> tuple[LogProbs, torch.Tensor]:
     """Return log p of the tokens as a function of the distance to the occluded value.
 
     Captum's methods measure from 0, so they get this distance in place of the input.
@@ -281,7 +281,7 @@ def row_maps(
         If not even one input fits into memory.
     """
     row_map: RowMap = load_object(METHODS[method].compute)
-    log_probs, distance = token_log_probs(model, heard)
+    log_probs, distance = log_probs_by_distance(model, heard)
     maps: list[np.ndarray] = []
     while len(maps) < len(heard.tokens):
         try:

@@ -11,7 +11,7 @@ import torch
 
 from s2txai.models.base import Model
 from s2txai.saliency.design import MaskDesign
-from s2txai.saliency.engine import Masks, OnBatch, Perturbation, perturb
+from s2txai.saliency.engine import Masks, OnBatch, Perturbation, perturbed_statistics
 from s2txai.saliency.estimators import ESTIMATORS
 from s2txai.saliency.heard import Heard
 from s2txai.saliency.masks import MaskPlan
@@ -39,7 +39,7 @@ def smh(
     Parameters, value and errors are those of :func:`s2txai.saliency.smx.smx`;
     ``heatmap(statistics)[:, :, 0]`` is the map [I, T'], in nats.
     """
-    return perturb(
+    return perturbed_statistics(
         STATES, model, heard, design, utterance=utterance, statistics=statistics,
         batch_size=batch_size, on_batch=on_batch,
     )  # fmt: skip

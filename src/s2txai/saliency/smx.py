@@ -12,7 +12,7 @@ import torch
 
 from s2txai.models.base import Model
 from s2txai.saliency.design import MaskDesign
-from s2txai.saliency.engine import Masks, OnBatch, Perturbation, perturb
+from s2txai.saliency.engine import Masks, OnBatch, Perturbation, perturbed_statistics
 from s2txai.saliency.estimators import ESTIMATORS
 from s2txai.saliency.heard import Heard
 from s2txai.saliency.masks import MaskPlan
@@ -65,7 +65,7 @@ def smx(
     UserError
         If not even one mask fits into memory, or the design names an unknown value.
     """
-    return perturb(
+    return perturbed_statistics(
         INPUT, model, heard, design, utterance=utterance, statistics=statistics,
         batch_size=batch_size, on_batch=on_batch,
     )  # fmt: skip
