@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from matplotlib.figure import Figure
 
 import s2txai
 from s2txai.errors import UserError
-from s2txai.saliency.pooling import pool
+from s2txai.saliency.aggregation import AGGREGATIONS
+from s2txai.saliency.pooling import POOLINGS, Pooling, pool
 from s2txai.saliency.statistics import heatmap
 from tests.studies import TEXTS, Study, write_corpus
 from tests.toy import PLANTED, SAMPLING_RATE, WordModel, n_words
@@ -118,6 +120,7 @@ def test_saved_and_loaded(explanation, tmp_path):
     np.testing.assert_array_equal(again.cross_attention, explanation.cross_attention)
     with np.load(tmp_path / "five.npz", allow_pickle=False) as arrays:
         assert "attention.cross_attention" in arrays.files
+    assert again.parameters == explanation.parameters
     explanation.save(tmp_path / "again.npz")
     assert (tmp_path / "again.npz").read_bytes() == (tmp_path / "five.npz").read_bytes()
 
@@ -204,6 +207,55 @@ def test_planted_attention_agrees_more_than_misplaced(explanation):
     assert explanation.rho("smh", f"ca_head_0_{PLANTED}") > 0.5
     assert explanation.rho("smh", "ca_head_0_1") < 0.1
     assert n_words(explanation.cross_attention.shape[-1]) == 5
+
+
+def test_the_page_of_the_library_runs(explanation, recording, tmp_path, monkeypatch):
+    """Word for word, on a model whose saliency is known."""
+    page = (ROOT / "docs" / "library.md").read_text(encoding="utf-8")
+    first, second = (block.split("```")[0] for block in page.split("```python\n")[1:])
+    (tmp_path / "talk.wav").write_bytes(Path(recording).read_bytes())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("s2txai.api.load_model", lambda folder: WordModel())
+    names = {}
+    exec(compile(first, "docs/library.md", "exec"), names)
+    exec(compile(second, "docs/library.md", "exec"), names)
+    assert names["explanation"].text == TEXTS["five"]
+    assert names["statistics"].total_masks == 800
+    I, steps = len(TEXTS["five"].split()) + 1, explanation.smh().shape[1]
+    assert names["steps"].shape == (I, steps)
+    assert names["cells"].shape == explanation.smx(None).shape
+    np.testing.assert_array_equal(names["weights"], explanation.cross_attention)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"n_masks": 7}, "at least 8, not 7, for 2 levels"),
+        ({"n_smh_masks": 3}, "at least 4, not 3"),
+        ({"n_segments": ()}, "names no level of segments"),
+        ({"n_segments": (0, 50)}, "at least 1 each"),
+        ({"p": 0}, "more than 0 and less than 1"),
+        ({"p": 1.5}, "more than 0 and less than 1"),
+        ({"batch_size": -1}, "at least 1 or auto"),
+        ({"batch_size": "big"}, "at least 1 or auto"),
+        ({"sampling_rate": 8000}, "states its own sampling rate"),
+    ],
+)
+def test_numbers_that_give_no_map_are_refused(recording, change, words):
+    with pytest.raises(UserError, match=words):
+        s2txai.explain(WordModel(), recording, "asr-en", **{**MASKS, **change})
+
+
+def test_what_is_registered_later_changes_no_other_number(explanation, monkeypatch):
+    rho = explanation.rho("smx")
+    constant = Pooling(lambda cells: np.zeros(len(cells)), linear=True)
+    monkeypatch.setattr(POOLINGS, "_entries", {**POOLINGS._entries, "nothing": constant})
+    half = AGGREGATIONS._entries | {"top_half": lambda heads: heads.max(axis=(0, 1))}
+    monkeypatch.setattr(AGGREGATIONS, "_entries", half)
+    again = replace(explanation)
+    assert again.rho("smx") == rho
+    assert np.isnan(again.rho("smx_nothing"))
+    assert again.rho("smx", "ca_top_half") > 0
 
 
 @pytest.mark.model

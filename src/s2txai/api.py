@@ -4,9 +4,10 @@ Nothing here needs Snakemake, and no file is written unless it is asked for.
 """
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -14,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from s2txai.datasets import parse_task
-from s2txai.datasets.audio import at_sampling_rate, read_audio
+from s2txai.datasets.audio import at_sampling_rate, audio_sha256, read_audio
 from s2txai.errors import UserError
+from s2txai.hashing import fingerprint
 from s2txai.models import loading
 from s2txai.models.base import Model
 from s2txai.models.decoding import AXES as DECODE_AXES
@@ -23,19 +25,19 @@ from s2txai.models.decoding import UNITS as DECODE_UNITS
 from s2txai.models.decoding import decode
 from s2txai.models.handle import folder_sha256
 from s2txai.models.options import read_options
-from s2txai.saliency.aggregation import ATTENTION_KINDS, attention_maps
+from s2txai.saliency.aggregation import AGGREGATIONS, ATTENTION_KINDS, attention_maps
 from s2txai.saliency.attention import AXES as ATTENTION_AXES
 from s2txai.saliency.attention import UNITS as ATTENTION_UNITS
 from s2txai.saliency.attention import attention
 from s2txai.saliency.correlation import correlation, is_constant
 from s2txai.saliency.design import STATE_VALUE, MaskDesign
+from s2txai.saliency.engine import BatchSize
 from s2txai.saliency.heard import Heard
-from s2txai.saliency.maps import saliency_maps
-from s2txai.saliency.pooling import POOLINGS
+from s2txai.saliency.pooling import POOLINGS, pool
 from s2txai.saliency.reliability import ceiling, half_correlation, spearman_brown
 from s2txai.saliency.smh import smh
 from s2txai.saliency.smx import smx
-from s2txai.saliency.statistics import Statistics, heatmap
+from s2txai.saliency.statistics import ALL_FOLDS, HALVES, Statistics, heatmap
 from s2txai.storage.artifacts import load, save
 
 if TYPE_CHECKING:
@@ -48,6 +50,10 @@ Array: TypeAlias = npt.NDArray[Any]
 OnProgress: TypeAlias = Callable[[str, int, int], None]
 
 _SHORT = {"smx": "smx_avg2d"}
+
+# A row that is constant in one of these maps is left out of all correlations, so that they can be
+# compared: the maps of the default configuration.
+_COMPARED = ("smx_avg2d", "smx_max2d", "smh")
 
 # Parts of the names of one layer and of one head, the word included.
 _INDICES = {"layer": 2, "head": 3}
@@ -122,7 +128,7 @@ def explain(
     """Transcribe or translate a recording, and explain the result.
 
     The steps decode, attention, SMX and SMH of the workflow: with the same ``seed``, ``utterance``,
-    masks and device it gives the bits that the workflow writes.
+    masks, batches, device and threads it gives the bits that the workflow writes.
 
     Parameters
     ----------
@@ -162,22 +168,18 @@ def explain(
     """
     if isinstance(model, str | Path):
         model = load_model(model)
-    samples = _samples(audio, sampling_rate, model.facts.sampling_rate)
-    decoded = decode(model, samples, parse_task(task), beam=beam)
-    heard = Heard(
-        features=decoded["features"],
-        padding_value=float(decoded["padding_value"]),
-        prompt=decoded["prompt"].tolist(),
-        tokens=decoded["tokens"].tolist(),
-    )
     designs = {
         "smx": MaskDesign(n_masks, n_segments=tuple(n_segments), p=p, seed=seed),
         "smh": MaskDesign(n_smh_masks, occluded_value=STATE_VALUE, p=p, seed=seed),
     }
+    BatchSize(batch_size)  # refused before long work
+    samples = _samples(audio, sampling_rate, model.facts.sampling_rate)
+    decoded = decode(model, samples, parse_task(task), beam=beam)
+    heard = Heard.of(decoded)
     sums = {
         step: perturb(
             model, heard, designs[step], utterance=utterance, batch_size=batch_size,
-            on_batch=_on_batch(step, designs[step].n_masks, progress),
+            on_batch=_on_batch(step, designs[step], progress),
         )
         for step, perturb in (("smx", smx), ("smh", smh))
     }  # fmt: skip
@@ -189,10 +191,11 @@ def explain(
         parameters={
             "utterance": utterance,
             "task": task,
-            "model_sha256": None if model.directory is None else folder_sha256(model.directory),
-            "audio_sha256": hashlib.sha256(samples.tobytes()).hexdigest(),
+            "model_sha256": None if model.directory is None else _model_sha256(model.directory),
+            "audio_sha256": _audio_sha256(audio, sampling_rate),
             "beam": beam,
-            **{step: asdict(design) for step, design in designs.items()},
+            # As JSON has them: lists in place of tuples.
+            **{step: json.loads(json.dumps(asdict(design))) for step, design in designs.items()},
         },
     )
 
@@ -200,28 +203,55 @@ def explain(
 def _samples(audio: Audio, rate: int | None, sampling_rate: int) -> npt.NDArray[np.float32]:
     """Return samples [samples] at the model's sampling rate."""
     if isinstance(audio, str | Path):
+        if rate is not None:
+            raise UserError(f"{audio} states its own sampling rate; leave 'sampling_rate' out.")
         return read_audio(Path(audio), sampling_rate)
     if rate is None:
         raise UserError("An array of samples needs its sampling_rate, in Hz; or give a file.")
     return at_sampling_rate(np.asarray(audio), rate, sampling_rate)
 
 
+def _audio_sha256(audio: Audio, rate: int | None) -> str:
+    """Return a hash of a file, as the workflow has it, or of samples and their rate."""
+    if isinstance(audio, str | Path):
+        return audio_sha256(Path(audio))
+    samples = np.ascontiguousarray(audio)
+    return fingerprint(
+        samples=hashlib.sha256(samples.tobytes()).hexdigest(),
+        kind=str(samples.dtype), shape=samples.shape, rate=rate,
+    )  # fmt: skip
+
+
+def _model_sha256(directory: Path) -> str:
+    states = [(path.name, path.stat()) for path in sorted(directory.iterdir())]
+    return _hash_model(
+        directory, tuple((name, state.st_size, state.st_mtime_ns) for name, state in states)
+    )
+
+
+# Weights are gigabytes: read once as long as no file changes.
+@cache
+def _hash_model(directory: Path, _states: tuple[tuple[str, int, int], ...]) -> str:
+    return folder_sha256(directory)
+
+
 def _on_batch(
-    step: str, n_masks: int, progress: OnProgress | None
+    step: str, design: MaskDesign, progress: OnProgress | None
 ) -> Callable[[int, Callable[[], Statistics]], None] | None:
     if progress is None:
         return None
-    finished = 0
+    levels = max(1, len(design.n_segments))
+    total, finished = design.n_masks // levels * levels, 0
 
     def on_batch(n_new: int, _: Callable[[], Statistics]) -> None:
         nonlocal finished
         finished += n_new
-        progress(step, finished, n_masks)
+        progress(step, finished, total)
 
     return on_batch
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Explanation:
     """A hypothesis, what the model attends to for each of its tokens, and what it uses.
 
@@ -266,6 +296,11 @@ class Explanation:
         """Attention of every layer and head, float32 [L, H, I, T']."""
         return np.asarray(self.attention["cross_attention"])
 
+    @property
+    def heard(self) -> Heard:
+        """Input and hypothesis, as the functions of ``saliency`` take them."""
+        return Heard.of(self.decoded)
+
     def smx(self, pooling: str | None = "avg2d") -> npt.NDArray[np.float32]:
         """Return the saliency of the input, in nats.
 
@@ -283,11 +318,11 @@ class Explanation:
         if pooling is None:
             return heatmap(self.smx_statistics).astype(np.float32)
         POOLINGS[pooling]  # an unknown name is refused with the list of names
-        return self._maps[f"smx_{pooling}"]
+        return self._map(f"smx_{pooling}")
 
     def smh(self) -> npt.NDArray[np.float32]:
         """Return the saliency of the encoder's output, float32 [I, T'], in nats."""
-        return self._maps["smh"]
+        return self._map("smh")
 
     def rho(
         self,
@@ -300,7 +335,8 @@ class Explanation:
         """Return how far attention agrees with a saliency map.
 
         The defaults are this project's headline: each token's row standardised over the steps, then
-        one Pearson correlation. Rows that are constant in a saliency map are left out.
+        one Pearson correlation. Rows that are constant in ``smx_avg2d``, ``smx_max2d`` or ``smh``
+        are left out of all.
 
         Parameters
         ----------
@@ -318,8 +354,8 @@ class Explanation:
         float
             NaN where no row is left or nothing varies.
         """
-        rows, name = self._rows, self._name(saliency)
-        maps = self._attention(attention)[rows], self._maps[name][rows]
+        rows = self._rows
+        maps = self._attention(attention)[rows], self._map(self._name(saliency))[rows]
         return correlation(*maps, metric=metric, normalise=normalise).value
 
     def reliability(
@@ -429,31 +465,45 @@ class Explanation:
         )
 
     @cached_property
-    def _maps(self) -> dict[str, Array]:
-        """Saliency maps at encoder steps and their half-maps, as of the step ``aggregate``."""
-        return saliency_maps(
-            partial(heatmap, self.smx_statistics),
-            partial(heatmap, self.smh_statistics),
-            list(POOLINGS),
-            self.smx_statistics.subsampling,
-            self.smx_statistics.n_steps,
-        )
+    def _cache(self) -> dict[str, Array]:
+        return {}
+
+    def _map(self, name: str) -> Array:
+        """Return a saliency map at encoder steps, as the step ``aggregate`` has it."""
+        maps = self._cache
+        if name not in maps:
+            maps[name] = self._at_steps(name, ALL_FOLDS).astype(np.float32)
+        return maps[name]
+
+    def _halves(self, name: str) -> Array:
+        """Return [3, 2, I, T'], the map of half of the masks in each way to deal the folds."""
+        maps, key = self._cache, f"{name}_halves"
+        if key not in maps:
+            halves = [[self._at_steps(name, folds) for folds in pair] for pair in HALVES]
+            maps[key] = np.array(halves).astype(np.float32)
+        return maps[key]
+
+    def _at_steps(self, name: str, folds: Sequence[int]) -> Array:
+        if name == "smh":
+            return heatmap(self.smh_statistics, folds)[:, :, 0]
+        sums = self.smx_statistics
+        pooling = name.removeprefix("smx_")
+        return pool(heatmap(sums, folds), pooling, sums.subsampling, sums.n_steps)
 
     @cached_property
     def _rows(self) -> Array:
-        """Bool [I]: rows that are constant in no saliency map."""
-        names = ("smh", *(f"smx_{name}" for name in POOLINGS))
-        return np.asarray(~np.any([is_constant(self._maps[name]) for name in names], axis=0))
+        """Bool [I]: rows that are constant in none of the compared maps."""
+        return np.asarray(~np.any([is_constant(self._map(name)) for name in _COMPARED], axis=0))
 
     def _name(self, saliency: str) -> str:
         name = _SHORT.get(saliency, saliency)
-        if name not in self._maps or name.endswith("_halves"):
-            valid = ("smx", *(f"smx_{pooling}" for pooling in POOLINGS), "smh")
-            raise UserError(f"Unknown map '{saliency}'. Choose one of: {', '.join(valid)}.")
+        names = ("smh", *(f"smx_{pooling}" for pooling in POOLINGS))
+        if name not in names:
+            raise UserError(f"Unknown map '{saliency}'. Choose one of: smx, {', '.join(names)}.")
         return name
 
     def _half_correlation(self, saliency: str, metric: str, normalise: str) -> float:
-        halves = self._maps[f"{self._name(saliency)}_halves"][:, :, self._rows]
+        halves = self._halves(self._name(saliency))[:, :, self._rows]
         return half_correlation(halves, metric=metric, normalise=normalise)
 
     def _attention(self, name: str) -> Array:
@@ -461,9 +511,11 @@ class Explanation:
         kind, _, part = name.partition("_")
         array = ATTENTION_KINDS.get(kind, "")
         maps = attention_maps(self.attention[array], kind) if array in self.attention else {}
+        if part in AGGREGATIONS and name in maps:
+            return np.asarray(maps[name])
         indices = part.split("_")
         try:
-            if len(indices) != _INDICES.get(indices[0], 1):
+            if len(indices) != _INDICES[indices[0]]:
                 raise IndexError(name)
             whole = maps[f"{kind}_{indices[0]}"]
             return np.asarray(whole[tuple(int(index) for index in indices[1:])])

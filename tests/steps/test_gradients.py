@@ -13,13 +13,13 @@ from s2txai.report.show import show
 from s2txai.saliency import gradients
 from s2txai.saliency.deletion_maps import map_names
 from s2txai.saliency.design import MaskDesign
+from s2txai.saliency.heard import Heard
 from s2txai.saliency.masks import occlusion
 from s2txai.saliency.methods import METHODS
 from s2txai.steps.correlate import correlation_tables
 from s2txai.steps.deletion import DeletionDesign
 from s2txai.steps.deletion_curves import deletion_tables
 from s2txai.steps.heads import head_findings
-from s2txai.steps.shard import heard_of
 from s2txai.steps.transcripts import transcript_tables
 from s2txai.study.plan import Run
 from s2txai.study.results import write_table
@@ -188,7 +188,7 @@ def test_without_the_step_the_bits_are_the_same(toy):
     design = MaskDesign(64, n_segments=(400, 800), p=0.5, seed=1)
     for decoded, written in zip(toy.read("decode"), toy.read("grad"), strict=True):
         found = gradients.grad(
-            toy.handle.model, heard_of(decoded), design,
+            toy.handle.model, Heard.of(decoded), design,
             utterance=decoded.meta["utterance"], batch_size=16,
         )  # fmt: skip
         for name, array in found.arrays().items():

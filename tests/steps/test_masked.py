@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from s2txai.saliency.heard import Heard
 from s2txai.saliency.smh import smh
 from s2txai.saliency.smx import smx
 from s2txai.saliency.statistics import Statistics
 from s2txai.steps.masked import CheckpointClock
-from s2txai.steps.shard import heard_of
 from tests.studies import SMH, SMX, Study
 from tests.toy import (
     Handle,
@@ -96,7 +96,7 @@ def test_without_the_step_the_bits_are_the_same(finished, step, function, design
     decoded, written = finished.study.read("decode"), finished.study.read(step)
     for artifact, result in zip(decoded, written, strict=True):
         found = function(
-            WordModel(), heard_of(artifact), design, utterance=artifact.meta["utterance"],
+            WordModel(), Heard.of(artifact), design, utterance=artifact.meta["utterance"],
             batch_size={"smx": 32, "smh": 64}[step],
         )  # fmt: skip
         assert set(found.arrays()) <= set(result.arrays)

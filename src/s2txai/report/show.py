@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 from s2txai.errors import UserError
 from s2txai.report import figures as draw
 from s2txai.report.names import map_name, printable, row_labels
-from s2txai.saliency.maps import GRADIENT_POOLING, cells_of, gradient_halves
+from s2txai.saliency.maps import GRADIENT_POOLING, cells_of
 from s2txai.saliency.methods import METHODS
 from s2txai.saliency.pooling import POOLINGS, pool
-from s2txai.saliency.reliability import half_correlation, spearman_brown, split_half
-from s2txai.saliency.statistics import GradientStatistics, Statistics, heatmap
+from s2txai.saliency.reliability import half_correlation, half_maps, spearman_brown, split_half
+from s2txai.saliency.statistics import GradientStatistics, Statistics, gradient_map, heatmap
 from s2txai.storage.artifacts import Artifact, load
 
 POOLING = "avg2d"  # the one whose reliability is exact
@@ -174,7 +174,9 @@ def _reliability_lines(artifact: Artifact) -> list[str]:
 
 def _gradient_lines(artifact: Artifact) -> list[str]:
     statistics = GradientStatistics.from_mapping(artifact.arrays)
-    reliability = spearman_brown(half_correlation(gradient_halves(statistics)))
+    reliability = spearman_brown(
+        half_correlation(half_maps(statistics, GRADIENT_POOLING, gradient_map))
+    )
     return [
         "",
         f"masks       {int(statistics.n_masks.sum())}",

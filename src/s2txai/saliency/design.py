@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+from s2txai.errors import UserError
 from s2txai.saliency.masks import MaskPlan
+from s2txai.saliency.statistics import N_FOLDS
 
 INPUT_VALUE = "bin mean"
 """What an occluded cell of the input holds unless a configuration says otherwise."""
@@ -51,7 +53,33 @@ class MaskDesign:
     estimator: str = "mean"
     target_reliability: float | None = None
     max_masks: int | None = None
-    token_p: float = field(default=0.0)
+    token_p: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse designs that give no map.
+
+        Raises
+        ------
+        UserError
+            If a number is out of its range.
+        """
+        levels = max(1, len(self.n_segments))
+        fewest = N_FOLDS * levels
+        if self.n_masks < fewest:
+            raise UserError(
+                f"'n_masks' must be at least {fewest}, not {self.n_masks}, for {levels} levels of "
+                f"segments: reliability needs {N_FOLDS} masks of each."
+            )
+        if any(n < 1 for n in self.n_segments):
+            raise UserError(f"'n_segments' must be at least 1 each, not {list(self.n_segments)}.")
+        if not 0 < self.p < 1:
+            raise UserError(f"'p' must be more than 0 and less than 1, not {self.p}.")
+        if not 0 <= self.token_p < 1:
+            raise UserError(f"'token_p' must be at least 0 and less than 1, not {self.token_p}.")
+        if self.max_masks is not None and self.max_masks < self.n_masks:
+            raise UserError(
+                f"'max_masks' must be at least 'n_masks' ({self.n_masks}), not {self.max_masks}."
+            )
 
     @classmethod
     def of(

@@ -1,6 +1,6 @@
 """The engine of masks: one loop for SMX, SMH and gradients, whatever is summed over the masks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
@@ -8,12 +8,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from s2txai.errors import UserError
 from s2txai.models.base import Model
 from s2txai.models.memory import fitting_batch_size, smaller_batch, to_device
 from s2txai.saliency.design import MaskDesign
 from s2txai.saliency.heard import Heard
 from s2txai.saliency.masks import MaskPlan
+from s2txai.saliency.reliability import half_correlation, half_maps, spearman_brown
 from s2txai.saliency.statistics import MaskSums
+
+RELIABILITY_POOLING = "avg2d"
+"""The pooling whose reliability decides how many masks are enough: the linear one."""
 
 S = TypeVar("S", bound=MaskSums)
 S_co = TypeVar("S_co", bound=MaskSums, covariant=True)
@@ -94,14 +99,14 @@ class Perturbation(Generic[S]):
         Begins or continues the sums.
     kind
         The type of the statistics.
-    reliability
-        Of the statistics' map at encoder steps.
+    map_of
+        Makes the map [I, T, F] of some folds of the masks.
     """
 
     masks: MasksOf
     sums: SumsOf[S]
     kind: type[S]
-    reliability: Callable[[S], float]
+    map_of: Callable[[S, Sequence[int]], npt.NDArray[np.float64]]
 
 
 class BatchSize:
@@ -111,15 +116,27 @@ class BatchSize:
     ----------
     requested
         A number, or ``auto``: what fits into memory.
+    measure
+        How ``auto`` is settled; None: by the first utterance.
+
+    Raises
+    ------
+    UserError
+        If ``requested`` is something else.
     """
 
-    def __init__(self, requested: int | str = "auto") -> None:
+    def __init__(
+        self, requested: int | str = "auto", measure: Callable[[], int] | None = None
+    ) -> None:
+        if requested != "auto" and not (isinstance(requested, int) and requested > 0):
+            raise UserError(f"'batch_size' must be a whole number at least 1 or auto: {requested}.")
         self.size = None if requested == "auto" else int(requested)
+        self._measure = measure
 
     def settle(self, measure: Callable[[], int]) -> int:
-        """Return the size; ``measure`` is called where it is not settled yet."""
+        """Return the size; ``measure`` is called where nothing else settles it."""
         if self.size is None:
-            self.size = measure()
+            self.size = (self._measure or measure)()
         return self.size
 
     def halve(self, error: BaseException) -> int:
@@ -214,40 +231,50 @@ def accumulate(
                 continue
             n_new += stop - start
             counts[k] = stop
-        if on_batch is not None:
+        if on_batch is not None and n_new:
             on_batch(n_new, sums.statistics)
 
 
 def grow(
     perturbation: Perturbation[S],
+    load: Callable[[], Model],
+    heard: Heard,
     design: MaskDesign,
     masks: Masks,
     statistics: S | None,
-    add: Callable[[S | None, Masks], S],
+    *,
+    batch: BatchSize,
+    on_batch: OnBatch[S] | None = None,
 ) -> tuple[S, float]:
     """Bring statistics to the masks of a design or, where it sets one, to its reliability.
 
     Parameters
     ----------
-    perturbation, design, masks
+    perturbation, heard, design, masks
         Which masks of what.
+    load
+        Returns the model; called only if masks are missing.
     statistics
-        Of earlier masks; None without any.
-    add
-        Returns statistics that have the masks it is given; called only if some are missing.
+        Of earlier masks; None without any. Changed in place.
+    batch, on_batch
+        As for :func:`accumulate`; the batch need not be settled.
 
     Returns
     -------
     statistics
         With at least the masks of the design.
     reliability
-        Of their map at encoder steps.
+        Of their map at encoder steps, the mean over the cells of a step.
     """
     reliability = float("nan")
     for plan in design.plans(masks.plan):
         if statistics is None or statistics.n_missing(plan.n_masks):
-            statistics = add(statistics, replace(masks, plan=plan))
-        reliability = perturbation.reliability(statistics)
+            statistics = extend(
+                perturbation, load(), heard, design, replace(masks, plan=plan), statistics,
+                batch=batch, on_batch=on_batch,
+            )  # fmt: skip
+        halves = half_maps(statistics, RELIABILITY_POOLING, perturbation.map_of)
+        reliability = spearman_brown(half_correlation(halves))
         if reliability >= (design.target_reliability or 0.0):
             break
     assert statistics is not None  # a design has at least one plan
@@ -266,16 +293,12 @@ def perturbed_statistics(
     on_batch: OnBatch[S] | None,
 ) -> S:
     """Return the statistics of an utterance under a design; see the functions that call this."""
-    batch = BatchSize(batch_size)
     facts = model.facts
     masks = perturbation.masks(
         heard, design, utterance=utterance,
         subsampling=facts.subsampling, time_only=facts.time_only,
     )  # fmt: skip
-
-    def add(statistics: S | None, masks: Masks) -> S:
-        return extend(
-            perturbation, model, heard, design, masks, statistics, batch=batch, on_batch=on_batch
-        )
-
-    return grow(perturbation, design, masks, statistics, add)[0]
+    return grow(
+        perturbation, lambda: model, heard, design, masks, statistics,
+        batch=BatchSize(batch_size), on_batch=on_batch,
+    )[0]  # fmt: skip

@@ -8,23 +8,23 @@ instead. All three speak of the same change: a cell takes its occluded value.
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 import torch
 from captum.attr import InputXGradient, IntegratedGradients
 
+from s2txai.errors import UserError
 from s2txai.models.base import Model
 from s2txai.models.memory import smaller_batch
 from s2txai.registry import load_object
-from s2txai.saliency.design import MaskDesign
+from s2txai.saliency.design import INPUT_VALUE, MaskDesign
 from s2txai.saliency.engine import Masks, OnBatch, Perturbation, perturbed_statistics
 from s2txai.saliency.heard import Heard
-from s2txai.saliency.maps import gradient_halves
 from s2txai.saliency.methods import METHODS
 from s2txai.saliency.occluded_values import bin_mean
-from s2txai.saliency.reliability import half_correlation, spearman_brown
 from s2txai.saliency.smx import input_masks
-from s2txai.saliency.statistics import N_FOLDS, GradientStatistics
+from s2txai.saliency.statistics import N_FOLDS, GradientStatistics, gradient_map
 
 # From bool [N, S_k], True = occluded, and k to [N, T, F] for each row, one after the other.
 Change = Callable[[torch.Tensor, int], Iterator[torch.Tensor]]
@@ -73,6 +73,11 @@ def gradient_sums(
     statistics: GradientStatistics | None,
 ) -> "ChangeSums":
     """Begin or continue sums of first-order changes; parameters as for ``engine.SumsOf``."""
+    if design.occluded_value != INPUT_VALUE:
+        raise UserError(
+            f"Gradients are taken towards the occluded value '{INPUT_VALUE}', not "
+            f"'{design.occluded_value}'; leave 'occluded_value' out."
+        )
     if statistics is None:
         r = model.facts.subsampling
         statistics = GradientStatistics.zeros(
@@ -178,16 +183,24 @@ def _original_and_occluded(model: Model, heard: Heard) -> tuple[torch.Tensor, to
     return heard.inputs(model.device)[0], occluded_value.to(model.device)
 
 
-def _reliability(statistics: GradientStatistics) -> float:
-    return spearman_brown(half_correlation(gradient_halves(statistics)))
+FIRST_ORDER = Perturbation(gradient_masks, gradient_sums, GradientStatistics, gradient_map)
 
 
-FIRST_ORDER = Perturbation(gradient_masks, gradient_sums, GradientStatistics, _reliability)
+class RowMap(Protocol):
+    """How the map of one row is made by a method without masks."""
 
+    def __call__(
+        self,
+        log_probs: LogProbs,
+        distance: torch.Tensor,
+        row: int,
+        batch_size: int,
+        **parameters: int,
+    ) -> torch.Tensor:
+        """Return [T, F], from the log-probabilities and the input's distance to its occluded value.
 
-# From the log-probabilities, the distance [T, F] of the input to its occluded value, the row and
-# the number of inputs for one forward pass to the map [T, F] of the row.
-RowMap = Callable[..., torch.Tensor]
+        ``batch_size`` is the number of inputs for one forward pass.
+        """
 
 
 def input_x_gradient(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,14 @@ import torch
 from s2txai.models.base import Model, n_steps
 
 
-@dataclass(frozen=True)
+class Arrays(Protocol):
+    """Arrays by name: a dictionary, or a result file of the step ``decode``."""
+
+    def __getitem__(self, name: str, /) -> npt.NDArray[Any]:
+        """Return an array."""
+
+
+@dataclass(frozen=True, eq=False)
 class Heard:
     """What a model received, and what it made of it.
 
@@ -30,6 +38,16 @@ class Heard:
     padding_value: float
     prompt: Sequence[int]
     tokens: Sequence[int]
+
+    @classmethod
+    def of(cls, decoded: Arrays) -> Self:
+        """Return input and hypothesis of what :func:`s2txai.models.decoding.decode` returns."""
+        return cls(
+            features=decoded["features"],
+            padding_value=float(decoded["padding_value"]),
+            prompt=decoded["prompt"].tolist(),
+            tokens=decoded["tokens"].tolist(),
+        )
 
     def n_steps(self, subsampling: int) -> int:
         """Return T', the encoder steps that cover the speech."""

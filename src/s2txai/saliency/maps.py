@@ -1,18 +1,18 @@
 """Step 4: each saliency map at encoder steps, with the half-maps that tell its reliability."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from s2txai.registry import load_object
 from s2txai.saliency.methods import METHODS
 from s2txai.saliency.pooling import pool
-from s2txai.saliency.statistics import (
-    ALL_FOLDS,
-    HALVES,
-    GradientStatistics,
-    MapOfFolds,
-    gradient_map,
-)
+from s2txai.saliency.reliability import half_maps
+from s2txai.saliency.statistics import ALL_FOLDS, HALVES, MapOfFolds
+
+if TYPE_CHECKING:
+    from s2txai.saliency.engine import Perturbation
 
 # Linear, and keeps signs.
 GRADIENT_POOLING = "avg2d"
@@ -72,22 +72,20 @@ def gradient_maps(arrays_of: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str
         size = int(arrays["subsampling"]), int(arrays["n_steps"])
         maps[method] = pool(cells_of(method, arrays), GRADIENT_POOLING, *size)
         if METHODS[method].sampled:
-            maps[f"{method}_halves"] = gradient_halves(GradientStatistics.from_mapping(arrays))
+            perturbation = _perturbation(method)
+            statistics = perturbation.kind.from_mapping(arrays)
+            maps[f"{method}_halves"] = half_maps(statistics, GRADIENT_POOLING, perturbation.map_of)
     return {name: values.astype(np.float32) for name, values in maps.items()}
-
-
-def gradient_halves(statistics: GradientStatistics) -> np.ndarray:
-    """Return [3, 2, I, T'], maps from half of the masks in each way to deal the folds."""
-
-    def at_steps(folds: Sequence[int]) -> np.ndarray:
-        cells = gradient_map(statistics, folds)
-        return pool(cells, GRADIENT_POOLING, statistics.subsampling, statistics.n_steps)
-
-    return np.array([[at_steps(folds) for folds in pair] for pair in HALVES])
 
 
 def cells_of(method: str, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     """Return the map [I, T, F] that the arrays of an artefact of a gradient method hold."""
     if METHODS[method].sampled:
-        return gradient_map(GradientStatistics.from_mapping(arrays))
+        perturbation = _perturbation(method)
+        return perturbation.map_of(perturbation.kind.from_mapping(arrays), ALL_FOLDS)
     return arrays["map"].astype(np.float64)
+
+
+def _perturbation(method: str) -> "Perturbation[Any]":
+    perturbation: Perturbation[Any] = load_object(METHODS[method].compute)
+    return perturbation

@@ -1,10 +1,15 @@
 """How much of a saliency map is signal: split halves and the ceiling of a correlation."""
 
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
 import numpy as np
 
 from s2txai.saliency.correlation import correlation
 from s2txai.saliency.pooling import pool
-from s2txai.saliency.statistics import HALVES, Statistics, heatmap
+from s2txai.saliency.statistics import HALVES, MaskSums, Statistics, heatmap
+
+S = TypeVar("S", bound=MaskSums)
 
 
 def half_correlation(
@@ -41,7 +46,7 @@ def ceiling(*reliabilities: float) -> float:
     return float(np.sqrt(np.prod(reliabilities)))
 
 
-def split_half(statistics: Statistics, pooling: str) -> float:
+def split_half(statistics: Statistics, pooling: str = "avg2d") -> float:
     """Return the reliability of an utterance's map at encoder steps (Pearson, rows standardised).
 
     Parameters
@@ -51,15 +56,26 @@ def split_half(statistics: Statistics, pooling: str) -> float:
     pooling
         A name of :data:`s2txai.saliency.pooling.POOLINGS`.
     """
-    halves = np.array(
-        [
-            [
-                pool(
-                    heatmap(statistics, folds), pooling, statistics.subsampling, statistics.n_steps
-                )
-                for folds in pair
-            ]
-            for pair in HALVES
-        ]
-    )
-    return spearman_brown(half_correlation(halves))
+    return spearman_brown(half_correlation(half_maps(statistics, pooling, heatmap)))
+
+
+def half_maps(
+    statistics: S, pooling: str, map_of: Callable[[S, Sequence[int]], np.ndarray]
+) -> np.ndarray:
+    """Return [3, 2, I, T'], maps from half of the masks in each way to deal the folds.
+
+    Parameters
+    ----------
+    statistics
+        With their four folds.
+    pooling
+        A name of :data:`s2txai.saliency.pooling.POOLINGS`.
+    map_of
+        Makes the map [I, T, F] of some folds.
+    """
+
+    def at_steps(folds: Sequence[int]) -> np.ndarray:
+        cells = map_of(statistics, folds)
+        return pool(cells, pooling, statistics.subsampling, statistics.n_steps)
+
+    return np.array([[at_steps(folds) for folds in pair] for pair in HALVES])

@@ -1,6 +1,6 @@
 """Adding the scores of masks to the sums of SPES, for SMX and SMH."""
 
-from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,9 +16,22 @@ GRID = 2.0**38
 """Scores and their logarithms are rounded to multiples of 1 / GRID, in nats, before they are added:
 then sums over segments are exact, and have the same bits for any batches."""
 
-# From bool [N, S_k], True = occluded, and k to scores [N, I]; where preceding tokens are occluded,
-# bool [N, I] follows.
-Score = Callable[..., torch.Tensor]
+
+class Score(Protocol):
+    """How a batch of masks is scored."""
+
+    def __call__(
+        self, occluded: torch.Tensor, k: int, *occluded_tokens: torch.Tensor
+    ) -> torch.Tensor:
+        """Return scores [N, I], in nats.
+
+        Parameters
+        ----------
+        occluded
+            bool [N, S_k], True where a mask occludes a segment of segmentation k.
+        *occluded_tokens
+            bool [N, I], where preceding tokens are occluded as well.
+        """
 
 
 class ScoreSums:

@@ -4,8 +4,6 @@ Each encoder step over speech is a segment of its own. The paper does not publis
 map; that an occluded step becomes the zero vector is our reading of it, and there are two others.
 """
 
-from functools import partial
-
 import numpy as np
 import torch
 
@@ -16,10 +14,9 @@ from s2txai.saliency.estimators import ESTIMATORS
 from s2txai.saliency.heard import Heard
 from s2txai.saliency.masks import MaskPlan
 from s2txai.saliency.occluded_values import OCCLUDED_STATES
-from s2txai.saliency.reliability import split_half
 from s2txai.saliency.score_sums import Score, ScoreSums
 from s2txai.saliency.scores import Divergence
-from s2txai.saliency.statistics import Statistics
+from s2txai.saliency.statistics import Statistics, heatmap
 
 SEGMENTATION = "encoder-steps"
 
@@ -97,7 +94,7 @@ def state_score(model: Model, heard: Heard, occluded_value: str) -> Score:
     speech = states[0, : heard.n_steps(model.facts.subsampling)]
     occluded_state = OCCLUDED_STATES[occluded_value](speech)
 
-    def score(occluded: torch.Tensor, k: int) -> torch.Tensor:
+    def score(occluded: torch.Tensor, k: int, *occluded_tokens: torch.Tensor) -> torch.Tensor:
         return divergence(
             model.decode_occluded(states, occluded, heard.prompt, heard.tokens, occluded_state)
         )
@@ -105,4 +102,4 @@ def state_score(model: Model, heard: Heard, occluded_value: str) -> Score:
     return score
 
 
-STATES = Perturbation(state_masks, state_sums, Statistics, partial(split_half, pooling="avg2d"))
+STATES = Perturbation(state_masks, state_sums, Statistics, heatmap)

@@ -6,10 +6,9 @@ it. Sums are kept by segment, so memory does not grow with the number of masks a
 a finished file.
 """
 
-from functools import partial
-
 import torch
 
+from s2txai.errors import UserError
 from s2txai.models.base import Model
 from s2txai.saliency.design import MaskDesign
 from s2txai.saliency.engine import Masks, OnBatch, Perturbation, perturbed_statistics
@@ -17,11 +16,10 @@ from s2txai.saliency.estimators import ESTIMATORS
 from s2txai.saliency.heard import Heard
 from s2txai.saliency.masks import MaskPlan
 from s2txai.saliency.occluded_values import OCCLUDED_VALUES
-from s2txai.saliency.reliability import split_half
 from s2txai.saliency.score_sums import Score, ScoreSums
 from s2txai.saliency.scores import Divergence
 from s2txai.saliency.segments import masks_per_segmentation, segmentation_names, segmentations
-from s2txai.saliency.statistics import Statistics
+from s2txai.saliency.statistics import Statistics, heatmap
 
 
 def smx(
@@ -51,8 +49,8 @@ def smx(
     batch_size
         Masks for one forward pass, or ``auto``: what fits into memory.
     on_batch
-        Called with the number of new masks and a function that returns the statistics, after every
-        batch: for progress and checkpoints.
+        Called after a batch of each segmentation, with the number of new masks and a function that
+        returns the statistics: for progress and checkpoints.
 
     Returns
     -------
@@ -75,6 +73,8 @@ def input_masks(
     heard: Heard, design: MaskDesign, *, utterance: str, subsampling: int, time_only: bool
 ) -> Masks:
     """Lay out masks over segments of the input; parameters as for ``engine.MasksOf``."""
+    if not design.n_segments:
+        raise UserError("'n_segments' names no level of segments; name at least one, such as 50.")
     segmented = segmentations(heard.features, design.n_segments, time_only=time_only)
     plan = MaskPlan(
         seed=design.seed,
@@ -122,19 +122,17 @@ def input_score(model: Model, heard: Heard, masks: Masks, occluded_value: str) -
     labels = torch.from_numpy(masks.labels).to(model.device)
     divergence = Divergence(heard.logits(model, original[None])[0])
 
-    def score(
-        occluded: torch.Tensor, k: int, occluded_tokens: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def score(occluded: torch.Tensor, k: int, *occluded_tokens: torch.Tensor) -> torch.Tensor:
         cells = occluded[:, labels[k]]  # (N, T, F)
         perturbed = torch.where(cells, occluded_values, original)
-        if occluded_tokens is None:
+        if not occluded_tokens:
             return divergence(heard.logits(model, perturbed))
         states = model.encode(perturbed, heard.padding_value)
         return divergence(
-            model.decode_without_tokens(states, occluded_tokens, heard.prompt, heard.tokens)
+            model.decode_without_tokens(states, occluded_tokens[0], heard.prompt, heard.tokens)
         )
 
     return score
 
 
-INPUT = Perturbation(input_masks, input_sums, Statistics, partial(split_half, pooling="avg2d"))
+INPUT = Perturbation(input_masks, input_sums, Statistics, heatmap)

@@ -7,7 +7,8 @@ import numpy as np
 
 from s2txai.log import Progress
 from s2txai.saliency import attention
-from s2txai.steps.shard import Attempts, Workplace, heard_of, keep, publish
+from s2txai.saliency.heard import Heard
+from s2txai.steps.shard import Attempts, Workplace, keep, publish
 from s2txai.storage.artifacts import Artifact
 from s2txai.storage.provenance import source_of
 
@@ -30,4 +31,4 @@ def attention_shard(place: Workplace, decoded: Sequence[Artifact]) -> None:
 
 
 def _extract(place: Workplace, decoded: Artifact) -> dict[str, np.ndarray]:
-    return attention.attention(place.model.model, heard_of(decoded))
+    return attention.attention(place.model.model, Heard.of(decoded))

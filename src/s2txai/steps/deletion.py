@@ -20,7 +20,7 @@ from s2txai.saliency.heard import Heard
 from s2txai.saliency.maps import cells_of
 from s2txai.saliency.statistics import ALL_FOLDS
 from s2txai.steps.aggregate import NO_GRADIENTS
-from s2txai.steps.shard import Attempts, Workplace, forced_of, heard_of, keep, maps_of
+from s2txai.steps.shard import Attempts, Workplace, forced_of, keep, maps_of
 from s2txai.storage.artifacts import Artifact, check_same_source, load, save
 from s2txai.storage.provenance import describe, source_of
 
@@ -149,7 +149,7 @@ class _Utterance:
         self._place, self._design, self._batch_size = place, design, batch_size
         self._decoded, self._smx, self._aggregated = decoded, smx, aggregated
         self._gradients = gradients
-        self._heard: Heard = heard_of(decoded)
+        self._heard: Heard = Heard.of(decoded)
         self._seed = design.seed_of(decoded.meta["utterance"])
 
     def delete(self, maps: Sequence[str], progress: Progress) -> None:

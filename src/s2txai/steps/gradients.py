@@ -12,12 +12,12 @@ from s2txai.registry import load_object
 from s2txai.saliency.design import MaskDesign
 from s2txai.saliency.engine import BatchSize
 from s2txai.saliency.gradients import backward_pass, row_maps
+from s2txai.saliency.heard import Heard
 from s2txai.saliency.methods import METHODS
 from s2txai.steps.masked import grow_shard
 from s2txai.steps.shard import (
     Attempts,
     Workplace,
-    heard_of,
     keep,
     measured_on_largest,
     publish,
@@ -81,7 +81,7 @@ def _map(
     batch: BatchSize,
     parameters: Mapping[str, Any],
 ) -> dict[str, np.ndarray]:
-    model, heard = place.model.model, heard_of(artifact)
+    model, heard = place.model.model, Heard.of(artifact)
     size = batch.settle(partial(measured_on_largest, partial(_fitting, place), decoded))
     r = model.facts.subsampling
     return {
@@ -94,5 +94,5 @@ def _map(
 def _fitting(place: Workplace, artifact: Artifact) -> int:
     """Return how many inputs of an utterance fit into memory, forward and backward."""
     model = place.model.model
-    work = partial(backward_pass, model, heard_of(artifact))
+    work = partial(backward_pass, model, Heard.of(artifact))
     return fitting_batch_size(model.device, work)

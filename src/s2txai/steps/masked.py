@@ -13,8 +13,9 @@ from typing import Any, Generic, TypeVar
 from s2txai.log import Progress, logger
 from s2txai.models.memory import fitting_batch_size
 from s2txai.saliency.design import MaskDesign
-from s2txai.saliency.engine import BatchSize, Masks, Perturbation, begin, extend, grow
+from s2txai.saliency.engine import BatchSize, Masks, Perturbation, begin, grow
 from s2txai.saliency.estimators import ESTIMATORS
+from s2txai.saliency.heard import Heard
 from s2txai.saliency.masks import MaskPlan
 from s2txai.saliency.statistics import MaskSums, Statistics
 from s2txai.steps.shard import (
@@ -22,7 +23,6 @@ from s2txai.steps.shard import (
     Workplace,
     check_finite,
     entry_path,
-    heard_of,
     measured_on_largest,
     publish,
     stored_entry,
@@ -68,7 +68,7 @@ def grow_shard(
         Masks for one forward pass; ``auto``: what fits into memory for the utterance that needs
         most.
     """
-    shard = _Shard(place, step, perturbation, decoded, design, BatchSize(batch_size))
+    shard = _Shard(place, step, perturbation, decoded, design, batch_size)
     with Attempts(step, place.output, place.on_failure) as attempts:
         for artifact in decoded:
             with attempts.of(artifact.meta["utterance"]):
@@ -85,10 +85,12 @@ class _Shard(Generic[S]):
         perturbation: Perturbation[S],
         decoded: Sequence[Artifact],
         design: MaskDesign,
-        batch: BatchSize,
+        batch_size: int | str,
     ) -> None:
         self._place, self._step, self._perturbation = place, step, perturbation
-        self._decoded, self._design, self._batch = decoded, design, batch
+        self._design = design
+        # The utterance that needs most memory decides for all.
+        self._batch = BatchSize(batch_size, partial(measured_on_largest, self._fitting, decoded))
 
     def grow(self, decoded: Artifact) -> None:
         """Bring one utterance to its masks, and publish it."""
@@ -104,10 +106,18 @@ class _Shard(Generic[S]):
             logger.info("%s %s: %d masks are in the store already", step, utterance, n_before)
         started = time.monotonic()
         checkpoints = _Checkpoints(entry, step, partial(self._meta, source))
-        statistics, reliability = grow(
-            self._perturbation, design, masks, statistics,
-            partial(self._add, decoded, checkpoints),
-        )  # fmt: skip
+        most = list(design.plans(masks.plan))[-1].n_masks
+        n_missing = statistics.n_missing(most) if statistics else sum(most)
+        with Progress(f"{step} {utterance}", n_missing, "masks") as progress:
+
+            def on_batch(n_new: int, current: Callable[[], S]) -> None:
+                progress.add(n_new)
+                checkpoints.save_if_due(current)
+
+            statistics, reliability = grow(
+                self._perturbation, lambda: place.model.model, Heard.of(decoded), design, masks,
+                statistics, batch=self._batch, on_batch=on_batch,
+            )  # fmt: skip
         facts = _facts(statistics, masks.plan, reliability, design)
         n_new = statistics.total_masks - n_before
         if stored is None or n_new or stored.meta.get("masks") != facts:
@@ -135,7 +145,7 @@ class _Shard(Generic[S]):
 
     def _masks(self, decoded: Artifact) -> Masks:
         return self._perturbation.masks(
-            heard_of(decoded),
+            Heard.of(decoded),
             self._design,
             utterance=decoded.meta["utterance"],
             subsampling=int(decoded["subsampling"]),
@@ -146,31 +156,11 @@ class _Shard(Generic[S]):
         parameters = with_precision(self._place, self._design.parameters)
         return describe(self._step, source, parameters, statistics.axes, statistics.UNITS)
 
-    def _add(
-        self, decoded: Artifact, checkpoints: "_Checkpoints", statistics: S | None, masks: Masks
-    ) -> S:
-        """Return statistics that have the masks; the model is loaded here, if it is needed."""
-        model = self._place.model.model
-        self._batch.settle(partial(measured_on_largest, self._fitting, self._decoded))
-        n_masks = masks.plan.n_masks
-        n_missing = statistics.n_missing(n_masks) if statistics else sum(n_masks)
-        label = f"{self._step} {masks.plan.utterance}"
-        with Progress(label, n_missing, "masks") as progress:
-
-            def on_batch(n_new: int, current: Callable[[], S]) -> None:
-                progress.add(n_new)
-                checkpoints.save_if_due(current)
-
-            return extend(
-                self._perturbation, model, heard_of(decoded), self._design, masks, statistics,
-                batch=self._batch, on_batch=on_batch,
-            )  # fmt: skip
-
     def _fitting(self, decoded: Artifact) -> int:
         """Return how many masks of an utterance fit into memory."""
         model = self._place.model.model
         sums = begin(
-            self._perturbation, model, heard_of(decoded), self._design, self._masks(decoded)
+            self._perturbation, model, Heard.of(decoded), self._design, self._masks(decoded)
         )
         return fitting_batch_size(model.device, sums.work)
 

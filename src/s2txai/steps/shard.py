@@ -17,7 +17,6 @@ from s2txai.models.handle import ModelHandle
 from s2txai.models.memory import is_out_of_memory, smaller_batch
 from s2txai.models.process import configure_process
 from s2txai.saliency.estimators import ESTIMATORS
-from s2txai.saliency.heard import Heard
 from s2txai.saliency.masks import MaskPlan
 from s2txai.saliency.statistics import MapOfFolds, Statistics
 from s2txai.storage.artifacts import Artifact, load, save
@@ -315,16 +314,6 @@ def measured_on_largest(measure: Callable[[Artifact], int], decoded: Sequence[Ar
 def publish(place: Workplace, entry: Path, utterance: str) -> None:
     """Give an entry of the store its name among the step's results."""
     link(entry, place.output / f"{utterance}.npz")
-
-
-def heard_of(decoded: Artifact) -> Heard:
-    """Return input and hypothesis of a ``decode`` artefact."""
-    return Heard(
-        features=decoded["features"],
-        padding_value=float(decoded["padding_value"]),
-        prompt=decoded["prompt"].tolist(),
-        tokens=decoded["tokens"].tolist(),
-    )
 
 
 def maps_of(artifact: Artifact, estimator: str) -> MapOfFolds:
