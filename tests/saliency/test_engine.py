@@ -1,6 +1,7 @@
 """The one loop over masks, through the three functions that perturb an utterance."""
 
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 from s2txai.errors import UserError
 from s2txai.saliency.design import MaskDesign
-from s2txai.saliency.engine import BatchSize, Masks, accumulate, grow
+from s2txai.saliency.engine import BatchSize, Masks, grow
 from s2txai.saliency.gradients import FIRST_ORDER, grad
 from s2txai.saliency.heard import Heard
 from s2txai.saliency.masks import MaskPlan
@@ -201,9 +202,12 @@ def counted():
 
 @dataclass
 class Reliable:
-    """Stands for a perturbation of which only the reliability is asked."""
+    """Stands for a perturbation whose reliability is a table of the number of masks."""
 
     of: Any
+
+    def sums(self, model, heard, design, masks, statistics):
+        return Counted(counted() if statistics is None else statistics)
 
     def reliability(self, statistics):
         return self.of(statistics.total_masks)
@@ -224,13 +228,10 @@ class Reliable:
 def test_growing_stops_at_the_first_multiple_that_is_reliable_enough(of, target, most, expected):
     design = MaskDesign(10, target_reliability=target, max_masks=most)
     masks = Masks(MaskPlan(0, "u", ("a",), (4,), (10,), 0.5), counted().segments)
-
-    def add(statistics, masks):
-        sums = Counted(counted() if statistics is None else statistics)
-        accumulate(sums, masks.plan, device=torch.device("cpu"), batch=BatchSize(3))
-        return sums.statistics()
-
-    statistics, reliability = grow(Reliable(of), design, masks, None, add)
+    statistics, reliability = grow(
+        Reliable(of), lambda: SimpleNamespace(device=torch.device("cpu")), None, design, masks,
+        None, batch=BatchSize(3),
+    )  # fmt: skip
     assert statistics.total_masks == expected
     np.testing.assert_equal(reliability, of(expected))
 
@@ -240,10 +241,12 @@ def test_growing_measures_what_is_there_without_adding():
     statistics.count(0, 0, 10)
     masks = Masks(MaskPlan(0, "u", ("a",), (4,), (10,), 0.5), statistics.segments)
 
-    def add(*_):
+    def load():
         raise AssertionError("no mask is missing")
 
-    found, reliability = grow(Reliable(lambda n: 0.4), MaskDesign(10), masks, statistics, add)
+    found, reliability = grow(
+        Reliable(lambda n: 0.4), load, None, MaskDesign(10), masks, statistics, batch=BatchSize(3)
+    )
     assert found is statistics
     assert reliability == 0.4
 

@@ -108,6 +108,11 @@ class Perturbation(Generic[S]):
     kind: type[S]
     map_of: Callable[[S, Sequence[int]], npt.NDArray[np.float64]]
 
+    def reliability(self, statistics: S) -> float:
+        """Return the reliability of the map at encoder steps, the mean over the cells of a step."""
+        halves = half_maps(statistics, RELIABILITY_POOLING, self.map_of)
+        return spearman_brown(half_correlation(halves))
+
 
 class BatchSize:
     """Masks for one forward pass: settled when first needed, halved when memory runs out.
@@ -273,8 +278,7 @@ def grow(
                 perturbation, load(), heard, design, replace(masks, plan=plan), statistics,
                 batch=batch, on_batch=on_batch,
             )  # fmt: skip
-        halves = half_maps(statistics, RELIABILITY_POOLING, perturbation.map_of)
-        reliability = spearman_brown(half_correlation(halves))
+        reliability = perturbation.reliability(statistics)
         if reliability >= (design.target_reliability or 0.0):
             break
     assert statistics is not None  # a design has at least one plan
