@@ -235,7 +235,7 @@ def test_unknown_keys(config, root):
         (
             {"utterances": ["en-1", "en-22"]},
             "config: runs of 'talks': "
-            "Unknown utterance 'en-22'; did you mean 'en-2'? Choose ids of the data set.",
+            "Unknown utterance 'en-22'; did you mean 'en-2'? Choose ids of the dataset.",
         ),
     ],
 )
@@ -463,7 +463,7 @@ def test_an_utterance_longer_than_the_model_hears(config, root):
     assert "hears at most 0.05 s" in found
 
 
-# Models and data sets described in the configuration itself
+# Models and datasets described in the configuration itself
 
 
 def test_inline_entries(config, root):
