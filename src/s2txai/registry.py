@@ -88,8 +88,8 @@ class Registry(Generic[T]):
     reserved
         Names that mean something else in results; a name that ends in ``_`` is a prefix.
     in_results
-        Whether names are parts of file names or of names in results: they are then of lower-case
-        letters, digits and underscores.
+        Whether names are parts of file names or of names in results: they are then of letters,
+        digits, underscores and hyphens, and none ends in ``_halves``.
     """
 
     def __init__(
@@ -125,10 +125,10 @@ class Registry(Generic[T]):
         return decorate
 
     def _check(self, name: str) -> None:
-        if self._in_results and not re.fullmatch("[a-z][a-z0-9_]*", name):
+        if self._in_results and not re.fullmatch("[A-Za-z][A-Za-z0-9_-]*", name):
             raise NameTakenError(
                 f"{self.kind} '{name}' cannot stand in the names of results; choose a name of "
-                "lower-case letters, digits and underscores that begins with a letter."
+                "letters, digits, underscores and hyphens that begins with a letter."
             )
         prefixes = tuple(word for word in self._reserved if word.endswith("_"))
         halves = self._in_results and name.endswith("_halves")

@@ -313,7 +313,9 @@ def test_a_method_that_no_registry_knows_has_the_same_figure(toy, method):
     text = describe_file(foreign)
     assert text.replace("of_an_extension", method) == describe_file(artifact)
     figure = draw_file(foreign)
-    assert figure.axes[0].get_title("left") == "of_an_extension at full resolution, mean over tokens"
+    assert (
+        figure.axes[0].get_title("left") == "of_an_extension at full resolution, mean over tokens"
+    )
 
 
 def test_the_page_shows_every_method(toy, tmp_path):
