@@ -454,13 +454,13 @@ def test_the_hash_of_audio_follows_what_cannot_be_read(config, root, monkeypatch
     assert audio_hash(config, root) != readable
 
 
-def test_an_utterance_longer_than_the_model_hears(config, root):
+def test_an_utterance_longer_than_the_model_accepts(config, root):
     registry = root / "config" / "models.yaml"
     text = registry.read_text()
     assert "licence:" in text
     registry.write_text(text.replace("licence:", "max_seconds: 0.05\n  licence:"))
     found = complaint(config, root)
-    assert "hears at most 0.05 s" in found
+    assert "accepts at most 0.05 s" in found
 
 
 # Models and datasets described in the configuration itself
