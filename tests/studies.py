@@ -5,16 +5,20 @@ from pathlib import Path
 
 from s2txai.datasets import parse_task, read_manifest, select
 from s2txai.saliency.design import MaskDesign
+from s2txai.steps import correlate, deletion_curves
 from s2txai.steps.aggregate import aggregate_shard
 from s2txai.steps.attention import attention_shard
-from s2txai.steps.correlate import correlation_tables
+from s2txai.steps.correlate import correlate_run, correlation_tables
 from s2txai.steps.decode import decode_shard
 from s2txai.steps.deletion import DeletionDesign, deletion_shard
-from s2txai.steps.deletion_curves import deletion_tables
+from s2txai.steps.deletion_curves import deletion_curves_run, deletion_tables
+from s2txai.steps.failures import list_failures
 from s2txai.steps.gradients import gradients_shard
+from s2txai.steps.heads import heads_run
 from s2txai.steps.shard import Workplace
 from s2txai.steps.smh import smh_shard
 from s2txai.steps.smx import smx_shard
+from s2txai.steps.transcripts import transcripts_run
 from s2txai.storage.artifacts import load_shard
 from s2txai.storage.store import Store
 from tests.toy import Handle, write_speech
@@ -125,6 +129,41 @@ class Study:
             for step in steps or [""]
             for path in sorted((self.results / step).rglob("*.npz"))
         }
+
+
+def write_tables_of_run(read, run, folder, *, poolings, text_normalisation):
+    """Write the tables that a page is made of, as the jobs of a run do.
+
+    Parameters
+    ----------
+    read
+        From the name of a step to its artefacts.
+    run
+        Whose they are.
+    folder
+        Of the run's results.
+    poolings, text_normalisation
+        Of the study.
+    """
+    scoring = {"text_normalisation": text_normalisation, "diacritics": "kept"}
+
+    def paths(step, names, suffix=".csv"):
+        return {name: folder / step / f"{name}{suffix}" for name in names}
+
+    transcripts_run(run, read("decode"), paths("decode", ["transcripts", "scores"]), **scoring)
+    correlate_run(
+        run, read("aggregate"), paths("correlate", correlate.OUTPUTS),
+        poolings=poolings, rows="all", seed=0,
+    )  # fmt: skip
+    deletion_curves_run(
+        run, read("deletion"), paths("deletion", deletion_curves.OUTPUTS), **scoring, seed=0
+    )
+    heads_run(
+        run, read("aggregate"), read("decode"), folder / "correlate" / "summary.csv",
+        paths("heads", ["ranking"]) | paths("heads", ["generation_config", "verdict"], ".json"),
+        pooling=poolings[0], seed=0,
+    )  # fmt: skip
+    list_failures(run, [], folder / "failures.tsv")
 
 
 def again(finished, name, model=None):

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 import s2txai
 from s2txai.errors import UserError
-from s2txai.saliency.aggregation import AGGREGATIONS
+from s2txai.saliency.aggregation import AGGREGATIONS, Aggregation
 from s2txai.saliency.pooling import POOLINGS, Pooling, pool
 from s2txai.saliency.statistics import heatmap
 from tests.studies import TEXTS, Study, write_corpus
@@ -250,7 +250,7 @@ def test_what_is_registered_later_changes_no_other_number(explanation, monkeypat
     rho = explanation.rho("smx")
     constant = Pooling(lambda cells: np.zeros(len(cells)), linear=True)
     monkeypatch.setattr(POOLINGS, "_entries", {**POOLINGS._entries, "nothing": constant})
-    half = AGGREGATIONS._entries | {"top_half": lambda heads: heads.max(axis=(0, 1))}
+    half = AGGREGATIONS._entries | {"top_half": Aggregation(lambda heads: heads.max(axis=(0, 1)))}
     monkeypatch.setattr(AGGREGATIONS, "_entries", half)
     again = replace(explanation)
     assert again.rho("smx") == rho

@@ -121,6 +121,18 @@ def test_steps_hold_no_other_modules_than_steps_and_their_helpers():
     assert modules == {"__init__", "job", "masked", "plain", "shard"}
 
 
+STEP_FILES = [path for path in FILES if path.parent.name == "steps"]
+
+
+@pytest.mark.parametrize("path", STEP_FILES, ids=lambda path: path.stem)
+def test_a_step_imports_no_other_step(path):
+    text = path.read_text(encoding="utf-8")
+    imported = set(re.findall(r"^ *from s2txai\.steps\.(\w+) import", text, re.MULTILINE))
+    imported |= set(re.findall(r"^ *import s2txai\.steps\.(\w+)", text, re.MULTILINE))
+    assert imported <= {"job", "masked", "plain", "shard"}
+    assert "from s2txai.steps import" not in text
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_names_are_nouns(path):
     names = set()

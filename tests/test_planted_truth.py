@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 
-from s2txai.saliency.deletion_maps import cell_order, deletion_map
+from s2txai.saliency.deletion_maps import cell_order, scaled_maps
 from s2txai.saliency.pooling import pool
 from s2txai.saliency.statistics import Statistics, heatmap
 from tests.planted import (
@@ -260,7 +260,8 @@ def test_cells_that_are_read_are_deleted_first(studies):
         steps = [step for row in range(len(text.split())) for step in said_steps(row)]
         read = np.zeros(full.shape[1:], dtype=bool)
         read[np.array(steps) * SUBSAMPLING, :2] = True
-        order = cell_order(deletion_map("smx_full", aggregated.arrays, full, SUBSAMPLING, 0), 0)
+        maps = scaled_maps("smx_full", aggregated.arrays, full, SUBSAMPLING, 0)
+        order = cell_order(maps.mean(axis=0), 0)
         assert read.ravel()[order[: read.sum()]].all()
         assert read.mean() == 1 / 8
 
@@ -280,7 +281,8 @@ def test_deletion_cannot_tell_a_misplaced_head(studies):
         run = study.run(0, MANY_MASKS)
         for smx, aggregated, text in zip(run.smx, run.aggregated, TEXTS.values(), strict=True):
             full = np.zeros((1, *smx["segments"].shape[1:]))
-            saliency = deletion_map("ca_last", aggregated.arrays, full, SUBSAMPLING, 0)
+            maps = scaled_maps("ca_last", aggregated.arrays, full, SUBSAMPLING, 0)
+            saliency = maps.mean(axis=0)
             steps = pool(saliency[None], "avg2d", SUBSAMPLING, len(saliency) // SUBSAMPLING)[0]
             n_said = 2 * len(text.split())
             said = np.sort([step for row in range(n_said // 2) for step in said_steps(row)])

@@ -9,6 +9,10 @@ from s2txai.registry import (
     load_object,
     registering,
 )
+from s2txai.saliency.aggregation import AGGREGATIONS, Aggregation
+from s2txai.saliency.methods import METHODS, Method
+from s2txai.storage.versions import ALGORITHM_VERSIONS, version_of
+from s2txai.study.layout import STEPS
 
 
 @pytest.fixture
@@ -80,3 +84,56 @@ def test_objects_are_loaded_by_name():
     assert load_object(max) is max
     with pytest.raises(AttributeError):
         load_object("math:root")
+
+
+def test_what_a_failed_import_registered_is_forgotten(registry):
+    def fail():
+        with registering("f" * 64):
+            registry.register("mean2d")(min)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert "mean2d" not in registry
+    assert registry.origin("mean2d") is None
+    registry.register("mean2d")(min)
+
+
+@pytest.mark.parametrize("name", ["full", "sums_of", "half_halves"])
+def test_a_reserved_name_is_refused(name):
+    registry = Registry("pooling", reserved=("full", "sums_"), in_results=True)
+    with pytest.raises(NameTakenError, match=f"pooling '{name}' has a name that means something"):
+        registry.register(name)(min)
+    registry.register("sums")(min)
+
+
+@pytest.mark.parametrize("name", ["a/b", "ä", "mean 2d", "2d", ""])
+def test_a_name_that_cannot_stand_in_results_is_refused(name):
+    with pytest.raises(NameTakenError, match="cannot stand in the names of results"):
+        Registry("pooling", in_results=True).register(name)(min)
+
+
+@pytest.mark.parametrize("step", [step.name for step in STEPS])
+def test_no_gradient_method_has_the_name_of_a_step(step):
+    with pytest.raises(NameTakenError, match=f"gradient method '{step}'"):
+        METHODS.register(step)(Method(min))
+
+
+@pytest.mark.parametrize("name", ["head", "layer", "layer_0", "last", "best_head"])
+def test_no_aggregation_has_the_name_of_another_map(name):
+    with pytest.raises(NameTakenError, match=f"aggregation of attention '{name}'"):
+        AGGREGATIONS.register(name)(Aggregation(min))
+
+
+@pytest.mark.parametrize(
+    "name", ["tokens", "padding_mass", "n_masks_smx", "smx_avg2d", "ca_mean", "vn_a", "ro_b"]
+)
+def test_no_gradient_method_has_the_name_of_an_array(name):
+    with pytest.raises(NameTakenError, match="means something else in results"):
+        METHODS.register(name)(Method(min))
+
+
+def test_the_version_of_a_misspelt_step_is_no_number():
+    with pytest.raises(KeyError):
+        version_of("aggregat")
+    assert version_of("grad") == ALGORITHM_VERSIONS["grad"]

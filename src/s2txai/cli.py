@@ -68,7 +68,7 @@ def _fetch_dataset(options: argparse.Namespace) -> str:
     )
     number = fetch_dataset(dataset, options.output)
     return (
-        f"{number} utterances. Entry for the list of data sets:\n\n"
+        f"{number} utterances. Entry for the list of datasets:\n\n"
         f"{options.output.name}:\n"
         f"  manifest: {options.output.resolve() / 'manifest.tsv'}\n"
         f"  description: {dataset.repo}, {dataset.split}, revision {dataset.revision}.\n"
@@ -116,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser(
         "fetch-dataset",
         help="fetch speech from the Hugging Face hub",
-        description="Fetch one split of an audio data set that lies on the Hugging Face hub as "
+        description="Fetch one split of an audio dataset that lies on the Hugging Face hub as "
         "Parquet files, and write its recordings with a manifest into a new folder.",
     )
     _add_fetch_dataset(command)

@@ -2,7 +2,7 @@
 
 
 class UserError(Exception):
-    """Something the user can mend, told in one sentence: what, where, how to fix it.
+    """Something the user can mend, said in one sentence: what, where, how to fix it.
 
     Scripts and the command line print the sentence and stop; a traceback would hide it.
     """
@@ -16,4 +16,4 @@ class UserError(Exception):
 
 
 class UtteranceError(UserError):
-    """What is wrong with one utterance, told in one sentence; the others can do without it."""
+    """What is wrong with one utterance, said in one sentence; the others can do without it."""

@@ -5,9 +5,11 @@ does is named as ``module:function`` and imported by :func:`load_object` when it
 """
 
 import importlib
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Generic, TypeVar
 
@@ -15,8 +17,20 @@ from s2txai.errors import UserError
 
 T = TypeVar("T")
 
-# Hash of the extension that is being imported; names that are registered meanwhile are its own.
-_ORIGIN: ContextVar[str | None] = ContextVar("_ORIGIN", default=None)
+SCORE = "score"
+"""The kind of the scores of texts, which planning names without importing the analysis."""
+
+
+@dataclass(frozen=True)
+class _Extension:
+    """The extension that is being imported: its hash, and the names that it has registered."""
+
+    sha256: str
+    names: "list[tuple[Registry[Any], str]]" = field(default_factory=list)
+
+
+# Names that are registered meanwhile are its own.
+_ORIGIN: ContextVar[_Extension | None] = ContextVar("_ORIGIN", default=None)
 
 # The registries in which an extension registered a name, in order.
 _EXTENDED: "dict[Registry[Any], None]" = {}
@@ -24,10 +38,18 @@ _EXTENDED: "dict[Registry[Any], None]" = {}
 
 @contextmanager
 def registering(origin: str) -> Iterator[None]:
-    """Note ``origin`` beside every name that is registered within the block."""
-    token = _ORIGIN.set(origin)
+    """Note ``origin`` beside every name that is registered within the block.
+
+    Where the block raises an exception, these names are forgotten.
+    """
+    extension = _Extension(origin)
+    token = _ORIGIN.set(extension)
     try:
         yield
+    except BaseException:
+        for registry, name in extension.names:
+            registry.forget(name)
+        raise
     finally:
         _ORIGIN.reset(token)
 
@@ -53,7 +75,7 @@ def load_object(reference: str | Callable[..., Any]) -> Any:
 
 
 class NameTakenError(ValueError):
-    """A name that is registered already."""
+    """A name that is registered already, or that is reserved."""
 
 
 class Registry(Generic[T]):
@@ -63,10 +85,18 @@ class Registry(Generic[T]):
     ----------
     kind
         What is registered, in the singular, for the error message ("pooling").
+    reserved
+        Names that mean something else in results; a name that ends in ``_`` is a prefix.
+    in_results
+        Whether names are parts of file names or of names in results: they are then of letters,
+        digits, underscores and hyphens, and none ends in ``_halves``.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(
+        self, kind: str, *, reserved: Collection[str] = (), in_results: bool = False
+    ) -> None:
         self.kind = kind
+        self._reserved, self._in_results = reserved, in_results
         self._entries: dict[str, T] = {}
         self._origins: dict[str, str] = {}
 
@@ -76,21 +106,42 @@ class Registry(Generic[T]):
         Raises
         ------
         NameTakenError
-            If the name is registered already.
+            If the name is registered already, is reserved or cannot stand in results.
         """
 
         def decorate(target: T) -> T:
+            self._check(name)
             if name in self._entries:
                 raise NameTakenError(
                     f"{self.kind} '{name}' is registered already; choose another name."
                 )
             self._entries[name] = target
-            if origin := _ORIGIN.get():
-                self._origins[name] = origin
+            if extension := _ORIGIN.get():
+                extension.names.append((self, name))
+                self._origins[name] = extension.sha256
                 _EXTENDED[self] = None
             return target
 
         return decorate
+
+    def _check(self, name: str) -> None:
+        if self._in_results and not re.fullmatch("[A-Za-z][A-Za-z0-9_-]*", name):
+            raise NameTakenError(
+                f"{self.kind} '{name}' cannot stand in the names of results; choose a name of "
+                "letters, digits, underscores and hyphens that begins with a letter."
+            )
+        prefixes = tuple(word for word in self._reserved if word.endswith("_"))
+        halves = self._in_results and name.endswith("_halves")
+        if name in self._reserved or halves or (prefixes and name.startswith(prefixes)):
+            raise NameTakenError(
+                f"{self.kind} '{name}' has a name that means something else in results; choose "
+                "another name."
+            )
+
+    def forget(self, name: str) -> None:
+        """Take a name back, of an extension that could not be imported to its end."""
+        self._entries.pop(name, None)
+        self._origins.pop(name, None)
 
     def origin(self, name: str) -> str | None:
         """Return the sha256 of the extension that registered a name; None for our own names."""

@@ -18,15 +18,15 @@ from s2txai.analysis.deletion import (
 from s2txai.errors import UserError
 from s2txai.saliency.deletion_maps import (
     cell_order,
-    deletion_map,
     random_map,
+    scaled_maps,
 )
 from s2txai.saliency.heard import Heard
 from tests.toy import PROMPT, WORDS, LinearModel, WordModel
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "data" / "spes_small.npz"
 T, F = 7, 5
-BASELINE = np.array([-1, -2, -3, -4, -5], np.float32)
+OCCLUDED = np.array([-1, -2, -3, -4, -5], np.float32)
 
 
 def features(seed=0):
@@ -77,18 +77,22 @@ def test_maps_of_any_type_of_number(kind):
 
 
 @pytest.mark.parametrize("change", [delete, insert])
-@pytest.mark.parametrize("baseline", [0.0, -2, BASELINE])
+@pytest.mark.parametrize("occluded_value", [0.0, -2, OCCLUDED])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_tensors_are_treated_like_arrays_and_stay_tensors(change, baseline, dtype):
+def test_tensors_are_treated_like_arrays_and_stay_tensors(change, occluded_value, dtype):
     x = features()
     inputs = torch.from_numpy(x).to(dtype)
     before = inputs.clone()
     saliency = torch.from_numpy(ranking()).requires_grad_()
-    of_bins = torch.from_numpy(baseline) if isinstance(baseline, np.ndarray) else baseline
+    of_bins = (
+        torch.from_numpy(occluded_value)
+        if isinstance(occluded_value, np.ndarray)
+        else occluded_value
+    )
     found = change(inputs, saliency, 40, of_bins)
     assert found.dtype == dtype
     assert torch.equal(inputs, before)
-    expected = change(inputs.double().numpy(), ranking(), 40, baseline)
+    expected = change(inputs.double().numpy(), ranking(), 40, occluded_value)
     np.testing.assert_array_equal(found.double().numpy(), expected)
     found[:] = 9
     assert torch.equal(inputs, before)
@@ -131,15 +135,15 @@ def test_deleted_sets_are_nested(percents, ties):
         assert (larger | ~smaller).all()
 
 
-def test_baseline_by_bin_and_untouched_source():
+def test_occluded_value_by_bin_and_untouched_source():
     x = features()
     kept = x.copy()
     hidden = deleted_cells(ranking(), 40)
-    found = delete(x, ranking(), 40, BASELINE)
-    np.testing.assert_array_equal(found, np.where(hidden, BASELINE, x))
+    found = delete(x, ranking(), 40, OCCLUDED)
+    np.testing.assert_array_equal(found, np.where(hidden, OCCLUDED, x))
     assert found.dtype == x.dtype
     found[:] = 0
-    insert(x, ranking(), 40, BASELINE)[:] = 0
+    insert(x, ranking(), 40, OCCLUDED)[:] = 0
     np.testing.assert_array_equal(x, kept)
 
 
@@ -151,17 +155,17 @@ def test_a_deletion_without_cells_is_a_copy():
 
 
 def test_ends():
-    x, everything = features(), np.broadcast_to(BASELINE, (T, F))
-    np.testing.assert_array_equal(delete(x, ranking(), 100, BASELINE), everything)
-    np.testing.assert_array_equal(insert(x, ranking(), 0, BASELINE), everything)
-    np.testing.assert_array_equal(insert(x, ranking(), 100, BASELINE), x)
+    x, everything = features(), np.broadcast_to(OCCLUDED, (T, F))
+    np.testing.assert_array_equal(delete(x, ranking(), 100, OCCLUDED), everything)
+    np.testing.assert_array_equal(insert(x, ranking(), 0, OCCLUDED), everything)
+    np.testing.assert_array_equal(insert(x, ranking(), 100, OCCLUDED), x)
 
 
 @pytest.mark.parametrize("percent", [0, 5, 50, 95, 100])
 def test_deletion_and_insertion_part_the_cells(percent):
     x, saliency = features(), np.round(ranking() / 8)
-    without = delete(x, saliency, percent, BASELINE, seed=4)
-    only = insert(x, saliency, percent, BASELINE, seed=4)
+    without = delete(x, saliency, percent, OCCLUDED, seed=4)
+    only = insert(x, saliency, percent, OCCLUDED, seed=4)
     assert ((without == x) ^ (only == x)).all()
 
 
@@ -281,7 +285,7 @@ def test_log_probability_by_hand(mode, logits, batch_size):
 
 def test_random_order_of_a_waveform_deletes_whole_frames():
     full = np.zeros((1, 12, 5))
-    found = deletion_map("random", {}, full, 2, seed=1, time_only=True)
+    found = scaled_maps("random", {}, full, 2, seed=1, time_only=True).mean(axis=0)
     np.testing.assert_array_equal(found, np.repeat(random_map(12, 1, 1), 5, axis=1))
     deleted = delete(np.ones((12, 5)), found, 25) == 0
     assert deleted.all(axis=1).sum() == deleted.any(axis=1).sum() == 3

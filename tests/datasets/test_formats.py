@@ -180,7 +180,7 @@ def test_a_missing_corpus_is_refused(corpus):
     entry, root, _ = corpus
     missing = entry | {"folder": "elsewhere"}
     assert complaint(missing, root) == (
-        f"No folder {root / 'elsewhere'}; correct 'folder' in the list of data sets."
+        f"No folder {root / 'elsewhere'}; correct 'folder' in the list of datasets."
     )
 
 

@@ -99,6 +99,7 @@ def test_a_place_of_work_computes_with_the_threads_of_its_job(process, tmp_path,
     place = Workplace.open(
         "whisper", tmp_path / "model", tmp_path,
         compute={"device": "cpu", "precision": "auto"}, threads=threads, on_failure="stop",
+        store=tmp_path / "store",
     )  # fmt: skip
     assert place.model.precision == "float32"
     assert state()["threads"][0] == threads

@@ -123,13 +123,13 @@ def test_three_minutes_are_read(tmp_path):
     assert read_audio(path, RATE).shape == (180 * RATE,)
 
 
-def test_three_minutes_are_refused_by_a_model_that_hears_less(config, root):  # noqa: F811
+def test_three_minutes_are_refused_by_a_model_that_accepts_less(config, root):  # noqa: F811
     registry = root / "config" / "models.yaml"
     registry.write_text(registry.read_text().replace("licence:", "max_seconds: 30\n  licence:"))
     soundfile.write(root / "talks" / "en-3.wav", speech(seconds=180), RATE)
     found = complaint(config | {"on_failure": "stop"}, root)
     assert "Utterance 'en-3' lasts 180.0 s" in found
-    assert "hears at most 30 s; cut" in found
+    assert "accepts at most 30 s; cut" in found
     assert "Utterance 'en-3' lasts 180.0 s" in plan(config, root).unusable[0]
 
 

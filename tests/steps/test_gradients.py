@@ -1,6 +1,7 @@
 """The step grad and what later steps make of it: a toy, and a Whisper of random weights."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import soundfile
 from s2txai.datasets import read_manifest, select
 from s2txai.report.page import ReportContext, write_report
 from s2txai.report.runs import RunFiles
-from s2txai.report.show import show
+from s2txai.report.show import describe_file, draw_file, show
 from s2txai.saliency import gradients
 from s2txai.saliency.deletion_maps import map_names
 from s2txai.saliency.design import MaskDesign
@@ -19,12 +20,10 @@ from s2txai.saliency.methods import METHODS
 from s2txai.steps.correlate import correlation_tables
 from s2txai.steps.deletion import DeletionDesign
 from s2txai.steps.deletion_curves import deletion_tables
-from s2txai.steps.heads import head_findings
-from s2txai.steps.transcripts import transcript_tables
+from s2txai.storage.artifacts import load
 from s2txai.study.plan import Run
-from s2txai.study.results import write_table
-from tests.studies import POOLINGS, TASK, TEXTS, Study, write_corpus
-from tests.synthetic_results import paths_in, write_failures
+from tests.studies import POOLINGS, TASK, TEXTS, Study, write_corpus, write_tables_of_run
+from tests.synthetic_results import paths_in
 from tests.tiny_whisper import tiny_whisper
 from tests.toy import WordModel
 from tests.weights import ROOT
@@ -306,28 +305,22 @@ def test_show(toy, method, tmp_path):
     assert ("masks       64" in text) == (method == "grad")
 
 
+@pytest.mark.parametrize("method", list(METHODS))
+def test_a_method_that_no_registry_knows_has_the_same_figure(toy, method):
+    """As of an extension: ``s2txai show`` is given a file, not a configuration."""
+    artifact = load(toy.results / method / "0000" / "five.npz")
+    foreign = replace(artifact, meta={**artifact.meta, "step": "of_an_extension"})
+    text = describe_file(foreign)
+    assert text.replace("of_an_extension", method) == describe_file(artifact)
+    figure = draw_file(foreign)
+    assert (
+        figure.axes[0].get_title("left") == "of_an_extension at full resolution, mean over tokens"
+    )
+
+
 def test_the_page_shows_every_method(toy, tmp_path):
     run = Run(*KEY[:2], TASK, tuple(toy.utterances), {"0000": toy.ids})
-    transcripts, scores = transcript_tables(toy.utterances, toy.read("decode"), TASK, **SCORING)
-    tables = correlation_tables(toy.read("aggregate"), poolings=POOLINGS, rows="all")
-    deletion = deletion_tables(list(TEXTS.values()), toy.read("deletion"), TASK, **SCORING)
-    for name, table in {
-        "decode/transcripts": transcripts,
-        "decode/scores": scores,
-        "correlate/utterances": tables.utterances,
-        "correlate/summary": tables.summary,
-        "correlate/mixing": tables.mixing,
-        "correlate/best_heads": tables.best_heads,
-        "correlate/classes": tables.classes,
-        "deletion/curves": deletion.curves,
-        "deletion/auc": deletion.areas,
-    }.items():
-        write_table(table, run, toy.results / f"{name}.csv")
-    verdict = head_findings(
-        toy.read("aggregate"), toy.read("decode"), tables.summary, [], pooling="avg2d", seed=0
-    ).verdict
-    (toy.results / "heads").mkdir()
-    (toy.results / "heads" / "verdict.json").write_text(json.dumps(verdict))
+    write_tables_of_run(toy.read, run, toy.results, poolings=POOLINGS, **SCORING)
     context = ReportContext(
         config={}, versions={}, git_commit="",
         models={"words": {"family": "toy", "description": "", "licence": "", "source": {}}},
@@ -335,7 +328,6 @@ def test_the_page_shows_every_method(toy, tmp_path):
         paper_reference=ROOT / "config" / "paper_reference.csv",
     )  # fmt: skip
     recordings = {one.id: one for one in toy.utterances}
-    write_failures(toy.results)
     files = RunFiles(*KEY, toy.results, run.shards, recordings)
     write_report([files], paths_in(tmp_path), context)
     page = (tmp_path / "index.html").read_text(encoding="utf-8")

@@ -145,7 +145,7 @@ def test_an_utterance_longer_than_the_model_hears_stops_no_other(tmp_path):
     study = study_of(tmp_path)
     decode_shard(study.place("decode"), study.utterances, TASK, beam=1, max_seconds=0.35)
     (found,) = study.told("decode")
-    assert "Utterance 'five' lasts 0.4 s, but the model hears at most 0.35 s" in found.message
+    assert "Utterance 'five' lasts 0.4 s, but the model accepts at most 0.35 s" in found.message
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,15 @@
 
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 
+from s2txai.saliency.heard import Heard
 from s2txai.saliency.methods import METHODS, Method
 from s2txai.study.config import read_config
 from s2txai.study.estimate import (
@@ -15,11 +18,13 @@ from s2txai.study.estimate import (
     SECONDS_PER_JOB,
     TOKENS_PER_SECOND,
     Cost,
+    _backward,
     assume,
     estimate,
     estimate_table,
 )
 from s2txai.study.plan import plan
+from tests.toy import PROMPT, WordModel
 from tests.weights import ROOT, model_directory
 
 COST = Cost(mask=2.0, state_mask=0.5, deleted=3.0, hypothesis=5.0, n_maps=24)
@@ -187,3 +192,29 @@ def test_a_method_of_an_extension_is_estimated(config):
     plain = estimate(*planned(config), config, COST)
     assert found.jobs == plain.jobs + 1
     assert found.seconds > plain.seconds + SECONDS_PER_JOB
+
+
+def test_the_backward_pass_is_timed_as_the_model_computes(monkeypatch):
+    """With the model's own switches of TF32, which the backward pass obeys as well."""
+    model, entered, during = WordModel(), [], []
+
+    @contextmanager
+    def arithmetic():
+        entered.append(True)
+        yield
+        entered.pop()
+
+    differentiate = torch.autograd.grad
+
+    def noted(*arguments, **options):
+        during.append(bool(entered))
+        return differentiate(*arguments, **options)
+
+    monkeypatch.setattr(model, "arithmetic", arithmetic)
+    monkeypatch.setattr(torch.autograd, "grad", noted)
+    features = np.random.default_rng(0).random((40, 4), dtype=np.float32)
+    tokens = [3]
+    seconds = _backward(model, Heard(features, -1.0, list(PROMPT), tokens))
+    assert seconds > 0
+    assert during
+    assert all(during)

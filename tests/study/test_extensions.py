@@ -20,7 +20,7 @@ from s2txai.errors import UserError
 from s2txai.models.families import FAMILIES
 from s2txai.models.handle import ModelHandle
 from s2txai.saliency.aggregation import AGGREGATIONS
-from s2txai.saliency.correlation import METRICS
+from s2txai.saliency.correlation import METRICS, NORMALISERS
 from s2txai.saliency.design import MaskDesign
 from s2txai.saliency.estimators import ESTIMATORS
 from s2txai.saliency.methods import METHODS
@@ -39,6 +39,8 @@ from s2txai.study import extensions
 from s2txai.study.jobs import Jobs
 from s2txai.study.plan import plan
 from tests.models.test_model_contract import noise
+from tests.studies import write_tables_of_run
+from tests.synthetic_results import paths_in
 from tests.tiny_whisper import save_tiny_whisper
 from tests.weights import ROOT
 
@@ -54,7 +56,11 @@ NAMES = {
     "A model family": (FAMILIES, "whisper-borrowed-tag"),
     "A corpus format": (FORMATS, "pairs"),
 }
-REGISTRIES = [registry for registry, _ in NAMES.values()] + [OCCLUDED_VALUES, OCCLUDED_STATES]
+REGISTRIES = [registry for registry, _ in NAMES.values()] + [
+    OCCLUDED_VALUES,
+    OCCLUDED_STATES,
+    NORMALISERS,
+]
 RUN = ("said", "tiny", "asr-en")
 MASKS = {"n_masks": 32, "p": 0.5}
 
@@ -195,10 +201,11 @@ def computed(config, root):
     handle = ModelHandle(family, root / "weights", device="cpu", precision="float32")
 
     def place(step):
-        return Workplace(handle, Store(root / "store"), root / step)
+        return Workplace(handle, Store(root / "store"), root / step / "0000")
 
     def read(step):
-        return load_shard(root / step, [utterance.id for utterance in run.utterances], step)
+        ids = [utterance.id for utterance in run.utterances]
+        return load_shard(root / step / "0000", ids, step)
 
     decode_shard(place("decode"), run.shard("0000"), run.task, beam=2)
     attention_shard(place("attention"), read("decode"))
@@ -210,13 +217,13 @@ def computed(config, root):
         place("gradient_size"), "gradient_size", read("decode"), parameters={}, batch_size=8
     )
     aggregate_shard(
-        root / "aggregate",
+        root / "aggregate" / "0000",
         *(read(step) for step in ("decode", "attention", "smx", "smh")),
         poolings=config["aggregate"]["poolings"],
         estimators={"smx": "centred", "smh": "centred"},
         gradients={"gradient_size": read("gradient_size")},
     )
-    read.run, read.place = run, place
+    read.run, read.place, read.root = run, place, root
     return read
 
 
@@ -225,6 +232,8 @@ def test_all_have_a_part_in_a_study(computed):
     check_maps(computed)
     check_tables(computed)
     check_deletion(computed)
+    check_page(computed)
+    check_figures(computed)
 
 
 def check_maps(computed):
@@ -272,6 +281,44 @@ def check_deletion(computed):
     )
     assert {"smx_median2d", "gradient_size"} <= set(tables.areas["map"])
     assert "cer" in set(tables.areas["metric"])
+
+
+def check_page(computed):
+    """The report has the extensions' maps under the names that they give themselves."""
+    from s2txai.report.page import ReportContext, write_report
+    from s2txai.report.runs import RunFiles
+
+    root, run = computed.root, computed.run
+    write_tables_of_run(
+        computed, run, root, poolings=["avg2d", "median2d"], text_normalisation="lower"
+    )
+    context = ReportContext(
+        config={}, versions={}, git_commit="",
+        models={"tiny": {"family": "whisper", "description": "", "licence": "", "source": {}}},
+        datasets={"said": {"manifest": "m.tsv", "description": "", "licence": ""}},
+        paper_reference=ROOT / "config" / "paper_reference.csv",
+    )  # fmt: skip
+    recordings = {utterance.id: utterance for utterance in run.utterances}
+    files = RunFiles(*RUN, root, run.shards, recordings)
+    write_report([files], paths_in(root / "report"), context)
+    page = (root / "report" / "index.html").read_text(encoding="utf-8")
+    for name in ("gradient size", "SMX median", "Magnitude"):
+        assert page.count(name) > 1, name
+    header = (root / "report" / "sweep.csv").read_text().splitlines()[0].split(",")
+    assert {"rho_gradient_size", "signature_gradient_size", "auc_gradient_size"} <= set(header)
+
+
+def check_figures(computed):
+    """``s2txai show`` is given a file, not a configuration: it knows no extension."""
+    code = "import sys; from s2txai.cli import main; sys.exit(main(['show', sys.argv[1]]))"
+    for step in ("gradient_size", "aggregate"):
+        file = computed.root / step / "0000" / "long.npz"
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert "gradient_size" in done.stdout
+        assert file.with_suffix(".png").stat().st_size > 10_000
 
 
 # Hashes
@@ -338,6 +385,16 @@ def test_a_study_that_uses_no_name_of_an_extension_has_the_parameters_of_one_wit
     assert all(isinstance(version, int) for version in before.values())
 
 
+def test_a_normalisation_that_nothing_uses_repeats_no_step(config, root):
+    before = versions(config, root)
+    (root / "my.py").write_text(
+        "from s2txai.saliency.correlation import NORMALISERS\n"
+        "NORMALISERS.register('halved')(lambda rows: rows / 2)\n"
+    )
+    config["extensions"].append("my.py")
+    assert versions(config, root) == before
+
+
 def test_the_store_tells_versions_of_an_extension_apart(config, root, monkeypatch):
     from s2txai.steps.shard import entry_path
 
@@ -385,6 +442,38 @@ def test_a_missing_file(config, root):
 def test_a_file_that_cannot_be_imported(config, root, code, reason):
     (root / "my.py").write_text(code)
     assert f"my.py cannot be imported ({reason}" in refusal(config, root, "my.py")
+
+
+@pytest.mark.parametrize("name", ["helper.py", "helper"])
+def test_a_file_beside_it_is_not_found(config, root, name):
+    path = root / name
+    path.touch() if path.suffix else path.mkdir()
+    (root / "my.py").write_text("from helper.maps import x\n")
+    sentence = refusal(config, root, "my.py")
+    assert f"my.py imports {name} beside it, but an extension is one file" in sentence
+
+
+def test_a_failed_import_leaves_nothing_behind(config, root):
+    (root / "my.py").write_text(examples()["A pooling"] + "\n1 / 0\n")
+    for _ in range(2):
+        assert "ZeroDivisionError" in refusal(config, root, "my.py")
+        assert "median2d" not in POOLINGS
+    plan(config, root)
+
+
+@pytest.mark.parametrize(
+    ("title", "name", "other"),
+    [
+        ("A gradient method", "gradient_size", "decode"),
+        ("A gradient method", "gradient_size", "ca_size"),
+        ("An aggregation of attention", "strongest", "head"),
+    ],
+)
+def test_a_name_that_means_something_else(config, root, title, name, other):
+    code = examples()[title].replace(f'register("{name}")', f'register("{other}")')
+    (root / "my.py").write_text(code)
+    sentence = refusal(config, root, "my.py")
+    assert f"'{other}' has a name that means something else in results" in sentence
 
 
 def test_a_name_that_is_taken(config, root):

@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub; a folder of Parquet files stands for the hub."""
+"""Datasets of the Hugging Face hub; a folder of Parquet files stands for the hub."""
 
 import io
 import re
@@ -59,7 +59,7 @@ ROWS = [
 
 @pytest.fixture
 def hub(tmp_path):
-    """A function that writes rows as files of the data set; returns arguments that read them."""
+    """A function that writes rows as files of the dataset; returns arguments that read them."""
     root = tmp_path / "hub"
 
     def write(*files, audio=AUDIO):

@@ -235,7 +235,7 @@ def test_unknown_keys(config, root):
         (
             {"utterances": ["en-1", "en-22"]},
             "config: runs of 'talks': "
-            "Unknown utterance 'en-22'; did you mean 'en-2'? Choose ids of the data set.",
+            "Unknown utterance 'en-22'; did you mean 'en-2'? Choose ids of the dataset.",
         ),
     ],
 )
@@ -454,16 +454,16 @@ def test_the_hash_of_audio_follows_what_cannot_be_read(config, root, monkeypatch
     assert audio_hash(config, root) != readable
 
 
-def test_an_utterance_longer_than_the_model_hears(config, root):
+def test_an_utterance_longer_than_the_model_accepts(config, root):
     registry = root / "config" / "models.yaml"
     text = registry.read_text()
     assert "licence:" in text
     registry.write_text(text.replace("licence:", "max_seconds: 0.05\n  licence:"))
     found = complaint(config, root)
-    assert "hears at most 0.05 s" in found
+    assert "accepts at most 0.05 s" in found
 
 
-# Models and data sets described in the configuration itself
+# Models and datasets described in the configuration itself
 
 
 def test_inline_entries(config, root):

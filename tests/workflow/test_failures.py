@@ -19,7 +19,7 @@ RUN = "mine/whisper-tiny.en/asr-en"
 
 @pytest.fixture(scope="module")
 def spoilt(finished, tmp_path_factory):
-    """The finished project with another data set: its recording, and one of silence.
+    """The finished project with another dataset: its recording, and one of silence.
 
     All work on the good one is in the store.
     """

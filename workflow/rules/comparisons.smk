@@ -20,6 +20,7 @@ rule comparisons:
         runtime=JOBS.by_attempt(30),
     params:
         version=JOBS.version("comparisons"),
+        # The rows follow their order.
         runs=JOBS.run_names(),
         pooling=config["aggregate"]["poolings"][0],
         seed=config["seed"],

@@ -9,9 +9,8 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with opened(snakemake) as job:
-    keys = [tuple(run.split("/")) for run in job.params.runs]
     comparisons_of_study(
-        dict(zip(keys, job.inputs("utterances"), strict=True)),
+        job.inputs("utterances"),
         job.output(),
         pooling=job.params.pooling,
         seed=job.params.seed,

@@ -41,11 +41,11 @@ def delete(
     features: Cells,
     saliency: npt.ArrayLike | torch.Tensor,
     percent: float,
-    baseline: npt.ArrayLike | torch.Tensor = 0.0,
+    occluded_value: npt.ArrayLike | torch.Tensor = 0.0,
     *,
     seed: int = 0,
 ) -> Cells:
-    """Return a copy of ``features`` whose most salient cells hold the baseline.
+    """Return a copy of ``features`` whose most salient cells hold the occluded value.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def delete(
         ``seed``.
     percent
         Of the cells, 0-100: the first floor(T F percent / 100) are deleted.
-    baseline
+    occluded_value
         Value of a deleted cell: a number, or one for each bin [F].
     seed
         Of the tie-breaking.
@@ -71,23 +71,23 @@ def delete(
     UserError
         If the two maps differ in shape, or ``percent`` is not within 0-100.
     """
-    return _replaced(features, _most_salient(features, saliency, percent, seed), baseline)
+    return _replaced(features, _most_salient(features, saliency, percent, seed), occluded_value)
 
 
 def insert(
     features: Cells,
     saliency: npt.ArrayLike | torch.Tensor,
     percent: float,
-    baseline: npt.ArrayLike | torch.Tensor = 0.0,
+    occluded_value: npt.ArrayLike | torch.Tensor = 0.0,
     *,
     seed: int = 0,
 ) -> Cells:
     """Return a copy of ``features`` where only the most salient cells keep their value.
 
     Parameters, value and errors are those of :func:`delete`: the first floor(T F percent / 100)
-    cells keep their value, the others get the baseline.
+    cells keep their value, the others get the occluded value.
     """
-    return _replaced(features, ~_most_salient(features, saliency, percent, seed), baseline)
+    return _replaced(features, ~_most_salient(features, saliency, percent, seed), occluded_value)
 
 
 # What can be done with the most salient cells.
@@ -116,12 +116,14 @@ def _most_salient(
     return salient.reshape(expected)
 
 
-def _replaced(features: Cells, cells: np.ndarray, baseline: npt.ArrayLike | torch.Tensor) -> Cells:
-    """Return a copy of features [T, F] that hold the baseline in these cells, bool [T, F]."""
+def _replaced(
+    features: Cells, cells: np.ndarray, occluded_value: npt.ArrayLike | torch.Tensor
+) -> Cells:
+    """Return a copy of features [T, F] with the occluded value in some cells, bool [T, F]."""
     if isinstance(features, torch.Tensor):
-        values = torch.as_tensor(baseline, dtype=features.dtype, device=features.device)
+        values = torch.as_tensor(occluded_value, dtype=features.dtype, device=features.device)
         return torch.where(torch.from_numpy(cells).to(features.device), values, features)
-    return np.where(cells, np.asarray(baseline), features).astype(features.dtype)
+    return np.where(cells, np.asarray(occluded_value), features).astype(features.dtype)
 
 
 def area_under_curve(percent: npt.ArrayLike, score: npt.ArrayLike) -> float:

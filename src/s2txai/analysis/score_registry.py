@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from s2txai.registry import Registry
+from s2txai.registry import SCORE, Registry
 
 Counts = Callable[[Sequence[str], Sequence[str]], np.ndarray]
 
@@ -50,4 +50,4 @@ class Score:
         return float(self.of_sums(self.counts(references, hypotheses).sum(axis=0)))
 
 
-SCORES: Registry[Score] = Registry("score")
+SCORES: Registry[Score] = Registry(SCORE)

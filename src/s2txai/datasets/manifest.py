@@ -1,4 +1,4 @@
-"""Manifests: the table of utterances that a data set is."""
+"""Manifests: the table of utterances that a dataset is."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +34,7 @@ class Utterance:
     Attributes
     ----------
     id
-        Name of the utterance, unique in its data set; its files are called after it.
+        Name of the utterance, unique in its dataset; its files are called after it.
     path
         Audio file.
     language
@@ -80,7 +80,7 @@ class Utterance:
         Parameters
         ----------
         max_seconds
-            Longest utterance that the model hears; None for any.
+            Longest utterance that the model accepts; None for any.
 
         Raises
         ------
@@ -91,7 +91,7 @@ class Utterance:
         duration = self.seconds()
         if max_seconds is not None and duration > max_seconds:
             raise UtteranceError(
-                f"Utterance '{self.id}' lasts {duration:.1f} s, but the model hears at most "
+                f"Utterance '{self.id}' lasts {duration:.1f} s, but the model accepts at most "
                 f"{max_seconds:g} s; cut {self.path} or leave it out of the run."
             )
         check_sound(self.path, offset=self.offset, duration=self.duration)
@@ -249,7 +249,7 @@ def select(
     Parameters
     ----------
     utterances
-        All utterances of a data set.
+        All utterances of a dataset.
     task
         Keeps those in the task's source language; each must have a reference.
     ids
@@ -265,7 +265,7 @@ def select(
         if name not in by_id:
             raise UserError(
                 f"Unknown utterance '{name}'{did_you_mean(name, list(by_id)) or '.'} "
-                "Choose ids of the data set."
+                "Choose ids of the dataset."
             )
         if by_id[name].language != task.source:
             raise UserError(
@@ -280,8 +280,7 @@ def select(
     if not selected:
         spoken = ", ".join(sorted({utterance.language for utterance in utterances}))
         raise UserError(
-            f"No utterance is selected for task {task.name}; the data set holds speech in: "
-            f"{spoken}."
+            f"No utterance is selected for task {task.name}; the dataset holds speech in: {spoken}."
         )
     for utterance in selected:
         reference(utterance, task)

@@ -5,7 +5,6 @@ used beside other code of a notebook.
 """
 
 import torch
-import transformers
 
 
 def configure_process(*, precision: str, threads: int, quiet: bool = False) -> None:
@@ -26,4 +25,7 @@ def configure_process(*, precision: str, threads: int, quiet: bool = False) -> N
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
     if quiet:
+        # Takes seconds, and only a terminal that people read asks for it.
+        import transformers
+
         transformers.logging.set_verbosity_error()

@@ -51,7 +51,7 @@ def write_explorer(run: RunResults, folder: Path) -> None:
     """
     transcripts = run.tables["transcripts"].set_index("utterance")["reference"]
     files = run.files
-    # One at a time: the maps of a large data set would not fit into memory.
+    # One at a time: the maps of a large dataset would not fit into memory.
     for utterance in files.ids:
         record = utterance_record(files, utterance, str(transcripts.get(utterance, "")))
         with replacing(folder / files.key / f"{utterance}.js") as partial:

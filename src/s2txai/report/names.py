@@ -4,20 +4,20 @@ from collections.abc import Sequence
 
 from s2txai.analysis.headline import Variant, variants
 from s2txai.analysis.scoring import SCORES
-from s2txai.saliency.aggregation import LAYER
+from s2txai.saliency.aggregation import AGGREGATIONS, LAYER
+from s2txai.saliency.correlation import METRICS
+from s2txai.saliency.methods import METHODS
+from s2txai.saliency.pooling import POOLINGS
 
 LONGEST_LABEL = 30  # characters of a line in a figure
 
+# Of maps that are in no registry.
 _MAPS = {
-    "ca_mean": "CA, mean of all heads",
     "ca_last": "CA, last layer",
     "ca_best_head": "CA, best head of the other utterances",
     "smx": "SMX",
     "smh": "SMH",
     "smx_full": "SMX, full resolution",
-    "grad": "GRAD",
-    "input_x_gradient": "input × gradient",
-    "integrated_gradients": "integrated gradients",
     "random": "random order",
     "energy": "loudest first",
 }
@@ -28,7 +28,22 @@ _NORMALISATIONS = {"token": "rows", "none": "none", "frame": "columns"}
 
 def map_name(name: str) -> str:
     """Return a map's name for people, as ``SMX <pooling>`` of ``smx_<pooling>``."""
-    return _MAPS.get(name) or name.replace("smx_", "SMX ", 1).replace(LAYER, "CA, layer ", 1)
+    if name in _MAPS:
+        return _MAPS[name]
+    if name in METHODS:
+        return METHODS[name].name or name
+    if name.startswith("smx_"):
+        pooling = name.removeprefix("smx_")
+        return f"SMX {(pooling in POOLINGS and POOLINGS[pooling].name) or pooling}"
+    if aggregation := _aggregation_name(name):
+        return f"CA, {aggregation}"
+    return name.replace(LAYER, "CA, layer ", 1)
+
+
+def _aggregation_name(attention: str) -> str:
+    """Return the name for people of an aggregation of heads; empty where it has none."""
+    name = attention.removeprefix("ca_")
+    return AGGREGATIONS[name].name if attention != name and name in AGGREGATIONS else ""
 
 
 def short_score_name(metric: str) -> str:
@@ -44,14 +59,15 @@ def score_name(metric: str, *, short: bool = False) -> str:
 
 def variant_name(variant: Variant) -> str:
     """Return the name of a metric and its normalisation."""
-    name = f"{variant.metric.capitalize()}, {_NORMALISATIONS[variant.normalise]}"
+    metric = METRICS[variant.metric].name or variant.metric.capitalize()
+    name = f"{metric}, {_NORMALISATIONS[variant.normalise]}"
     return f"{name} (headline)" if variant == variants()[0] else name
 
 
 def attention_name(attention: str, layer: int | None, n_layers: int) -> str:
     """Return the name of a choice of heads."""
     if layer is None:
-        return "mean of all heads" if attention == "ca_mean" else attention
+        return _aggregation_name(attention) or attention
     return f"layer {layer} (last)" if layer == n_layers - 1 else f"layer {layer}"
 
 

@@ -86,7 +86,7 @@ def profiles(table: pd.DataFrame, smx: str, paper: PaperFigures) -> Figure:
 def _styles(
     runs: Sequence[pd.DataFrame],
 ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
-    """Return the colours of each model, and marker and dashes of each task on its data set."""
+    """Return the colours of each model, and marker and dashes of each task on its dataset."""
     models: dict[str, dict[str, Any]] = {}
     places: dict[str, dict[str, Any]] = {}
     for run in runs:
@@ -183,7 +183,7 @@ def _legends(
     places: Mapping[str, dict[str, Any]],
     band: str,
 ) -> None:
-    """Explain the colours of models on the left, the marks of data sets and tasks on the right."""
+    """Explain the colours of models on the left, the marks of datasets and tasks on the right."""
     plain: dict[str, Any] = {"linestyle": "-", "marker": "o", "markersize": 4, "linewidth": 1.2}
     colours = [
         Line2D([], [], label=shortened(name), **(plain | style)) for name, style in models.items()
@@ -196,4 +196,4 @@ def _legends(
     settings = {"alignment": "left", "handlelength": 3.2, "columnspacing": 1.2}
     n_columns = 1 if len(models) <= MANY_MODELS else 2
     below.legend(handles=colours, loc="upper left", ncols=n_columns, title="model", **settings)
-    below.legend(handles=marks, loc="upper right", title="data set and task", **settings)
+    below.legend(handles=marks, loc="upper right", title="dataset and task", **settings)

@@ -18,9 +18,6 @@ from s2txai.storage.artifacts import Artifact, load
 from s2txai.study.plan import Run
 from s2txai.study.results import AS_WRITTEN, read_in_blocks, remaining
 
-# In the order of tables.
-SALIENCY_STEPS = ("smx", "smh", *METHODS)
-
 TABLES = {
     "transcripts": "decode/transcripts.csv",
     "scores": "decode/scores.csv",
@@ -38,9 +35,14 @@ SENSITIVITY = {"sensitivity": "sensitivity/sensitivity.csv"}
 TIMESTAMPS = {"timestamps": "timestamps/summary.csv"}
 
 
+def saliency_steps() -> tuple[str, ...]:
+    """Return the steps that make saliency maps, in the order of tables; extensions add some."""
+    return ("smx", "smh", *METHODS)
+
+
 @dataclass(frozen=True)
 class RunFiles:
-    """Where one run lies: one data set, model and task.
+    """Where one run lies: one dataset, model and task.
 
     Attributes
     ----------
@@ -229,7 +231,7 @@ def read_run(files: RunFiles) -> RunResults:
             "decode": decoded.meta["parameters"],
             **{
                 step: aggregated.meta["parameters"][step]
-                for step in SALIENCY_STEPS
+                for step in saliency_steps()
                 if step in aggregated.meta["parameters"]
             },
         },
@@ -239,7 +241,7 @@ def read_run(files: RunFiles) -> RunResults:
 
 
 def _pairs(files: RunFiles) -> Iterator[tuple[Artifact, Artifact]]:
-    # One utterance at a time: all heads of a large data set would not fit into memory.
+    # One utterance at a time: all heads of a large dataset would not fit into memory.
     for utterance in files.ids:
         yield files.artifact("aggregate", utterance), files.artifact("decode", utterance)
 

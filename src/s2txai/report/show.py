@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from s2txai.errors import UserError
 from s2txai.report import figures as draw
 from s2txai.report.names import map_name, printable, row_labels
-from s2txai.saliency.maps import GRADIENT_POOLING, cells_of
-from s2txai.saliency.methods import METHODS
+from s2txai.saliency.aggregation import ATTENTION_KINDS
+from s2txai.saliency.maps import GRADIENT_POOLING
 from s2txai.saliency.pooling import POOLINGS, pool
 from s2txai.saliency.reliability import half_correlation, half_maps, spearman_brown, split_half
 from s2txai.saliency.statistics import GradientStatistics, Statistics, gradient_map, heatmap
@@ -37,7 +37,7 @@ def describe_file(artifact: Artifact) -> str:
         *(f"  {name} = {value}" for name, value in meta["parameters"].items()),
         "",
         *_array_lines(artifact),
-        *_TABLES.get(meta["step"], _no_lines)(artifact),
+        *_lines_of(artifact),
     ]
     return "\n".join(printable(line) for line in lines)
 
@@ -53,13 +53,14 @@ def draw_file(artifact: Artifact) -> Figure | None:
     step = artifact.meta["step"]
     if step == "deletion":
         return None
-    if step not in _FIGURES:
+    figure = _FIGURES.get(step) or (_gradient_figure if _is_gradient(artifact) else None)
+    if figure is None:
         raise UserError(
             f"{artifact.path} is of the step '{step}', for which there is no figure; "
-            f"give a file of {', '.join(_FIGURES)}."
+            f"give a file of {', '.join(_FIGURES)} or of a gradient method."
         )
     with matplotlib.rc_context(draw.STYLE):
-        return _FIGURES[step](artifact)
+        return figure(artifact)
 
 
 def show(path: Path, output: Path | None = None) -> str:
@@ -107,8 +108,32 @@ def _is_result(path: Path) -> bool:
         return False
 
 
-def _no_lines(artifact: Artifact) -> list[str]:
-    return []
+def _lines_of(artifact: Artifact) -> list[str]:
+    """Return the lines after the arrays, by the step; none for most."""
+    lines = _TABLES.get(artifact.meta["step"])
+    if lines is None:
+        return _gradient_lines(artifact) if _is_sampled_gradient(artifact) else []
+    return lines(artifact)
+
+
+# By what the files hold, not by the registry: the extension of a method is not loaded here.
+
+
+def _is_gradient(artifact: Artifact) -> bool:
+    """Return whether a file is of a gradient method, perhaps one of an extension."""
+    return "map" in artifact.arrays or _is_sampled_gradient(artifact)
+
+
+def _is_sampled_gradient(artifact: Artifact) -> bool:
+    """Return whether a file holds the sums of a gradient method that draws masks."""
+    return artifact.arrays.keys() >= GradientStatistics.AXES.keys()
+
+
+def _gradient_cells(artifact: Artifact) -> np.ndarray:
+    """Return the map [I, T, F] that a file of a gradient method holds."""
+    if _is_sampled_gradient(artifact):
+        return gradient_map(GradientStatistics.from_mapping(artifact.arrays))
+    return artifact["map"].astype(np.float64)
 
 
 def _array_lines(artifact: Artifact) -> list[str]:
@@ -259,7 +284,7 @@ def _saliency_figure(artifact: Artifact) -> Figure:
 
 def _gradient_figure(artifact: Artifact) -> Figure:
     method = artifact.meta["step"]
-    full = cells_of(method, artifact.arrays)  # (I, T, F)
+    full = _gradient_cells(artifact)  # (I, T, F)
     pooled = pool(
         full, GRADIENT_POOLING, int(artifact["subsampling"]), int(artifact["n_steps"])
     )  # (I, T')
@@ -287,8 +312,8 @@ def _gradient_figure(artifact: Artifact) -> Figure:
 def _aggregate_figure(artifact: Artifact) -> Figure:
     maps = {map_name("ca_mean"): artifact["ca_mean"], map_name("ca_last"): artifact["ca_layer"][-1]}
     for name in sorted(artifact.arrays):
-        is_smx = name.startswith("smx_") and not name.endswith("_halves")
-        if name == "smh" or is_smx or name in METHODS:
+        is_map = artifact.meta["axes"][name] == ["token", "step"]
+        if is_map and name.split("_")[0] not in ATTENTION_KINDS:
             maps[map_name(name)] = artifact[name]
     labels = _labels(artifact)
     height = draw.map_height(len(labels))
@@ -313,7 +338,6 @@ _TABLES: dict[str, Callable[[Artifact], list[str]]] = {
     "decode": _token_lines,
     "smx": _reliability_lines,
     "smh": _reliability_lines,
-    "grad": _gradient_lines,
     "deletion": _hypothesis_lines,
 }
 _FIGURES: dict[str, Callable[[Artifact], Figure]] = {
@@ -321,6 +345,5 @@ _FIGURES: dict[str, Callable[[Artifact], Figure]] = {
     "attention": _attention_figure,
     "smx": _saliency_figure,
     "smh": _saliency_figure,
-    **dict.fromkeys(METHODS, _gradient_figure),
     "aggregate": _aggregate_figure,
 }

@@ -13,7 +13,7 @@ from s2txai.analysis.scoring import SCORES
 from s2txai.analysis.words import TOLERANCES
 from s2txai.errors import UserError
 from s2txai.report.names import attention_name, map_name, score_name, variant_name
-from s2txai.report.runs import SALIENCY_STEPS, RunResults
+from s2txai.report.runs import RunResults, saliency_steps
 from s2txai.saliency.methods import METHODS
 from s2txai.saliency.pooling import is_linear
 
@@ -442,7 +442,7 @@ def mixing_table(run: RunResults, paper: PaperFigures) -> Table:
         "outputs (SMH) than of the input (SMX). Δ = ρ(CA, SMH) − ρ(CA, SMX), no unit; in percent "
         "of ρ(CA, SMH). 95 % confidence intervals by resampling utterances. SMH has fewer segments "
         "and hence less noise; the corrected columns take that out. Segments of SMX larger than an "
-        "encoder step look like mixing, too, "
+        "encoder step also look like mixing, "
         f"and nothing takes that out. Paper: {paper.VERSION}.",
         header=[
             "attention",
@@ -617,7 +617,7 @@ def failed_utterances_table(run: RunResults) -> Table | None:
 
 def sizes_table(run: RunResults) -> Table:
     """Return the size of each utterance, the masks behind its maps and their reliability."""
-    masked = [step for step in SALIENCY_STEPS if step in run.utterances[0].masks]
+    masked = [step for step in saliency_steps() if step in run.utterances[0].masks]
     pooled = ["SMX avg2d" if step == "smx" else map_name(step) for step in masked]
     table = Table(
         caption="Sizes, the number of masks behind the saliency maps of each utterance, and the "

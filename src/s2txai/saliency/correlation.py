@@ -31,11 +31,14 @@ class Metric:
     by_row
         Whether rows are compared one by one. Nothing is then left to normalise, and the only
         normalisation is ``token``.
+    name
+        For people; where it is empty, the name under which the metric is registered.
     """
 
     prepare: Callable[[np.ndarray], np.ndarray]
     compare: Callable[[np.ndarray, np.ndarray], float]
     by_row: bool
+    name: str = ""
 
 
 NORMALISERS: Registry[Normaliser] = Registry("normalisation")
@@ -140,11 +143,11 @@ def mean_kendall(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.mean(taus))
 
 
-METRICS.register("pearson")(Metric(unchanged, pearson, by_row=False))
-METRICS.register("spearman")(Metric(ranks, pearson, by_row=False))
-METRICS.register("kendall")(Metric(unchanged, mean_kendall, by_row=True))
-METRICS.register("cosine")(Metric(unit_length, mean_product, by_row=True))
-METRICS.register("overlap")(Metric(top_steps, mean_product, by_row=True))
+METRICS.register("pearson")(Metric(unchanged, pearson, by_row=False, name="Pearson"))
+METRICS.register("spearman")(Metric(ranks, pearson, by_row=False, name="Spearman"))
+METRICS.register("kendall")(Metric(unchanged, mean_kendall, by_row=True, name="Kendall"))
+METRICS.register("cosine")(Metric(unit_length, mean_product, by_row=True, name="Cosine"))
+METRICS.register("overlap")(Metric(top_steps, mean_product, by_row=True, name="Overlap"))
 
 
 def is_constant(rows: np.ndarray) -> np.ndarray:

@@ -4,19 +4,17 @@ Light enough for an estimate of costs: nothing here imports torch (``docs/defini
 """
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 
 from s2txai.log import logger
 from s2txai.saliency.aggregation import LAYER
+from s2txai.saliency.methods import NO_GRADIENTS
 from s2txai.saliency.normalise import paired_min_max, single_mean_std
 
 # 0 % and 100 % are the same input whatever the map.
 ENDS = (0, 100)
-
-NO_GRADIENTS: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 def cell_order(saliency: npt.ArrayLike, seed: int) -> np.ndarray:
@@ -25,11 +23,6 @@ def cell_order(saliency: npt.ArrayLike, seed: int) -> np.ndarray:
     flat = np.asarray(saliency, dtype=np.float64).ravel()
     ties = np.random.default_rng(seed).permutation(flat.size)
     return np.lexsort((ties, -flat))
-
-
-def sentence_map(saliency: np.ndarray) -> np.ndarray:
-    """Return [T, F], the mean over tokens of each row's standardised, rescaled map [I, T, F]."""
-    return np.asarray(scaled_rows(saliency).mean(axis=0))
 
 
 def scaled_rows(saliency: np.ndarray) -> np.ndarray:
@@ -148,22 +141,3 @@ def scaled_maps(
     else:
         steps = aggregated[name]
     return scaled_rows(spread_over_cells(steps, n_frames, n_bins, subsampling))
-
-
-def deletion_map(
-    name: str,
-    aggregated: Mapping[str, np.ndarray],
-    full: np.ndarray,
-    subsampling: int,
-    seed: int,
-    gradients: Mapping[str, np.ndarray] = NO_GRADIENTS,
-    *,
-    features: np.ndarray | None = None,
-    time_only: bool = False,
-) -> np.ndarray:
-    """Return the sentence map [T, F] of a name; parameters are those of :func:`scaled_maps`."""
-    maps = scaled_maps(
-        name, aggregated, full, subsampling, seed, gradients,
-        features=features, time_only=time_only,
-    )  # fmt: skip
-    return np.asarray(maps.mean(axis=0))

@@ -19,13 +19,16 @@ class Pooling:
         From the cells of one step, [I, r, F] with r frames, to one value a row, [I].
     linear
         Whether noise averages out: only then is a correction for noise valid.
+    name
+        For people; where it is empty, the name under which the pooling is registered.
     """
 
     step: Callable[[np.ndarray], np.ndarray]
     linear: bool
+    name: str = ""
 
 
-POOLINGS: Registry[Pooling] = Registry("pooling")
+POOLINGS: Registry[Pooling] = Registry("pooling", reserved=("full",), in_results=True)
 
 
 def avg2d(cells: np.ndarray) -> np.ndarray:

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 
 from s2txai.log import Progress
 from s2txai.saliency.aggregation import AGGREGATIONS, all_attention_maps, kinds_of
 from s2txai.saliency.maps import gradient_maps, saliency_maps
+from s2txai.saliency.methods import NO_GRADIENTS
 from s2txai.steps.shard import Attempts, OnFailure, check_finite, maps_of
 from s2txai.storage.artifacts import Artifact, check_same_source, save
 from s2txai.storage.provenance import describe, source_of
@@ -16,8 +16,6 @@ _PADDING_MASS = {"padding_mass": ["layer", "head", "token"]}
 _KIND_UNITS = {"ca": "share", "vn": "norm", "ro": "share"}
 # The estimator of SPES.
 MEAN = {"smx": "mean", "smh": "mean"}
-
-NO_GRADIENTS: Mapping[str, Sequence[Artifact]] = MappingProxyType({})
 
 _TOKENS = ("tokens", "pieces", "roles", "word_index")
 
@@ -60,15 +58,26 @@ def aggregate_shard(
         Attempts("aggregate", output, on_failure) as attempts,
         Progress("aggregate", len(decoded), "utterances") as progress,
     ):
-        for n, artifacts in enumerate(zip(decoded, attention, smx, smh, strict=True)):
-            of_utterance = {method: artifacts[n] for method, artifacts in gradients.items()}
-            with attempts.of(decoded[n].meta["utterance"]):
-                _aggregate(output, *artifacts, of_utterance, poolings, estimators)
+        for n, (of_decode, of_attention, of_smx, of_smh) in enumerate(
+            zip(decoded, attention, smx, smh, strict=True)
+        ):
+            with attempts.of(of_decode.meta["utterance"]):
+                _aggregate(
+                    output,
+                    decoded=of_decode,
+                    attention=of_attention,
+                    smx=of_smx,
+                    smh=of_smh,
+                    gradients={method: artifacts[n] for method, artifacts in gradients.items()},
+                    poolings=poolings,
+                    estimators=estimators,
+                )
             progress.add(1)
 
 
 def _aggregate(
     output: Path,
+    *,
     decoded: Artifact,
     attention: Artifact,
     smx: Artifact,

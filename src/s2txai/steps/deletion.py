@@ -16,10 +16,11 @@ from s2txai.hashing import fingerprint
 from s2txai.log import Progress
 from s2txai.models.memory import BEAM_SEARCH_BATCH
 from s2txai.saliency import deletion_maps
+from s2txai.saliency.design import INPUT_VALUE
 from s2txai.saliency.heard import Heard
 from s2txai.saliency.maps import cells_of
+from s2txai.saliency.methods import NO_GRADIENTS
 from s2txai.saliency.statistics import ALL_FOLDS
-from s2txai.steps.aggregate import NO_GRADIENTS
 from s2txai.steps.shard import Attempts, Workplace, forced_of, keep, maps_of
 from s2txai.storage.artifacts import Artifact, check_same_source, load, save
 from s2txai.storage.provenance import describe, source_of
@@ -115,11 +116,21 @@ def deletion_shard(
         Attempts("deletion", place.output, place.on_failure) as attempts,
         Progress("deletion", len(decoded) * len(maps), "maps") as progress,
     ):
-        for n, artifacts in enumerate(zip(decoded, smx, aggregated, strict=True)):
-            of_utterance = {method: artifacts[n] for method, artifacts in gradients.items()}
-            check_same_source(*artifacts, *of_utterance.values())
-            with attempts.of(decoded[n].meta["utterance"]):
-                utterance = _Utterance(place, *artifacts, of_utterance, design, batch)
+        for n, (of_decode, of_smx, of_aggregate) in enumerate(
+            zip(decoded, smx, aggregated, strict=True)
+        ):
+            of_methods = {method: artifacts[n] for method, artifacts in gradients.items()}
+            check_same_source(of_decode, of_smx, of_aggregate, *of_methods.values())
+            with attempts.of(of_decode.meta["utterance"]):
+                utterance = _Utterance(
+                    place,
+                    decoded=of_decode,
+                    smx=of_smx,
+                    aggregated=of_aggregate,
+                    gradients=of_methods,
+                    design=design,
+                    batch_size=batch,
+                )
                 utterance.delete(maps, progress)
 
 
@@ -139,6 +150,7 @@ class _Utterance:
     def __init__(
         self,
         place: Workplace,
+        *,
         decoded: Artifact,
         smx: Artifact,
         aggregated: Artifact,
@@ -216,7 +228,7 @@ class _Utterance:
         parameters = {
             "beam": self._design.beam,
             "seed": self._design.seed,
-            "occluded_value": "bin mean",
+            "occluded_value": INPUT_VALUE,
             "precision": self._place.model.precision,
             "smx": {**smx_design, "n_masks": int(self._smx["n_masks"].sum())},
             **{method: _gradient_design(artifact) for method, artifact in self._gradients.items()},

@@ -9,7 +9,7 @@ import numpy as np
 from s2txai.log import Progress
 from s2txai.models.memory import fitting_batch_size
 from s2txai.registry import load_object
-from s2txai.saliency.design import MaskDesign
+from s2txai.saliency.design import INPUT_VALUE, MaskDesign
 from s2txai.saliency.engine import BatchSize
 from s2txai.saliency.gradients import backward_pass, row_maps
 from s2txai.saliency.heard import Heard
@@ -57,7 +57,7 @@ def gradients_shard(
         grow_shard(place, method, perturbation, decoded, design, batch_size)
         return
     batch = BatchSize(batch_size)
-    described = {**parameters, "occluded_value": "bin mean", "score": "log p"}
+    described = {**parameters, "occluded_value": INPUT_VALUE, "score": "log p"}
     with (
         Attempts(method, place.output, place.on_failure) as attempts,
         Progress(method, len(decoded), "utterances") as progress,

@@ -4,18 +4,20 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from s2txai.datasets import Utterance
 from s2txai.log import logging_to
 from s2txai.saliency.methods import METHODS
-from s2txai.steps.shard import OnFailure, Workplace
 from s2txai.storage.artifacts import Artifact, load_shard
 from s2txai.storage.failures import pass_on
 from s2txai.study import layout
 from s2txai.study.extensions import load_extensions
 from s2txai.study.plan import Run, Study, plan
 from s2txai.study.results import load_shards, remaining
+
+if TYPE_CHECKING:
+    from s2txai.steps.shard import OnFailure, Workplace
 
 
 class Script(Protocol):
@@ -89,8 +91,11 @@ class Job:
         """The whole study, as it was planned; no recording is opened."""
         return plan(self.config, self.root, check_recordings=False)
 
-    def place(self, *, precision: str | None = None, compile: bool = False) -> Workplace:
+    def place(self, *, precision: str | None = None, compile: bool = False) -> "Workplace":
         """Return where a step that runs a model works; ``precision`` replaces the configured."""
+        # Imports torch, which jobs that run no model do without.
+        from s2txai.steps.shard import Workplace
+
         compute = self.compute if precision is None else {**self.compute, "precision": precision}
         return Workplace.open(
             self.params.family,

@@ -68,7 +68,7 @@ class Workplace:
         threads: int,
         on_failure: OnFailure,
         compile: bool = False,
-        store: Path = Path("results/.cache"),
+        store: Path,
     ) -> Self:
         """Return the workplace of a job, and set up its process.
 
@@ -285,7 +285,7 @@ def check_finite(arrays: Mapping[str, np.ndarray], step: str) -> None:
 def measured_on_largest(measure: Callable[[Artifact], int], decoded: Sequence[Artifact]) -> int:
     """Return what ``measure`` finds for the utterance that needs most memory.
 
-    For the next one where the model cannot do it; its error is told when it is its turn.
+    For the next one where the model cannot do it; its error is raised when it is its turn.
 
     Parameters
     ----------

@@ -4,6 +4,8 @@ A step whose numbers change for the same input gets the next version: stored res
 are then computed again, while an edited comment costs nothing.
 """
 
+from s2txai.saliency.methods import METHODS
+
 FIRST_VERSION = 1
 """Of a gradient method that an extension adds; the hash of its file tells its versions apart."""
 
@@ -28,5 +30,13 @@ ALGORITHM_VERSIONS = {
 
 
 def version_of(step: str) -> int:
-    """Return the version of a step or of a gradient method."""
-    return ALGORITHM_VERSIONS.get(step, FIRST_VERSION)
+    """Return the version of a step or of a gradient method.
+
+    Raises
+    ------
+    KeyError
+        If there is no such step or method.
+    """
+    if step in METHODS:
+        return ALGORITHM_VERSIONS.get(step, FIRST_VERSION)
+    return ALGORITHM_VERSIONS[step]

@@ -7,9 +7,11 @@ from typing import Any
 from s2txai.datasets.text_normalisers import TEXT_NORMALISERS
 from s2txai.errors import UserError
 from s2txai.models.families import FAMILIES
-from s2txai.registry import Registry, extension_hashes, names_of_extensions
+from s2txai.registry import SCORE, Registry, extension_hashes, names_of_extensions
+from s2txai.saliency.aggregation import AGGREGATIONS
+from s2txai.saliency.correlation import METRICS
 from s2txai.saliency.estimators import ESTIMATORS
-from s2txai.saliency.methods import METHODS
+from s2txai.saliency.methods import METHODS, GradientSettings
 from s2txai.saliency.occluded_values import OCCLUDED_STATES, OCCLUDED_VALUES
 from s2txai.saliency.pooling import POOLINGS
 
@@ -43,13 +45,25 @@ _KEYS_OF_STEP: Mapping[str, tuple[str, ...]] = MappingProxyType(
 # The kinds of which a step uses all that is registered.
 _KINDS_OF_STEP: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "transcripts": ("score",),
-        "aggregate": ("aggregation of attention",),
-        "correlate": ("metric", "normalisation"),
-        "deletion_curves": ("score",),
-        "sensitivity": ("metric", "normalisation"),
+        "transcripts": (SCORE,),
+        "aggregate": (AGGREGATIONS.kind,),
+        # Normalisations of maps are not among them: the study uses its own only.
+        "correlate": (METRICS.kind,),
+        "deletion_curves": (SCORE,),
+        "sensitivity": (METRICS.kind,),
     }
 )
+
+
+def gradient_settings(config: Mapping[str, Any]) -> GradientSettings:
+    """Return what a configuration says that gradient methods may use."""
+    return GradientSettings(
+        n_segments=tuple(config["smx"]["n_segments"]),
+        p=config["smx"]["p"],
+        n_masks=config["gradient"]["n_masks"],
+        n_points=config["gradient"]["n_points"],
+        seed=config["seed"],
+    )
 
 
 def check_names(config: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Configuration files: reading and checking them, and the tables of models and data sets."""
+"""Configuration files: reading and checking them, and the tables of models and datasets."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -72,7 +72,7 @@ def load_models(path: Path, schemas: Path = SCHEMAS) -> dict[str, Any]:
 
 
 def load_datasets(path: Path, schemas: Path = SCHEMAS) -> dict[str, Any]:
-    """Read and check the table of data sets; like :func:`load_models`."""
+    """Read and check the table of datasets; like :func:`load_models`."""
     content = read_yaml(path)
     check_datasets(content, path, schemas)
     return content
@@ -84,12 +84,12 @@ def check_models(content: Mapping[str, Any], file: str | Path, schemas: Path = S
 
 
 def check_datasets(content: Mapping[str, Any], file: str | Path, schemas: Path = SCHEMAS) -> None:
-    """Refuse a table of data sets that disagrees with its schema; one line per mistake."""
+    """Refuse a table of datasets that disagrees with its schema; one line per mistake."""
     _check(content, datasets_schema(schemas), file)
 
 
 def datasets_schema(schemas: Path = SCHEMAS) -> dict[str, Any]:
-    """Return the schema of the table of data sets, with the keys of every registered format."""
+    """Return the schema of the table of datasets, with the keys of every registered format."""
     schema = read_yaml(schemas / "datasets.schema.yaml")
     corpus = schema["$defs"]["corpus"]
     formats = {name: FORMATS[name] for name in FORMATS}

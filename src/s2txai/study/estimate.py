@@ -14,13 +14,15 @@ from typing import Any
 import torch
 
 from s2txai.log import Progress, duration
-from s2txai.models.base import Features, Model, n_steps
+from s2txai.models.base import Model
 from s2txai.models.handle import ModelHandle
 from s2txai.models.memory import BEAM_SEARCH_BATCH
 from s2txai.saliency.deletion_maps import ENDS, map_names
+from s2txai.saliency.heard import Heard
 from s2txai.saliency.methods import METHODS
 from s2txai.saliency.statistics import HALVES, N_FOLDS
 from s2txai.study import layout
+from s2txai.study.choices import gradient_settings
 from s2txai.study.plan import Run, Study
 
 # The LibriVox clips have 3.5 to 4 tokens a second.
@@ -82,29 +84,30 @@ def measure(model: Model, run: Run, config: Mapping[str, Any]) -> Cost:
     features = model.features(torch.randn(n_samples).numpy() * 0.05)
     tokens = [1] * (round(speech * TOKENS_PER_SECOND) + 1)
     prompt = model.prompt(run.task)
+    heard = Heard(features.values, features.padding_value, prompt, tokens)
     n = TIMED_BATCH
-    inputs = torch.from_numpy(features.values).to(model.device).expand(n, -1, -1)
-    steps = n_steps(len(features.values), model.facts.subsampling)
-    states = model.encode(inputs, features.padding_value)
+    inputs = heard.inputs(model.device).expand(n, -1, -1)
+    steps = heard.n_steps(model.facts.subsampling)
+    states = model.encode(inputs, heard.padding_value)
     occluded = torch.rand((n, steps), device=model.device) < 0.5
-    filling = torch.zeros_like(states[0, 0])
+    occluded_value = torch.zeros_like(states[0, 0])
 
     def generate(beam: int) -> Callable[[], object]:
         return lambda: model.generate(states[:1], prompt, beam=beam, max_new_tokens=len(tokens))
 
-    encode = _seconds(lambda: model.encode(inputs, features.padding_value)) / n
+    encode = _seconds(lambda: model.encode(inputs, heard.padding_value)) / n
     decode = _seconds(lambda: model.decode(states, prompt, tokens)) / n
-    hidden = _seconds(
-        lambda: model.decode_occluded(states[:1], occluded, prompt, tokens, filling)
+    decode_occluded = _seconds(
+        lambda: model.decode_occluded(states[:1], occluded, prompt, tokens, occluded_value)
     ) / n  # fmt: skip
     attention = model.cross_attention(states[:1], prompt, tokens).weights
     return Cost(
         mask=encode + decode,
-        state_mask=hidden,
+        state_mask=decode_occluded,
         deleted=encode + decode + _seconds(generate(config["deletion"]["beam"])),
         hypothesis=encode + _seconds(generate(config["decode"]["beam"])),
         n_maps=attention.shape[0] * attention.shape[1],
-        backward=_backward(model, features, prompt, tokens) if config["gradient"]["methods"] else 0,
+        backward=_backward(model, heard) if config["gradient"]["methods"] else 0,
         frames_per_second=1 / model.facts.frame_shift,
         n_bins=features.values.shape[1],
         subsampling=model.facts.subsampling,
@@ -141,13 +144,13 @@ def assume(shape: Mapping[str, int], run: Run, config: Mapping[str, Any]) -> Cos
     )
 
 
-def _backward(
-    model: Model, features: Features, prompt: Sequence[int], tokens: Sequence[int]
-) -> float:
-    inputs = torch.from_numpy(features.values).to(model.device)[None].requires_grad_()
-    logits = model.differentiable_logits(inputs, features.padding_value, prompt, tokens)
+def _backward(model: Model, heard: Heard) -> float:
+    """Return the seconds of a backward pass alone: the forward passes are counted as masks."""
+    inputs = heard.inputs(model.device).requires_grad_()
+    logits = model.differentiable_logits(inputs, heard.padding_value, heard.prompt, heard.tokens)
     row = logits[:, 0].sum()
-    return _seconds(lambda: torch.autograd.grad(row, inputs, retain_graph=True))
+    with model.arithmetic():
+        return _seconds(lambda: torch.autograd.grad(row, inputs, retain_graph=True))
 
 
 def _seconds(work: Callable[[], object]) -> float:
@@ -176,7 +179,8 @@ def estimate(study: Study, run: Run, config: Mapping[str, Any], cost: Cost | Non
     n = len(run.utterances)
     jobs = layout.jobs_of_run(study, run).total()
     designs = study.designs.values()
-    parameters = {method: METHODS[method].parameters(config) for method in study.methods}
+    settings = gradient_settings(config)
+    parameters = {method: METHODS[method].parameters(settings) for method in study.methods}
     input_masks = config["smx"]["n_masks"] + sum(design["n_masks"] for design in designs)
     gradient_masks = sum(values.get("n_masks", 0) for values in parameters.values())
     masks = n * (input_masks + config["smh"]["n_masks"] + gradient_masks)
@@ -199,7 +203,7 @@ def estimate(study: Study, run: Run, config: Mapping[str, Any], cost: Cost | Non
         speech = utterance.seconds()
         rows = TOKENS_PER_SECOND * speech + 1
         for method in study.methods:
-            forward, backward = METHODS[method].passes(config, rows)
+            forward, backward = METHODS[method].passes(settings, rows)
             seconds += forward * cost.mask + backward * cost.backward
         size += _bytes(speech, config, cost, study.methods)
         # Of the other designs only the sums over masks lie on disk as well.

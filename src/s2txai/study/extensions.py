@@ -1,7 +1,8 @@
 """Python files of the user that register further names: ``extensions`` of a configuration.
 
 They are imported before anything else reads the configuration, while Snakemake plans and in every
-job. Planning must not import torch, so an extension imports it inside its functions.
+job. Planning must not import torch, so an extension imports it inside its functions. An extension
+is one file: what lies beside it is neither hashed nor found.
 """
 
 import hashlib
@@ -14,9 +15,7 @@ from types import CodeType, ModuleType
 from typing import Any
 
 from s2txai.errors import UserError
-from s2txai.registry import NameTakenError, extension_hashes, registering
-
-__all__ = ["extension_hashes", "load_extensions"]
+from s2txai.registry import NameTakenError, registering
 
 MODELS = Path("resources", "models")  # folder of the fetched models, in that of the project
 
@@ -78,13 +77,28 @@ def _load(file: Path, root: Path, where: str) -> None:
         with registering(sha256):
             loader.exec_module(module)
     except NameTakenError as error:
+        del sys.modules[name]
         raise UserError(f"{where}: {path}: {error}") from error
     except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        if neighbour := _neighbour(error, path.parent):
+            raise UserError(
+                f"{where}: {path} imports {neighbour} beside it, but an extension is one file that "
+                "holds all it needs; put that code into it, or install it as a package."
+            ) from error
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(
             f"{where}: {path} cannot be imported ({reason}); correct it, or leave it out."
         ) from error
     _loaded[path] = sha256
+
+
+def _neighbour(error: BaseException, folder: Path) -> str:
+    """Return the file or folder beside an extension that it could not import; none: empty."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return ""
+    top = error.name.split(".")[0]
+    return next((name for name in (f"{top}.py", top) if (folder / name).exists()), "")
 
 
 def _check_place(path: Path, root: Path, where: str) -> None:

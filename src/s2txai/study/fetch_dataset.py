@@ -1,6 +1,6 @@
-"""Bringing a data set of the Hugging Face hub to this machine: its recordings and a manifest.
+"""Bringing a dataset of the Hugging Face hub to this machine: its recordings and a manifest.
 
-Planning never asks the hub: what is fetched once, at a given revision, is a data set like others.
+Planning never asks the hub: what is fetched once, at a given revision, is a dataset like others.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from s2txai.errors import UserError
 from s2txai.registry import did_you_mean
 from s2txai.study.hub import download_file, list_files
 
-# Recordings are kept as they come, in the formats that the data sets of the hub have.
+# Recordings are kept as they come, in the formats that the datasets of the hub have.
 SUFFIXES = {"WAV": ".wav", "WAVEX": ".wav", "FLAC": ".flac", "OGG": ".ogg", "MP3": ".mp3"}
 _REVISION = "[0-9a-f]{40}"
 _ROWS = 64  # in memory at a time
@@ -34,7 +34,7 @@ class HubDataset:
     Attributes
     ----------
     repo
-        ``owner/name`` of the data set.
+        ``owner/name`` of the dataset.
     revision
         Hash of the commit, 40 hexadecimal digits.
     split
@@ -62,7 +62,7 @@ class HubDataset:
         if not re.fullmatch(_REVISION, self.revision):
             raise UserError(
                 f"Revision '{self.revision}' is not the full hash of a commit (40 hexadecimal "
-                "digits); copy it from the data set's history on the hub."
+                "digits); copy it from the dataset's history on the hub."
             )
         for language in (self.language, *self.translations):
             if not re.fullmatch(LANGUAGE, language):

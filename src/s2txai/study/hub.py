@@ -53,7 +53,7 @@ def download_snapshot(repo: str, revision: str, patterns: Sequence[str]) -> Path
 
 
 def list_files(repo: str, revision: str) -> list[str]:
-    """Return the names of the files of a data set on the hub.
+    """Return the names of the files of a dataset on the hub.
 
     Raises
     ------
@@ -67,7 +67,7 @@ def list_files(repo: str, revision: str) -> list[str]:
 
 
 def download_file(repo: str, revision: str, name: str) -> Path:
-    """Download a file of a data set into the hub's own cache, and check it.
+    """Download a file of a dataset into the hub's own cache, and check it.
 
     Raises
     ------

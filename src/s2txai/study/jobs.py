@@ -15,7 +15,7 @@ from s2txai.saliency.methods import METHODS
 from s2txai.storage.failures import Failure, failures_where_met
 from s2txai.storage.versions import version_of
 from s2txai.study import layout
-from s2txai.study.choices import extensions_of
+from s2txai.study.choices import extensions_of, gradient_settings
 from s2txai.study.fetch_model import fetched_entry, local_files, local_states
 from s2txai.study.plan import Run, Study
 
@@ -176,7 +176,7 @@ class Jobs:
 
     def gradient_parameters(self, wildcards: Wildcards) -> Any:
         """Return what a job's gradient method uses of the configuration."""
-        return in_order(METHODS[wildcards.method].parameters(self._config))
+        return in_order(METHODS[wildcards.method].parameters(gradient_settings(self._config)))
 
     def estimator(self, section: str) -> str:
         """Return the estimator of ``smx`` or ``smh``."""

@@ -25,6 +25,7 @@ from s2txai.errors import UserError, UtteranceError
 from s2txai.hashing import file_sha256, fingerprint
 from s2txai.models.families import FAMILIES
 from s2txai.registry import did_you_mean
+from s2txai.saliency.design import INPUT_VALUE
 from s2txai.saliency.methods import METHODS
 from s2txai.saliency.statistics import N_FOLDS
 from s2txai.study.choices import check_names
@@ -52,15 +53,15 @@ class Run:
     dataset, model, task
         Names in the tree of results, and the parsed task.
     utterances
-        Those of the data set that take part, in its order.
+        Those of the dataset that take part, in its order.
     shards
         Ids of the utterances of each shard.
     diacritics
         ``folded`` where the references are written without.
     layers
-        Decoder layers by whose attention cells are deleted, too, as the configuration lists them.
+        Decoder layers by whose attention cells are also deleted, as the configuration lists them.
     max_seconds
-        Longest utterance that the model hears; None for any.
+        Longest utterance that the model accepts; None for any.
     unusable
         From the ids of utterances whose recordings cannot be used to what is wrong with them.
     failed
@@ -182,7 +183,7 @@ def plan(
     root
         The project's folder: registries are found there, and their paths are relative to it.
     only
-        Spell out this run and read no data set but its own; all runs if None.
+        Spell out this run and read no dataset but its own; all runs if None.
     check_recordings
         Whether recordings and alignments are opened. A job leaves that out: they were checked when
         the study was planned, and whoever reads them checks them again.
@@ -231,7 +232,7 @@ def plan(
 def _tables(
     config: Mapping[str, Any], root: Path, schemas: Path
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the models and the data sets of the project and of the configuration itself."""
+    """Return the models and the datasets of the project and of the configuration itself."""
     inline_models, inline_datasets = config.get("models", {}), config.get("datasets", {})
     if inline_models:
         check_models(inline_models, "config: models", schemas)
@@ -314,7 +315,7 @@ def _check_levels(masked: Mapping[str, Any], where: str, segmented: str = "") ->
 def _designs(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the settings of every design under `sensitivity`, by name."""
     designs: dict[str, dict[str, Any]] = {}
-    main = {"occluded_value": "bin mean", **config["smx"]}
+    main = {"occluded_value": INPUT_VALUE, **config["smx"]}
     for position, changes in enumerate(config.get("sensitivity", [])):
         where = f"sensitivity[{position}]"
         # A search for a reliability belongs to the main design.

@@ -11,7 +11,7 @@ import pandas as pd
 from s2txai.errors import UserError
 from s2txai.storage.artifacts import Artifact, iter_shard, replacing
 from s2txai.storage.failures import Failure, failures, first_of_each
-from s2txai.study.plan import Run
+from s2txai.study.plan import Key, Run
 
 ROWS_AT_ONCE = 500_000
 
@@ -51,7 +51,8 @@ def remaining(run: Run, directories: Sequence[str | Path]) -> Run:
         first = next(iter(failures_of(run, directories).values()))
         raise UserError(
             f"{'/'.join(run.key)}: none of {len(run.utterances):,} utterances could be done, so "
-            f"there is nothing to tell; '{first.utterance}' failed in {first.step}: {first.message}"
+            f"there is nothing to report; '{first.utterance}' failed in {first.step}: "
+            f"{first.message}"
         )
     return rest
 
@@ -78,12 +79,28 @@ def iter_shards(run: Run, directories: Sequence[str | Path], step: str) -> Itera
     run
         Knows which utterances lie in which shard.
     directories
-        One for each shard, in their order.
+        One for each shard, of its name.
     step
         That made them.
+
+    Raises
+    ------
+    ValueError
+        If the directories are not those of the run's shards.
     """
-    for ids, directory in zip(run.shards.values(), directories, strict=True):
-        yield from iter_shard(Path(directory), ids, step)
+    directory_of = {Path(directory).name: Path(directory) for directory in directories}
+    if directory_of.keys() != run.shards.keys():
+        raise ValueError(
+            f"directories of the shards {', '.join(directory_of)}, not {', '.join(run.shards)}"
+        )
+    for shard, ids in run.shards.items():
+        yield from iter_shard(directory_of[shard], ids, step)
+
+
+def run_of(table: Path) -> Key:
+    """Return the run that a table of :func:`write_table` is of: it names it in each row."""
+    first = pd.read_csv(table, dtype=str, keep_default_na=False, nrows=1).iloc[0]
+    return first["dataset"], first["model"], first["task"]
 
 
 def read_in_blocks(

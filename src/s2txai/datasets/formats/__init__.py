@@ -12,12 +12,12 @@ __all__ = ["FORMATS", "Format", "Reader", "read_dataset"]
 
 
 def read_dataset(entry: Mapping[str, Any], root: Path) -> list[Utterance]:
-    """Read the utterances of a data set, from its manifest or in its format.
+    """Read the utterances of a dataset, from its manifest or in its format.
 
     Parameters
     ----------
     entry
-        Of the table of data sets.
+        Of the table of datasets.
     root
         Folder that paths in it are relative to.
 

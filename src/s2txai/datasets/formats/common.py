@@ -25,13 +25,13 @@ def subfolder(folder: Path, *names: str) -> Path:
         At the first name that is missing; lists what is there instead.
     """
     if not folder.is_dir():
-        raise UserError(f"No folder {folder}; correct 'folder' in the list of data sets.")
+        raise UserError(f"No folder {folder}; correct 'folder' in the list of datasets.")
     for name in names:
         if not (folder / name).is_dir():
             there = sorted(path.name for path in folder.iterdir() if path.is_dir())
             raise UserError(
                 f"No folder '{name}' in {folder}, which holds {', '.join(there) or 'no folder'}; "
-                "correct the entry in the list of data sets."
+                "correct the entry in the list of datasets."
             )
         folder /= name
     return folder
@@ -127,7 +127,7 @@ def with_file_names(utterances: Sequence[Utterance], source: Path) -> list[Utter
         If there is no utterance in ``source``.
     """
     if not utterances:
-        raise UserError(f"{source} names no utterance; correct the entry in the list of data sets.")
+        raise UserError(f"{source} names no utterance; correct the entry in the list of datasets.")
     used: set[str] = set()
     named = []
     for utterance in utterances:

@@ -55,7 +55,7 @@ def _split_rows(
     if not whole.is_file():
         raise UserError(
             f"Neither {own} nor {whole.name} is there; unpack CoVoST 2 there or correct 'source', "
-            "'target' and 'split' in the list of data sets."
+            "'target' and 'split' in the list of datasets."
         )
     # CoVoST marks as <split>_covost what it adds to a split of Common Voice.
     rows = [

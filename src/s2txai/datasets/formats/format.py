@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from s2txai.datasets.manifest import Utterance
 from s2txai.registry import Registry
 
-# From an entry of the table of data sets, and the folder that its paths are relative to.
+# From an entry of the table of datasets, and the folder that its paths are relative to.
 Reader: TypeAlias = Callable[[Mapping[str, Any], Path], list[Utterance]]
 
 
@@ -40,7 +40,7 @@ class Format:
         return [key for key in self.keys if key not in self.optional]
 
 
-FORMATS: Registry[Format] = Registry("format of data sets")
+FORMATS: Registry[Format] = Registry("format of datasets")
 
 _LANGUAGE = {"type": "string", "pattern": "^[a-z]{2,3}$"}
 

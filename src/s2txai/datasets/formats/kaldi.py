@@ -120,7 +120,7 @@ def _languages(folder: Path, entry: Mapping[str, Any], names: Collection[str]) -
         if "language" not in entry:
             raise UserError(
                 f"No file {table}; write it, or give the 'language' of the speech in the list of "
-                "data sets."
+                "datasets."
             )
         return dict.fromkeys(names, entry["language"])
     rows = _table(table)
