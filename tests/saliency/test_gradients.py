@@ -13,11 +13,13 @@ from s2txai.saliency.design import MaskDesign
 from s2txai.saliency.engine import Masks, Perturbation
 from s2txai.saliency.gradients import gradient_masks, log_probs_by_distance, row_maps
 from s2txai.saliency.heard import Heard
+from s2txai.saliency.maps import gradient_maps
 from s2txai.saliency.masks import MaskPlan
-from s2txai.saliency.methods import METHODS
+from s2txai.saliency.methods import METHODS, GradientSettings, Method, mask_parameters
 from s2txai.saliency.occluded_values import bin_mean
+from s2txai.saliency.pooling import pool
 from s2txai.saliency.segments import Segmentations
-from s2txai.saliency.smx import input_masks, input_score
+from s2txai.saliency.smx import INPUT, input_masks, input_score, smx
 from s2txai.saliency.statistics import GradientStatistics, Statistics, gradient_map, heatmap
 from tests.engine import add_changes, add_masks
 from tests.tiny_whisper import NO_TIMESTAMPS, START, tiny_whisper
@@ -306,3 +308,16 @@ def test_an_unknown_method_is_refused_with_the_known_ones():
     with pytest.raises(UserError, match="did you mean 'integrated_gradients'") as caught:
         METHODS["integrated_gradient"]
     assert "grad, input_x_gradient, integrated_gradients" in str(caught.value)
+
+
+def test_a_sampled_method_of_ones_own_has_its_own_map(monkeypatch):
+    """Any perturbation may be registered; its map is made as it says."""
+    method = Method(INPUT, sampled=True, parameters=mask_parameters)
+    monkeypatch.setattr(METHODS, "_entries", METHODS._entries | {"scores": method})
+    settings = GradientSettings((200,), 0.5, 64, n_points=2, seed=3)
+    design = MaskDesign.of(method.parameters(settings), seed=3)
+    statistics = smx(random_model()[0], heard(), design, utterance="u1")
+    maps = gradient_maps({"scores": statistics.arrays()})
+    expected = pool(heatmap(statistics), "avg2d", SUBSAMPLING, statistics.n_steps)
+    np.testing.assert_allclose(maps["scores"], expected, rtol=1e-6)
+    assert maps["scores_halves"].shape == (3, 2, *expected.shape)

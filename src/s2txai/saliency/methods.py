@@ -41,6 +41,16 @@ def _nothing(settings: GradientSettings) -> dict[str, Any]:
     return {}
 
 
+def mask_parameters(settings: GradientSettings) -> dict[str, Any]:
+    """Return what a sampled method must use: its design of masks."""
+    return {
+        "n_segments": list(settings.n_segments),
+        "p": settings.p,
+        "n_masks": settings.n_masks,
+        "seed": settings.seed,
+    }
+
+
 def _one_pass_per_row(settings: GradientSettings, n_rows: float) -> tuple[float, float]:
     return n_rows, n_rows
 
@@ -58,7 +68,8 @@ class Method:
     sampled
         Whether its map is a mean over random masks, and hence has sampling noise.
     parameters
-        From the settings of the study to what the method uses of them.
+        From the settings of the study to what the method uses of them; of a sampled method
+        :func:`mask_parameters`.
     passes
         From the settings and the number of rows to the forward passes and the backward passes that
         an utterance takes: how the study's time is estimated.
@@ -92,12 +103,7 @@ METHODS.register("grad")(
     Method(
         "s2txai.saliency.gradients:FIRST_ORDER",
         sampled=True,
-        parameters=lambda settings: {
-            "n_segments": list(settings.n_segments),
-            "p": settings.p,
-            "n_masks": settings.n_masks,
-            "seed": settings.seed,
-        },
+        parameters=mask_parameters,
         passes=lambda settings, n_rows: (settings.n_masks, settings.n_masks * n_rows),
         name="GRAD",
     )

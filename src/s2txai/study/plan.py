@@ -297,7 +297,7 @@ def _check_masks(config: Mapping[str, Any]) -> None:
                 f"{most}."
             )
     _check_levels(config["smx"], "smx")
-    if "grad" in config["gradient"]["methods"]:
+    if any(METHODS[method].sampled for method in config["gradient"]["methods"]):
         levels = {"n_segments": config["smx"]["n_segments"]}
         _check_levels(config["gradient"] | levels, "gradient", "smx")
 
