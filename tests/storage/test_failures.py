@@ -138,14 +138,14 @@ def test_a_recording_that_breaks_off_or_is_gone_stops_no_other(tmp_path):
     assert "breaks off" in study.told("decode")[0].message
     path.unlink()
     study.decode()
-    assert f"No audio file {path}" in study.told("decode")[0].message
+    assert f"There is no audio file {path}" in study.told("decode")[0].message
 
 
 def test_an_utterance_longer_than_the_model_hears_stops_no_other(tmp_path):
     study = study_of(tmp_path)
     decode_shard(study.place("decode"), study.utterances, TASK, beam=1, max_seconds=0.35)
     (found,) = study.told("decode")
-    assert "Utterance 'five' lasts 0.4 s, but the model hears at most 0.35 s" in found.message
+    assert "Utterance 'five' lasts 0.4 s, but the model accepts at most 0.35 s" in found.message
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def decode_shard(
     place, utterances, task, beam
         Where, what, and how.
     max_seconds
-        Longest utterance that the model hears; None for any.
+        Longest utterance that the model accepts; None for any.
     """
     with (
         Attempts("decode", place.output, place.on_failure) as attempts,

@@ -154,7 +154,11 @@ def check_task(model: str, entry: Mapping[str, Any], task: Task) -> None:
 
 def _possible_tasks(entry: Mapping[str, Any]) -> str:
     languages, targets = entry["languages"], entry["translation_targets"]
-    if len(languages) == 1 and not targets:
+    if len(languages) == 1 and not set(targets) - set(languages):
         return f"asr-{languages[0]}"
-    forms = ["asr-<language>", *(f"st-<language>-{target}" for target in targets)]
-    return f"{', '.join(forms)}, where <language> is one of {', '.join(languages)}"
+    # No language is translated into itself.
+    reachable = [target for target in targets if set(languages) - {target}]
+    forms = ["asr-<language>", *(f"st-<language>-{target}" for target in reachable)]
+    return f"{', '.join(forms)}, where <language> is one of {', '.join(languages)}" + (
+        " but not the target" if set(reachable) & set(languages) else ""
+    )

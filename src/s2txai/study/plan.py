@@ -60,7 +60,7 @@ class Run:
     layers
         Decoder layers by whose attention cells are deleted, too, as the configuration lists them.
     max_seconds
-        Longest utterance that the model hears; None for any.
+        Longest utterance that the model accepts; None for any.
     unusable
         From the ids of utterances whose recordings cannot be used to what is wrong with them.
     failed
