@@ -247,5 +247,6 @@ def failures_sentence(failures: Sequence[Failure]) -> str:
     first = failures[0]
     return (
         f"Not every utterance could be processed: {len(failures):,} failed so far; "
-        f"docs/workflow.md says how to go on. The first is '{first.utterance}' in {first.step}: {first.message}"
+        f"docs/workflow.md says how to go on. The first is '{first.utterance}' in {first.step}: "
+        f"{first.message}"
     )
