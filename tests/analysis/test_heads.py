@@ -189,6 +189,15 @@ def test_late_words_are_not_good_enough(study, tmp_path):
     assert any("are not good enough" in said for said in found.verdict["sentences"])
 
 
+def test_words_that_are_half_in_time_leave_it_undecided(study, tmp_path):
+    first, second = study.utterances
+    found = judged(study, [align(first, tmp_path), align(second, tmp_path, late=0.5)], times=3)
+    assert found.verdict["timestamps"]["good_enough"] == "undecided"
+    said = sentence_of(found.verdict, "Whether timestamps are good enough for 100 ms is undecided")
+    assert said.endswith("other utterances, and the interval holds the threshold, 80 %.")
+    assert "27 matched words in 6 utterances" in said
+
+
 def test_one_alignment_cannot_judge(study, tmp_path):
     found = judged(study, [align(study.utterances[0], tmp_path)])
     assert found.verdict["timestamps"]["good_enough"] == "undecided"

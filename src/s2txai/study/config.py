@@ -157,8 +157,12 @@ def _possible_tasks(entry: Mapping[str, Any]) -> str:
     if len(languages) == 1 and not set(targets) - set(languages):
         return f"asr-{languages[0]}"
     # No language is translated into itself.
-    reachable = [target for target in targets if set(languages) - {target}]
-    forms = ["asr-<language>", *(f"st-<language>-{target}" for target in reachable)]
-    return f"{', '.join(forms)}, where <language> is one of {', '.join(languages)}" + (
-        " but not the target" if set(reachable) & set(languages) else ""
+    translations = [
+        f"st-<language>-{target}" + (" (from another language)" if target in languages else "")
+        for target in targets
+        if set(languages) - {target}
+    ]
+    return (
+        f"{', '.join(['asr-<language>', *translations])}, where <language> is one of "
+        f"{', '.join(languages)}"
     )

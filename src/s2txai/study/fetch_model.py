@@ -236,7 +236,7 @@ def _link(folder: Path, model: Path, entry: Mapping[str, Any]) -> None:
         )
     if not files.has_settings(names):
         raise UserError(
-            f"{folder} has no {files.settings}, which tells what the weights are; save it beside "
+            f"{folder} has no {files.settings}, which says what the weights are; save it beside "
             "them."
         )
     for name in names:
