@@ -134,10 +134,13 @@ def table() -> list[tuple[str, str, str]]:
 
 @cache
 def functions_of(path: Path) -> dict[str, str]:
-    """Return the source of the test functions of a file, by name."""
+    """Return the source of the functions of a file, with their parameters, by name."""
     text = path.read_text(encoding="utf-8")
+    lines = text.splitlines()
     return {
-        node.name: ast.get_source_segment(text, node) or ""
+        node.name: "\n".join(
+            lines[min(part.lineno for part in [node, *node.decorator_list]) - 1 : node.end_lineno]
+        )
         for node in ast.parse(text).body
         if isinstance(node, ast.FunctionDef)
     }

@@ -23,7 +23,7 @@ ALGORITHM_VERSIONS = {
     "heads": 3,
     "comparisons": 1,
     "score": 2,
-    "report": 6,
+    "report": 7,
 }
 
 
