@@ -277,12 +277,19 @@ def test_shares_are_those_of_the_summary(study):
     assert any("Utterances: 2, fewer than 20" in said for said in found.verdict["sentences"])
 
 
+def test_the_best_layer_is_said_of_these_utterances_alone(study):
+    assert sentence_of(judged(study).verdict, "In 2 utterances, layer") == (
+        "In 2 utterances, layer 0 agrees best with SMH, layers counted from 0."
+    )
+    assert sentence_of(judged(study, times=3).verdict, "Layer 0 agrees best with SMH")
+
+
 def test_without_any_correlation_no_layer_is_best(study):
     summary = study.correlate().summary
     summary["rho"] = np.nan
     found = judged(study, summary=summary)
     assert found.verdict["best_layer"] is None
-    assert not any("the layers" in said for said in found.verdict["sentences"])
+    assert not any("agrees best with SMH" in said for said in found.verdict["sentences"])
     shares = [said for said in found.verdict["sentences"] if "What attention explains" in said]
     assert len(shares) == 2
     assert all("row in which both attention and the map vary" in said for said in shares)

@@ -129,7 +129,7 @@ def test_three_minutes_are_refused_by_a_model_that_hears_less(config, root):  # 
     soundfile.write(root / "talks" / "en-3.wav", speech(seconds=180), RATE)
     found = complaint(config | {"on_failure": "stop"}, root)
     assert "Utterance 'en-3' lasts 180.0 s" in found
-    assert "hears at most 30 s; cut" in found
+    assert "accepts at most 30 s; cut" in found
     assert "Utterance 'en-3' lasts 180.0 s" in plan(config, root).unusable[0]
 
 

@@ -460,7 +460,7 @@ def test_an_utterance_longer_than_the_model_hears(config, root):
     assert "licence:" in text
     registry.write_text(text.replace("licence:", "max_seconds: 0.05\n  licence:"))
     found = complaint(config, root)
-    assert "hears at most 0.05 s" in found
+    assert "accepts at most 0.05 s" in found
 
 
 # Models and data sets described in the configuration itself

@@ -383,10 +383,9 @@ def _sentences(verdict: dict[str, Any], pooling: str) -> list[str]:
         _share_sentence("the encoder's output", "SMH", verdict["share"]["encoder_output"]),
     ]
     if verdict["best_layer"] is not None:
-        here = f"In {_counted(verdict['n_utterances'])}, of" if few else "Of"
+        here = f"In {_counted(verdict['n_utterances'])}, layer" if few else "Layer"
         sentences.append(
-            f"{here} the layers, counted from 0, layer {verdict['best_layer']} agrees best "
-            "with SMH."
+            f"{here} {verdict['best_layer']} agrees best with SMH, layers counted from 0."
         )
     sentences.append(_timing_sentence(verdict["timestamps"]))
     sentences.append(_heads_sentence(verdict))
