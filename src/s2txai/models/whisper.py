@@ -325,8 +325,8 @@ class WhisperModel(TransformersModel):
         if self._multilingual:
             if task.kind == "st" and task.target != "en":
                 raise UserError(
-                    f"Whisper translates into English only, so it cannot do '{task.name}'; "
-                    f"use a task such as 'st-{task.source}-en'."
+                    f"Whisper translates into English only, so it cannot do '{task.name}'; use a "
+                    f"model that translates into '{task.target}'."
                 )
             action = "transcribe" if task.kind == "asr" else "translate"
             names += [f"<|{task.source}|>", f"<|{action}|>"]
