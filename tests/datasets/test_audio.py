@@ -42,7 +42,7 @@ def test_other_rates_are_resampled(tmp_path, rate):
 
 def test_unusable_audio_is_refused(tmp_path):
     path = tmp_path / "a.wav"
-    with pytest.raises(UserError, match="No audio file"):
+    with pytest.raises(UserError, match="There is no audio file"):
         read_audio(path, RATE)
     path.write_text("no audio")
     with pytest.raises(UserError, match="cannot be read as audio"):

@@ -91,7 +91,7 @@ def test_alignments_are_optional_row_by_row(manifest, tmp_path):
     ("cells", "words"),
     [
         ("b.tsv\thand", "no alignment file"),
-        ("\thand", "no alignment file given"),
+        ("\thand", "alignment_evidence is 'hand', but no alignment"),
         ("a.wav\tguess", "'guess' must be one of hand, reference, machine"),
         ("a.wav\t", "'' must be one of"),
     ],

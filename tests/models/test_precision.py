@@ -73,6 +73,6 @@ def test_compiled_scores_are_the_same(single):
 
 
 def test_tf32_needs_a_gpu():
-    with pytest.raises(UserError, match="precision 'tf32', which 'cpu' does not have"):
+    with pytest.raises(UserError, match="Precision 'tf32' needs a GPU, which 'cpu' is not"):
         resolve_precision("tf32", "cpu")
     assert resolve_precision("tf32", "cuda") == "tf32"

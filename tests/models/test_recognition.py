@@ -33,6 +33,13 @@ def test_no_two_families_claim_the_same_models():
     assert all(FAMILIES[name].model_types or FAMILIES[name].layouts for name in FAMILIES)
 
 
+@pytest.mark.parametrize("model_type", ["qwen2_audio", "wav2vec2", "voxtral"])
+def test_networks_without_cross_attention_are_refused(tmp_path, model_type):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    with pytest.raises(UserError, match="other networks, such as decoder-only ones, cannot be"):
+        family_of(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("files", "reason"),
     [

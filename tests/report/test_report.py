@@ -182,6 +182,9 @@ def test_missing_numbers_give_a_reason(page: Page) -> None:
 
 def test_summary_warns_of_few_utterances_and_low_reliability(page: Page) -> None:
     assert "Illustrative only: 2 utterances, fewer than 20" in page.text
+    assert "stays undecided: fewer than 5 utterances." in page.text
+    assert "stays undecided: a reliability under 0.5." in page.text
+    assert "attention accounts for" not in page.text
     assert "Low reliability, under 0.5: SMX avg2d" in page.text
     assert "SMH (" not in page.text.split("Low reliability")[1].split("More than half")[0]
 
@@ -359,7 +362,7 @@ def test_undefined_correlation_is_a_dash_with_its_reason(files: RunFiles, tmp_pa
     table = correlation_table(run, PaperFigures(PAPER))
     cell = table.groups[-1][0][1]
     assert cell.text == "–"
-    assert "no row of the maps varies" in table.notes[cell.note]
+    assert "no row varies in both maps" in table.notes[cell.note]
 
 
 def test_translation_is_scored_by_bleu(two: Path) -> None:

@@ -28,6 +28,6 @@ def test_failures_are_counted_and_the_first_is_quoted(tables):
     with pytest.raises(UserError) as caught:
         check_failures(tables)
     assert str(caught.value) == (
-        "Not every utterance could be done: 2 failed, listed in the report and in "
+        "Not every utterance could be processed: 2 failed, listed in the report and in "
         f"{tables[1]}; docs/workflow.md says how to go on. The first is 'NA' in decode: is silent"
     )

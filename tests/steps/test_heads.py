@@ -1,10 +1,13 @@
 """The step writes a ranking, the chosen heads as Transformers reads them, and a verdict."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
+import pytest
 
-from s2txai.datasets import parse_task
+from s2txai.datasets import Utterance, parse_task
 from s2txai.steps.correlate import correlation_tables
 from s2txai.steps.heads import OUTPUTS, head_findings, heads_run
 from s2txai.storage.artifacts import Artifact
@@ -36,3 +39,26 @@ def test_everything_is_written(tmp_path):
     assert verdict["n_utterances"] == 3
     assert verdict["sentences"] == findings.verdict["sentences"]
     assert outputs["verdict"].read_text().endswith("}\n")
+
+
+@pytest.mark.parametrize(
+    ("task", "alignment", "reason", "said"),
+    [
+        ("st-en-it", "a.tsv", "translation", "a translation's words have no times in the speech."),
+        ("asr-en", None, "no alignments", "the manifest names no alignment for these utterances."),
+        ("asr-en", "a.tsv", "failed", "every utterance with an alignment failed."),
+    ],
+)
+def test_why_timestamps_were_not_tested(tmp_path, task, alignment, reason, said):
+    maps = [aggregated(f"u{n}", n) for n in range(3)]
+    decoded = [Artifact({}, {"utterance": f"u{n}", "parameters": {"beam": 5}}) for n in range(3)]
+    correlation_tables(maps, poolings=POOLINGS, rows="all").summary.to_csv(
+        tmp_path / "summary.csv", index=False
+    )
+    failed = Utterance("u9", Path("u9.wav"), "en", "a", alignment=alignment and Path(alignment))
+    run = replace(RUN, task=parse_task(task), failed=(failed,))
+    outputs = {name: tmp_path / name for name in OUTPUTS}
+    heads_run(run, maps, decoded, tmp_path / "summary.csv", outputs, **OPTIONS)
+    verdict = json.loads(outputs["verdict"].read_text())
+    assert verdict["timestamps"] == {"good_enough": "not tested", "reason": reason}
+    assert f"Timestamps were not tested: {said}" in verdict["sentences"]

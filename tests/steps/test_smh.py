@@ -92,7 +92,7 @@ def test_the_search_for_the_target_ends(study, caplog):
         assert masks["n_masks"] == 160
         assert masks["converged"] is False
     assert "reliability" in caplog.text
-    assert "under the target of 0.99: raise max_masks." in caplog.text
+    assert "under the target of 0.99: raise 'smh.max_masks'." in caplog.text
 
 
 def test_a_target_counts_the_masks_of_the_store(study):

@@ -138,7 +138,7 @@ def test_a_recording_that_breaks_off_or_is_gone_stops_no_other(tmp_path):
     assert "breaks off" in study.told("decode")[0].message
     path.unlink()
     study.decode()
-    assert f"No audio file {path}" in study.told("decode")[0].message
+    assert f"There is no audio file {path}" in study.told("decode")[0].message
 
 
 def test_an_utterance_longer_than_the_model_hears_stops_no_other(tmp_path):

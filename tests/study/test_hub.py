@@ -87,10 +87,10 @@ def test_data_that_repositories_share_are_checked_too(cache, tmp_path):
 def test_files_without_a_checksum_are_refused(cache, tmp_path):
     plain = tmp_path / "config.json"
     plain.write_bytes(SMALL)
-    with pytest.raises(UserError, match="does not tell a checksum"):
+    with pytest.raises(UserError, match="states no checksum"):
         hub.check_cached(plain)
     file = cache("config.json", SMALL, "etag-of-a-mirror")
-    with pytest.raises(UserError, match="does not tell a checksum"):
+    with pytest.raises(UserError, match="states no checksum"):
         hub.check_cached(file)
 
 

@@ -146,8 +146,8 @@ def test_failures_before_the_last_step_are_counted_once(config, tmp_path, monkey
         record(failure, Path(RUN) / folder / "0000")
     assert jobs.failures_so_far() == [failure]
     assert failures_sentence([failure]) == (
-        "Not every utterance could be done: 1 failed so far; docs/workflow.md says how to go on. "
-        "The first is 'sns-0880' in grad: no gradient"
+        "Not every utterance could be processed: 1 failed so far; "
+        "docs/workflow.md says how to go on. The first is 'sns-0880' in grad: no gradient"
     )
 
 

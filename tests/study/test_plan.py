@@ -223,8 +223,8 @@ def test_unknown_keys(config, root):
             {"models": ["many"], "tasks": ["st-en-it"]},
             "config: runs of 'talks': "
             "Model 'many' cannot perform task st-en-it, since it translates into en; choose "
-            "another model, or of what it can do: asr-<language>, st-<language>-en, where "
-            "<language> is one of en, it.",
+            "another model, or of what it can do: asr-<language>, st-<language>-en (from "
+            "another language), where <language> is one of en, it.",
         ),
         (
             {"tasks": ["asr"]},

@@ -52,7 +52,7 @@ def project(spoilt, tmp_path):
 def test_the_rest_is_done_and_the_status_says_that_it_is_not_all(spoilt):
     told = spoilt.run.stdout + spoilt.run.stderr
     assert spoilt.run.returncode != 0
-    assert "Not every utterance could be done: 1 failed" in told
+    assert "Not every utterance could be processed: 1 failed" in told
     assert "'bad' in decode: " in told
     assert f"results/{RUN}/failures.tsv" in told
     assert "Traceback" not in told

@@ -106,7 +106,7 @@ def _most_salient(
     shape = np.shape(saliency)
     if shape not in (expected, (1, *expected)):
         raise UserError(
-            f"The saliency map has shape {shape}, the features {expected}: give one value a cell."
+            f"The saliency map has shape {shape}, the features {expected}: give one value per cell."
         )
     if not 0 <= percent <= 100:
         raise UserError(f"Cannot delete or insert {percent} % of the cells: choose 0 to 100.")

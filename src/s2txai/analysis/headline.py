@@ -13,6 +13,9 @@ OTHER_NORMALISATIONS = ("none", "frame")
 
 # Utterances; below, intervals are too narrow more often than they say.
 FEW_UTTERANCES = 20
+# Utterances; below, a verdict is undecided: the same few could have come out either way by chance,
+# and an interval from them says more about the formula than about the model.
+FEWEST_UTTERANCES = 5
 # Of a map; below, more than half of what varies in it is noise.
 LEAST_RELIABILITY = 0.5
 START_TOLERANCE = 0.1  # s, within which the start of a word must lie

@@ -13,7 +13,7 @@ from s2txai.errors import UserError
 
 
 class AbsentUtterance(Utterance):
-    """An utterance that can be counted and timed, but not heard."""
+    """An utterance that can be counted and timed, but not read."""
 
     def read(self, sampling_rate: int) -> npt.NDArray[np.float32]:
         """Refuse.
@@ -23,7 +23,10 @@ class AbsentUtterance(Utterance):
         UserError
             Always.
         """
-        raise UserError(f"{self.path} is not here; the utterances were only planned with.")
+        raise UserError(
+            f"There is no {self.path}, so its utterances can be planned but not processed; put the "
+            "corpus there."
+        )
 
     def seconds(self) -> float:
         """Return how long such utterances are said to last."""

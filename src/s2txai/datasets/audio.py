@@ -13,6 +13,7 @@ import soundfile
 
 from s2txai.errors import UtteranceError
 from s2txai.hashing import file_sha256, fingerprint
+from s2txai.wording import number_beside
 
 SHORTEST = 0.1  # s; less holds no speech, and some features need a few frames
 # s; ends of segments are rounded, and conversion may drop the last samples of a recording.
@@ -51,8 +52,8 @@ def audio_duration(path: Path, *, offset: float = 0.0, duration: float | None = 
     seconds = max(n_samples, 0) / header.rate
     if seconds < SHORTEST:
         raise UtteranceError(
-            f"{_named(path, offset, duration)} holds {seconds:.3f} s of audio, less than "
-            f"{SHORTEST} s; leave the utterance out."
+            f"{_named(path, offset, duration)} holds {number_beside(seconds, SHORTEST, 3)} s of "
+            f"audio, less than {SHORTEST} s; leave the utterance out."
         )
     return seconds
 
@@ -131,8 +132,8 @@ def at_sampling_rate(
         )
     if len(samples) < SHORTEST * rate:
         raise UtteranceError(
-            f"{name} holds {len(samples) / rate:.3f} s of audio, less than {SHORTEST} s; leave the "
-            "utterance out."
+            f"{name} holds {number_beside(len(samples) / rate, SHORTEST, 3)} s of audio, less than "
+            f"{SHORTEST} s; leave the utterance out."
         )
     channels = samples.reshape(len(samples), -1)
     if samples.dtype.kind == "i":
@@ -191,7 +192,10 @@ def _check_sound(
 
 
 def _unreadable(path: Path, error: Exception) -> UtteranceError:
-    return UtteranceError(f"{path} cannot be read as audio ({error}); convert it to WAV or FLAC.")
+    return UtteranceError(
+        f"{path} cannot be read as audio ({error}); if it is a recording, convert it to WAV or "
+        "FLAC."
+    )
 
 
 def _not_finite(name: str) -> UtteranceError:
@@ -214,7 +218,7 @@ class _Header:
 
 def _header(path: Path) -> _Header:
     if not path.is_file():
-        raise UtteranceError(f"No audio file {path}; correct its path in the manifest.")
+        raise UtteranceError(f"There is no audio file {path}; correct its path.")
     return _read_header(path, *_state(path))
 
 
@@ -227,8 +231,8 @@ def _read_header(path: Path, _size: int, _mtime_ns: int) -> _Header:
         raise _unreadable(path, error) from error
     if info.samplerate < _LOWEST_RATE:
         raise UtteranceError(
-            f"{path} has a sampling rate of {info.samplerate} Hz, which is too low for speech; "
-            "convert the recording again."
+            f"{path} has a sampling rate of {info.samplerate} Hz, which is too low for speech; use "
+            f"a recording of at least {_LOWEST_RATE} Hz."
         )
     n_stated = _stated_samples(info.frames, info.extra_info)
     _check_whole(path, info.frames, n_stated, info.samplerate)

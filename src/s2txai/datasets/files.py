@@ -45,7 +45,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); correct its path.") from error
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}); correct its path or permissions."
+        ) from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text; save it in that encoding.") from error
     except yaml.MarkedYAMLError as error:
@@ -57,5 +59,5 @@ def read_yaml(path: Path) -> dict[str, Any]:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} is not valid YAML ({reason}); correct it.") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} must hold lines of the form 'key: value'; see the examples in it.")
+        raise UserError(f"{path} must hold lines of the form 'key: value'; correct it.")
     return content

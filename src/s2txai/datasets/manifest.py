@@ -16,6 +16,7 @@ from s2txai.datasets.tasks import LANGUAGE, Task
 from s2txai.datasets.text import read_lines
 from s2txai.errors import UserError, UtteranceError
 from s2txai.registry import did_you_mean
+from s2txai.wording import number_beside
 
 # How texts are compared: accents and other marks on letters count, or are taken off.
 Diacritics = Literal["kept", "folded"]
@@ -73,7 +74,7 @@ class Utterance:
         return audio_duration(self.path, offset=self.offset, duration=self.duration)
 
     def check(self, max_seconds: float | None) -> None:
-        """Refuse an utterance that no model, or not this one, could hear.
+        """Refuse an utterance that no model, or not this one, could process.
 
         Its file's header is read, and its samples up to the first sound.
 
@@ -91,8 +92,9 @@ class Utterance:
         duration = self.seconds()
         if max_seconds is not None and duration > max_seconds:
             raise UtteranceError(
-                f"Utterance '{self.id}' lasts {duration:.1f} s, but the model accepts at most "
-                f"{max_seconds:g} s; cut {self.path} or leave it out of the run."
+                f"Utterance '{self.id}' lasts {number_beside(duration, max_seconds, 1)} s, but the "
+                f"model accepts at most {max_seconds:g} s; cut {self.path} or leave it out of the "
+                "run."
             )
         check_sound(self.path, offset=self.offset, duration=self.duration)
 
@@ -211,10 +213,15 @@ def _alignment(where: str, folder: Path, row: Mapping[str, str]) -> tuple[Path |
             f"{where}: alignment_evidence '{evidence}' must be one of {', '.join(EVIDENCE)}."
         )
     alignment = folder / name
-    if not name or not is_file(alignment):
+    if not name:
         raise UserError(
-            f"{where}: no alignment file {alignment if name else 'given'}; paths are absolute or "
-            "relative to the manifest."
+            f"{where}: alignment_evidence is '{evidence}', but no alignment file is given; fill in "
+            "both columns or neither."
+        )
+    if not is_file(alignment):
+        raise UserError(
+            f"{where}: no alignment file {alignment}; paths are absolute or relative to the "
+            "manifest."
         )
     return alignment, evidence
 
@@ -280,7 +287,8 @@ def select(
     if not selected:
         spoken = ", ".join(sorted({utterance.language for utterance in utterances}))
         raise UserError(
-            f"No utterance is selected for task {task.name}; the dataset holds speech in: {spoken}."
+            f"No utterance is selected for task {task.name}, since the dataset holds speech in: "
+            f"{spoken}; choose a task whose source is one of these."
         )
     for utterance in selected:
         reference(utterance, task)
@@ -296,7 +304,7 @@ def shards(ids: Sequence[str], size: int) -> dict[str, list[str]]:
         If ``size`` is not positive or gives more than 10,000 shards.
     """
     if size < 1:
-        raise UserError(f"Shard size {size} must be at least 1.")
+        raise UserError(f"'shard_size' must be at least 1, not {size}.")
     starts = range(0, len(ids), size)
     if len(starts) > _MAX_SHARDS:
         raise UserError(

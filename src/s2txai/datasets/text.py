@@ -17,7 +17,8 @@ def read_lines(path: Path) -> list[str]:
         data = path.read_bytes()
     except OSError as error:
         raise UserError(
-            f"{path} cannot be read ({error.strerror}); correct the entry in the list of datasets."
+            f"{path} cannot be read ({error.strerror}); correct its path in the list of "
+            "datasets, or its permissions."
         ) from error
     # Not str.splitlines: a transcript may hold one of the rarer line separators of Unicode.
     raw_lines = data.removeprefix(b"\xef\xbb\xbf").removesuffix(b"\n").split(b"\n")

@@ -18,6 +18,7 @@ from s2txai.models.fast_conformer import FastConformerModel
 from s2txai.models.options import NO_OPTIONS
 from s2txai.models.pieces import SPACE
 from s2txai.models.transformers_loading import load_network, load_part, load_tokenizer
+from s2txai.wording import number_beside
 
 
 def load_cohere_asr(
@@ -69,8 +70,8 @@ class CohereAsrModel(FastConformerModel):
         seconds, longest = len(audio) / self.facts.sampling_rate, self._extractor.max_audio_clip_s
         if seconds > longest:
             raise UtteranceError(
-                f"The audio lasts {seconds:.1f} s, but this model accepts at most {longest:g} s at "
-                "once; cut it into shorter utterances."
+                f"The audio lasts {number_beside(seconds, longest, 1)} s, but this model accepts "
+                f"at most {longest:g} s at once; cut it into shorter utterances."
             )
         return super().features(audio)
 

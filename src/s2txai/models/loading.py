@@ -32,8 +32,8 @@ def resolve_device(device: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(
-            f"The config asks for device '{device}', but torch sees no GPU here; "
-            "set 'device: cpu' or 'device: auto'."
+            f"Device '{device}' needs a GPU, but torch finds none here; choose the device cpu or "
+            "auto."
         )
     return device
 
@@ -55,8 +55,8 @@ def resolve_precision(precision: str, device: str) -> str:
         )
     if precision == "tf32" and not on_gpu:
         raise UserError(
-            f"The config asks for precision 'tf32', which '{device}' does not have; "
-            "set 'precision: float32' or 'precision: auto'."
+            f"Precision 'tf32' needs a GPU, which '{device}' is not; choose the precision float32 "
+            "or auto."
         )
     return precision
 

@@ -84,7 +84,7 @@ def smaller_batch(batch_size: int, error: BaseException) -> int:
     if batch_size == 1:
         raise UserError(
             "Memory does not even hold a forward pass of one input: give the job more of it, take "
-            "a smaller model or precision, or cut the audio into shorter utterances."
+            "a smaller model or precision, or, unless the model pads its input, shorter utterances."
         ) from error
     half = batch_size // 2
     logger.warning("Out of memory with batches of %d: going on with %d.", batch_size, half)

@@ -58,5 +58,8 @@ class WordPieces:
             If there is none.
         """
         if name not in self._ids:
-            raise UserError(f"The model's vocabulary has no token {name}; choose another language.")
+            raise UserError(
+                f"The model's vocabulary has no token {name}, which the prompt of this task needs; "
+                "choose another task or model."
+            )
         return self._ids[name]

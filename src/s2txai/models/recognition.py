@@ -32,6 +32,12 @@ def family_of(directory: Path) -> str:
     else:
         candidates = [name for name in FAMILIES if model_type in FAMILIES[name].model_types]
         reason = f"holds a model of the type {str(model_type)[:100]!r}"
+    if model_type is not None and not candidates:
+        raise UserError(
+            f"{directory} {reason}, which no family names; if its network is that of a family, "
+            f"name it, one of: {', '.join(sorted(FAMILIES))}; other networks, such as decoder-only "
+            "ones, cannot be analysed."
+        )
     if len(candidates) != 1:
         raise UserError(
             f"{directory} {reason}, which does not decide its family; name it, one of: "

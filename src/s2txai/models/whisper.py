@@ -27,6 +27,7 @@ from s2txai.models.ctranslate2 import read_variables
 from s2txai.models.options import NO_OPTIONS
 from s2txai.models.transformers_base import TransformersModel
 from s2txai.models.transformers_loading import load_network, load_part
+from s2txai.wording import number_beside
 
 SAMPLING_RATE = 16_000  # Hz
 HOP = 160  # samples between two frames
@@ -324,8 +325,8 @@ class WhisperModel(TransformersModel):
         if self._multilingual:
             if task.kind == "st" and task.target != "en":
                 raise UserError(
-                    f"Whisper translates into English only, so it cannot do '{task.name}'; "
-                    f"use a task such as 'st-{task.source}-en'."
+                    f"Whisper translates into English only, so it cannot do '{task.name}'; use a "
+                    f"model that translates into '{task.target}'."
                 )
             action = "transcribe" if task.kind == "asr" else "translate"
             names += [f"<|{task.source}|>", f"<|{action}|>"]
@@ -339,7 +340,10 @@ class WhisperModel(TransformersModel):
     def _token_id(self, name: str) -> int:
         token = self._tokenizer.token_to_id(name)
         if token is None:
-            raise UserError(f"The model's vocabulary has no token {name}; choose another language.")
+            raise UserError(
+                f"The model's vocabulary has no token {name}, which the prompt of this task needs; "
+                "choose another task or model."
+            )
         return int(token)
 
     def features(self, audio: np.ndarray) -> Features:
@@ -350,10 +354,11 @@ class WhisperModel(TransformersModel):
         UtteranceError
             If the audio is longer than the context (30 s).
         """
-        if len(audio) > self._context * HOP:
+        seconds, longest = (n / SAMPLING_RATE for n in (len(audio), self._context * HOP))
+        if seconds > longest:
             raise UtteranceError(
-                f"The audio lasts {len(audio) / SAMPLING_RATE:.1f} s, but Whisper accepts at most "
-                f"{self._context * HOP / SAMPLING_RATE:.0f} s; cut it into shorter utterances."
+                f"The audio lasts {number_beside(seconds, longest, 1)} s, but Whisper accepts at "
+                f"most {longest:g} s; cut it into shorter utterances."
             )
         frames = self._extractor(audio, sampling_rate=SAMPLING_RATE, return_tensors="np")
         full = frames.input_features[0].T  # (context, F)

@@ -17,6 +17,7 @@ from s2txai.report.profiles import COLOURS, DARK, MARKS
 from s2txai.report.runs import RunResults
 from s2txai.report.sweep import UNRELIABLE
 from s2txai.report.tables import NO_SIGNAL, UNDEFINED, Cell, Table, merged_signatures, words
+from s2txai.wording import number_beside
 
 DESIGN_HEIGHT = 0.6  # inches
 LEAST_DESIGN_HEIGHT = 0.12  # inches a run
@@ -63,7 +64,8 @@ def _row(shown: Table, row: dict[str, Any]) -> list[Cell]:
     why = UNDEFINED if pd.isna(row["rho"]) else NO_SIGNAL
     reliability = shown.number(row["reliability"], ".2f")
     if row["reliability"] < LEAST_RELIABILITY:
-        reliability = Cell(reliability.text, shown.letter(UNRELIABLE))
+        text = number_beside(row["reliability"], LEAST_RELIABILITY, 2)
+        reliability = Cell(text, shown.letter(UNRELIABLE))
     return [
         words(row["design"], marked=row["design"] == "main"),
         words(str(row["n_segments"])),

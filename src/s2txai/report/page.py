@@ -16,7 +16,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from s2txai.analysis.headline import FEW_UTTERANCES, LEAST_RELIABILITY, headline
+from s2txai.analysis.headline import (
+    FEW_UTTERANCES,
+    FEWEST_UTTERANCES,
+    LEAST_RELIABILITY,
+    headline,
+)
 from s2txai.analysis.scoring import SCORES
 from s2txai.datasets import parse_task
 from s2txai.log import logger
@@ -37,6 +42,7 @@ from s2txai.report.sweep import (
     sweep_effects_table,
 )
 from s2txai.storage.artifacts import replacing
+from s2txai.wording import number_beside
 
 N_OPEN = 5  # utterances of a run shown at once; the rest unfolds
 # Utterances with figures, of a run and of the page: the page of a large sweep must still open.
@@ -311,9 +317,9 @@ def _sweep_warnings(rows: pd.DataFrame) -> list[str]:
     unreliable = int((~(reliability >= LEAST_RELIABILITY)).any(axis=1).sum())
     if unreliable:
         warnings.append(
-            f"Low reliability, under {LEAST_RELIABILITY}: {unreliable} of {n} runs have a saliency "
-            "map that is mostly noise, so that their numbers, corrected ones included, are "
-            "illustrative; more masks make them reliable."
+            f"In {unreliable} of {n} runs the reliability of a saliency map is under "
+            f"{LEAST_RELIABILITY} or not defined, so that their numbers, corrected ones included, "
+            "are illustrative; more masks raise it."
         )
     return warnings
 
@@ -391,6 +397,13 @@ def _answer(saliency: str, row: pd.Series) -> dict[str, str]:
         shown[name] = _rounded(100 * share, ".0f")
     # More than a perfect map could reach: chance, in few utterances or masks.
     shown["beyond"] = "yes" if round(row["rho_corrected"], 2) > 1 else ""
+    shown["opposed"] = "yes" if round(row["rho_corrected"], 2) < 0 else ""
+    # As the verdict has it.
+    shown["undecided"] = ""
+    if not row["reliability"] >= LEAST_RELIABILITY:
+        shown["undecided"] = f"a reliability under {LEAST_RELIABILITY}"
+    elif row["n_utterances"] < FEWEST_UTTERANCES:
+        shown["undecided"] = f"fewer than {FEWEST_UTTERANCES} utterances"
     return {"saliency": saliency, "name": map_name(saliency), **shown}
 
 
@@ -416,17 +429,22 @@ def _warnings(run: RunResults, rows: pd.DataFrame) -> list[str]:
             f"Illustrative only: {utterances}, fewer than {FEW_UTTERANCES}. The numbers describe "
             "these recordings; they do not characterise the model."
         )
-    # An undefined reliability is no better than a low one.
-    unreliable = rows[~(rows["reliability"] >= LEAST_RELIABILITY)]
+    unmeasured = [map_name(str(name)) for name in rows.index[rows["reliability"].isna()]]
+    if unmeasured:
+        warnings.append(
+            f"Reliability not defined: {', '.join(unmeasured)}. Half-maps do not vary, so nothing "
+            "shows how much of these maps is sampling noise; their numbers are illustrative."
+        )
+    unreliable = rows[rows["reliability"] < LEAST_RELIABILITY]
     if len(unreliable):
         named = ", ".join(
-            f"{map_name(str(name))} ({_rounded(value) or 'not defined'})"
+            f"{map_name(str(name))} ({number_beside(value, LEAST_RELIABILITY, 2)})"
             for name, value in unreliable["reliability"].items()
         )
         warnings.append(
             f"Low reliability, under {LEAST_RELIABILITY}: {named}. More than half of what varies "
             "in these maps is sampling noise, so their numbers, corrected ones included, are "
-            "illustrative; more masks make them reliable."
+            "illustrative; more masks raise it."
         )
     undefined = int(rows["n_undefined_utterances"].max())
     if undefined:

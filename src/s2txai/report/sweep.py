@@ -24,6 +24,7 @@ from s2txai.report.tables import (
 from s2txai.saliency.aggregation import LAYER
 from s2txai.saliency.methods import METHODS
 from s2txai.saliency.pooling import is_linear
+from s2txai.wording import number_beside
 
 UNRELIABLE = f"reliability under {LEAST_RELIABILITY}: more noise than signal"
 
@@ -117,11 +118,18 @@ def sentences(table: pd.DataFrame, smx: str) -> list[str]:
 
 def _in_words(row: dict[str, Any], saliency: str) -> str:
     reliability = row[f"reliability_{saliency}"]
-    low = "" if reliability >= LEAST_RELIABILITY else ", low: add masks"
+    corrected = row[f"rho_corrected_{saliency}"]
+    shown = number_beside(reliability, LEAST_RELIABILITY, 2)
+    low = ", low: add masks" if reliability < LEAST_RELIABILITY else ""
     return (
-        f"with {map_name(saliency)} {row[f'rho_{saliency}']:.2f}, corrected "
-        f"{row[f'rho_corrected_{saliency}']:.2f} (reliability {reliability:.2f}{low})"
+        f"with {map_name(saliency)} {_or_undefined(row[f'rho_{saliency}'])}, corrected "
+        f"{_or_undefined(corrected)} (reliability "
+        f"{'not defined' if pd.isna(reliability) else shown}{low})"
     )
+
+
+def _or_undefined(value: float) -> str:
+    return "not defined" if pd.isna(value) else f"{value:.2f}"
 
 
 def names_after(prefix: str, table: pd.DataFrame) -> list[str]:
@@ -235,7 +243,8 @@ def _in_full(shown: Table, row: dict[str, Any], saliency: str) -> list[Cell]:
     why = UNDEFINED if pd.isna(rho) else NO_SIGNAL if is_linear(saliency) else NOT_LINEAR
     cell = shown.number(reliability)
     if reliability < LEAST_RELIABILITY:
-        cell = Cell(cell.text, shown.letter(UNRELIABLE))
+        text = number_beside(reliability, LEAST_RELIABILITY, 3)
+        cell = Cell(text, shown.letter(UNRELIABLE))
     return [shown.number(rho), cell, shown.number(row[f"rho_corrected_{saliency}"], reason=why)]
 
 

@@ -16,12 +16,13 @@ from s2txai.report.names import attention_name, map_name, score_name, variant_na
 from s2txai.report.runs import RunResults, saliency_steps
 from s2txai.saliency.methods import METHODS
 from s2txai.saliency.pooling import is_linear
+from s2txai.wording import number_beside
 
 NOT_LINEAR = "no correction for this map: noise does not average out under a maximum"
 NO_NOISE = "by definition: the map is made without random masks"
 NO_SIGNAL = "the half-maps do not agree at all, so the ceiling is 0"
 NO_WORD = "no word of the hypotheses is one of the alignments"
-UNDEFINED = "no row of the maps varies, so there is nothing to correlate"
+UNDEFINED = "no row varies in both maps, so there is nothing to correlate"
 ONE_UTTERANCE = "needs two utterances"
 
 EVIDENCE = {
@@ -658,8 +659,10 @@ def _masks(table: Table, masks: Mapping[str, Any]) -> list[Cell]:
     reached = masks["reliability"]
     cell = table.number(math.nan if reached is None else reached, ".2f")
     if masks["converged"] is False:
-        missed = f"the target of {masks['target_reliability']:g} was not reached: raise max_masks"
-        cell = Cell(cell.text, table.letter(missed))
+        target = masks["target_reliability"]
+        missed = f"the target of {target:g} was not reached: raise max_masks"
+        text = cell.text if reached is None else number_beside(reached, target, 2)
+        cell = Cell(text, table.letter(missed))
     return [table.number(masks["n_masks"], ",.0f"), cell]
 
 

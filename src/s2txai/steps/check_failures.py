@@ -28,7 +28,7 @@ def check_failures(paths: Sequence[Path]) -> None:
     n = sum(map(len, failed.values()))
     first = next(iter(failed.values())).iloc[0]
     raise UserError(
-        f"Not every utterance could be done: {n:,} failed, listed in the report and in "
+        f"Not every utterance could be processed: {n:,} failed, listed in the report and in "
         f"{', '.join(map(str, failed))}; docs/workflow.md says how to go on. The first is "
         f"'{first['utterance']}' in {first['step']}: {first['message']}"
     )

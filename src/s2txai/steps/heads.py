@@ -40,12 +40,25 @@ def heads_run(
         As for :func:`s2txai.analysis.verdict.rank_heads`.
     """
     findings = head_findings(
-        aggregated, decoded, pd.read_csv(summary), run.aligned(), pooling=pooling, seed=seed
+        aggregated,
+        decoded,
+        pd.read_csv(summary),
+        run.aligned(),
+        pooling=pooling,
+        seed=seed,
+        why_unaligned=_why_unaligned(run),
     )
     write_table(findings.ranking, run, outputs["ranking"])
     for name in ("generation_config", "verdict"):
         with replacing(outputs[name]) as partial:
             partial.write_text(json.dumps(getattr(findings, name), indent=2) + "\n")
+
+
+def _why_unaligned(run: Run) -> str:
+    """Return the reason of ``verdict.NOT_TESTED`` that holds if no utterance is aligned."""
+    if run.task.kind != "asr":
+        return "translation"
+    return "failed" if any(utterance.alignment for utterance in run.failed) else "no alignments"
 
 
 def head_findings(
@@ -56,6 +69,7 @@ def head_findings(
     *,
     pooling: str,
     seed: int,
+    why_unaligned: str = "no alignments",
 ) -> HeadFindings:
     """Rank heads by ``aggregate`` and ``decode`` artefacts; see ``verdict.rank_heads``."""
     return rank_heads(
@@ -65,4 +79,5 @@ def head_findings(
         aligned,
         pooling=pooling,
         seed=seed,
+        why_unaligned=why_unaligned,
     )

@@ -30,6 +30,7 @@ from s2txai.steps.shard import (
 )
 from s2txai.storage.artifacts import Artifact, replacing, save
 from s2txai.storage.provenance import describe, source_of
+from s2txai.wording import number_beside
 
 # Sums are written this often or, where writing takes longer than a twentieth of a second, so much
 # less often, up to half a minute: writing then takes about 1 % of the time.
@@ -124,8 +125,11 @@ class _Shard(Generic[S]):
             checkpoints.save(statistics, {"masks": facts})
         if facts["converged"] is False:
             logger.warning(
-                "%s %s: reliability %.2f after %d masks, under the target of %g: raise max_masks.",
-                step, utterance, reliability, facts["n_masks"], facts["target_reliability"],
+                "%s %s: reliability %s after %d masks, under the target of %g: raise "
+                "'%s.max_masks'.",
+                step, utterance,
+                number_beside(reliability, facts["target_reliability"], 2),
+                facts["n_masks"], facts["target_reliability"], step,
             )  # fmt: skip
         publish(place, entry, utterance)
         self._write_job(place.output / f"{utterance}.job.json", n_new, started)

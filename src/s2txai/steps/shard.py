@@ -277,8 +277,9 @@ def check_finite(arrays: Mapping[str, np.ndarray], step: str) -> None:
     for name, values in arrays.items():
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             raise UtteranceError(
-                f"The model's numbers are not finite on this input ('{name}' of {step}): set "
-                "'compute.precision' to bfloat16 or float32, or leave the utterance out."
+                f"The model's numbers are not finite on this input ('{name}' of {step}): in "
+                "float16, set 'compute.precision' to bfloat16 or float32; else leave the utterance "
+                "out."
             )
 
 

@@ -65,13 +65,13 @@ def transcript_tables(
 def _warn_of_no_speech(
     transcripts: pd.DataFrame, utterances: Sequence[Utterance], task: Task
 ) -> None:
-    """Name hypotheses that are as bad as none: the recording may not be what it should."""
+    """Name hypotheses that are as bad as none, whatever the cause."""
     for row, utterance in zip(transcripts.to_dict("records"), utterances, strict=True):
         is_wrong = task.kind == "asr" and row["wer"] >= 100
         if is_wrong or not row["hypothesis"].strip():
             logger.warning(
-                "The hypothesis of '%s' scores no better than an empty one: %r. Check that %s "
-                "holds speech in '%s' that matches the reference; otherwise leave the utterance "
-                "out.",
-                utterance.id, row["hypothesis"][:60], str(utterance.path), task.source,
+                "The hypothesis of '%s' is no better than an empty one: %r. The model, the "
+                "recording %s or its reference in '%s' may be the cause; compare the three before "
+                "you use this utterance's results.",
+                utterance.id, row["hypothesis"][:60], str(utterance.path), task.target,
             )  # fmt: skip

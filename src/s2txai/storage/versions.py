@@ -22,10 +22,10 @@ ALGORITHM_VERSIONS = {
     "deletion": 2,
     "sensitivity": 1,
     "timestamps": 2,
-    "heads": 2,
+    "heads": 3,
     "comparisons": 1,
     "score": 2,
-    "report": 6,
+    "report": 7,
 }
 
 

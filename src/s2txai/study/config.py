@@ -154,7 +154,15 @@ def check_task(model: str, entry: Mapping[str, Any], task: Task) -> None:
 
 def _possible_tasks(entry: Mapping[str, Any]) -> str:
     languages, targets = entry["languages"], entry["translation_targets"]
-    if len(languages) == 1 and not targets:
+    if len(languages) == 1 and not set(targets) - set(languages):
         return f"asr-{languages[0]}"
-    forms = ["asr-<language>", *(f"st-<language>-{target}" for target in targets)]
-    return f"{', '.join(forms)}, where <language> is one of {', '.join(languages)}"
+    # No language is translated into itself.
+    translations = [
+        f"st-<language>-{target}" + (" (from another language)" if target in languages else "")
+        for target in targets
+        if set(languages) - {target}
+    ]
+    return (
+        f"{', '.join(['asr-<language>', *translations])}, where <language> is one of "
+        f"{', '.join(languages)}"
+    )

@@ -211,9 +211,14 @@ def _suffix(data: bytes, where: str) -> str:
     try:
         kind = soundfile.info(io.BytesIO(data)).format
     except soundfile.SoundFileError as error:
-        raise UserError(f"{where}: the recording cannot be read ({error}).") from error
+        raise UserError(
+            f"{where}: the recording cannot be read ({error}); choose another column of audio."
+        ) from error
     if kind not in SUFFIXES:
-        raise UserError(f"{where}: recordings of the format {kind} are unknown.")
+        raise UserError(
+            f"{where}: the recording is of the format {kind}; choose a data set of one of: "
+            f"{', '.join(SUFFIXES)}."
+        )
     return SUFFIXES[kind]
 
 

@@ -103,7 +103,7 @@ def check_cached(file: Path) -> None:
         actual = _git_sha1(file)
     else:
         raise UserError(
-            f"The hub's cache does not tell a checksum of {file}; put the cache (HF_HOME) on a "
+            f"The hub's cache states no checksum of {file}; put the cache (HF_HOME) on a "
             "file system with symbolic links, and take the hub itself, not a mirror without "
             "checksums."
         )

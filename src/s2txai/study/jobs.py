@@ -246,6 +246,7 @@ def failures_sentence(failures: Sequence[Failure]) -> str:
     """Return what a run of Snakemake ends with where utterances failed."""
     first = failures[0]
     return (
-        f"Not every utterance could be done: {len(failures):,} failed so far; docs/workflow.md "
-        f"says how to go on. The first is '{first.utterance}' in {first.step}: {first.message}"
+        f"Not every utterance could be processed: {len(failures):,} failed so far; "
+        f"docs/workflow.md says how to go on. The first is '{first.utterance}' in {first.step}: "
+        f"{first.message}"
     )

@@ -50,9 +50,8 @@ def remaining(run: Run, directories: Sequence[str | Path]) -> Run:
     if not rest.utterances:
         first = next(iter(failures_of(run, directories).values()))
         raise UserError(
-            f"{'/'.join(run.key)}: none of {len(run.utterances):,} utterances could be done, so "
-            f"there is nothing to report; '{first.utterance}' failed in {first.step}: "
-            f"{first.message}"
+            f"{'/'.join(run.key)}: none of {len(run.utterances):,} utterances could be processed, "
+            f"so there are no results; '{first.utterance}' failed in {first.step}: {first.message}"
         )
     return rest
 

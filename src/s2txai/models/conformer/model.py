@@ -57,7 +57,7 @@ def load_conformer(
         raise UserError(
             f"{checkpoint} averages encoder steps (ctc_compress_strategy="
             f"'{compression(settings)}'), so that they no longer have a time; "
-            "such a model cannot be audited."
+            "such a model cannot be analysed."
         )
     files = read_preprocessing(directory)
     n_symbols = network.decoder.embed_tokens.num_embeddings

@@ -377,8 +377,8 @@ def _check(hyperparameters: Mapping[str, Any]) -> None:
     strategy = compression(hyperparameters)
     if strategy not in ("none", "avg"):
         raise UserError(
-            f"The checkpoint has ctc_compress_strategy={short(strategy)}, but only 'none' and "
-            "'avg' are implemented; it cannot be used."
+            f"The checkpoint has ctc_compress_strategy={short(strategy)}, which is not "
+            "implemented; it cannot be used."
         )
 
 
