@@ -19,7 +19,7 @@ from s2txai.analysis.intervals import interval, mean_and_interval, resampled_mea
 from s2txai.analysis.utterance import UtteranceData
 from s2txai.analysis.word_times import SpokenWords
 from s2txai.analysis.words import token_starts_of_set
-from s2txai.datasets import Utterance
+from s2txai.datasets import Diacritics, Utterance
 from s2txai.saliency.correlation import correlation, correlations
 
 
@@ -72,6 +72,7 @@ def rank_heads(
     *,
     pooling: str,
     seed: int,
+    diacritics: Diacritics = "kept",
 ) -> HeadFindings:
     """Rank the heads of a run and say what its attention is good for.
 
@@ -87,13 +88,16 @@ def rank_heads(
         Of the SMX that stands for the input.
     seed
         Of resamples and cross-validation.
+    diacritics
+        Of the words that are compared, see :func:`s2txai.analysis.word_times.timestamps`.
     """
     L, H = aggregated[0]["ca_head"].shape[:2]
     agreeing = _by_agreement(aggregated, L * H, seed)
     maps = {data.utterance: data for data in aggregated}
     hypotheses = {data.utterance: data for data in decoded}
     spoken = {
-        utterance.id: SpokenWords.of(utterance, hypotheses[utterance.id]) for utterance in aligned
+        utterance.id: SpokenWords.of(utterance, hypotheses[utterance.id], diacritics)
+        for utterance in aligned
     }
     timed = [(words, maps[name]) for name, words in spoken.items() if len(words.matched)]
     timing, within = _by_timing(timed, L * H, seed) if timed else (None, None)

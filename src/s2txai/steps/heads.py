@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from s2txai.analysis.verdict import HeadFindings, rank_heads
-from s2txai.datasets import Utterance
+from s2txai.datasets import Diacritics, Utterance
 from s2txai.steps.plain import utterance_data
 from s2txai.storage.artifacts import Artifact, replacing
 from s2txai.study.plan import Run
@@ -40,7 +40,13 @@ def heads_run(
         As for :func:`s2txai.analysis.verdict.rank_heads`.
     """
     findings = head_findings(
-        aggregated, decoded, pd.read_csv(summary), run.aligned(), pooling=pooling, seed=seed
+        aggregated,
+        decoded,
+        pd.read_csv(summary),
+        run.aligned(),
+        pooling=pooling,
+        seed=seed,
+        diacritics=run.diacritics,
     )
     write_table(findings.ranking, run, outputs["ranking"])
     for name in ("generation_config", "verdict"):
@@ -56,6 +62,7 @@ def head_findings(
     *,
     pooling: str,
     seed: int,
+    diacritics: Diacritics = "kept",
 ) -> HeadFindings:
     """Rank heads by ``aggregate`` and ``decode`` artefacts; see ``verdict.rank_heads``."""
     return rank_heads(
@@ -65,4 +72,5 @@ def head_findings(
         aligned,
         pooling=pooling,
         seed=seed,
+        diacritics=diacritics,
     )

@@ -1,0 +1,81 @@
+"""Fonts of figures: installed ones for the scripts that the report's own font does not draw."""
+
+import unicodedata
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+
+from matplotlib import font_manager
+
+from s2txai.log import logger
+
+OWN = "DejaVu Sans"  # comes with Matplotlib
+
+# Draws a box for every character there is, so it covers none.
+_BOXES = "Last Resort"
+
+# Debian's packages by the first word of a character's name in Unicode.
+_PACKAGES = {
+    **dict.fromkeys(("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO"), "fonts-noto-cjk"),
+    "EMOJI": "fonts-noto-color-emoji",
+}
+_OTHER_PACKAGE = "fonts-noto-core"
+
+
+def families(texts: Iterable[str]) -> list[str]:
+    """Return the families of fonts that draw texts, the report's own first.
+
+    A script that no installed font draws is named in a warning, once for each process.
+    """
+    missing = {
+        character for text in texts for character in text if not character.isspace()
+    } - _characters(OWN)
+    chosen = [OWN]
+    while missing:
+        # Of equals the first by name, so that the same machine draws the same figure.
+        best = max(_installed(), key=lambda family: len(missing & _characters(family)), default=OWN)
+        drawn = missing & _characters(best)
+        if not drawn:
+            break
+        chosen.append(best)
+        missing -= drawn
+    for character in sorted(missing):
+        _warn(unicodedata.name(character, "UNNAMED").split()[0])
+    return chosen
+
+
+@contextmanager
+def without_glyph_warnings() -> Iterator[None]:
+    """Leave out what Matplotlib says of each character without a glyph: :func:`families` did."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
+@lru_cache
+def _installed() -> tuple[str, ...]:
+    """Return the names of installed families, fonts included that came after Matplotlib's cache."""
+    listed = {font.fname for font in font_manager.fontManager.ttflist}
+    for path in sorted(set(font_manager.findSystemFonts()) - listed):
+        with suppress(Exception):  # a font that Matplotlib cannot read raises many kinds
+            font_manager.fontManager.addfont(path)
+    names = {font.name for font in font_manager.fontManager.ttflist}
+    return tuple(sorted(name for name in names if not name.startswith(_BOXES)))
+
+
+@lru_cache
+def _characters(family: str) -> frozenset[str]:
+    """Return the characters that a family draws."""
+    path = font_manager.findfont(font_manager.FontProperties(family=[family]))
+    return frozenset(map(chr, font_manager.get_font(path).get_charmap()))
+
+
+@lru_cache
+def _warn(script: str) -> None:
+    logger.warning(
+        "No installed font draws the script %s, so figures show boxes in its place: install one, "
+        "for example Debian's %s, and draw them again.",
+        script if script == "CJK" else script.capitalize(),
+        _PACKAGES.get(script, _OTHER_PACKAGE),
+    )
