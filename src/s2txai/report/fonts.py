@@ -31,18 +31,18 @@ def families(texts: Iterable[str]) -> list[str]:
     missing = {
         character for text in texts for character in text if not character.isspace()
     } - _characters(OWN)
-    chosen = [OWN]
+    names = [OWN]
     while missing:
         # Of equals the first by name, so that the same machine draws the same figure.
         best = max(_installed(), key=lambda family: len(missing & _characters(family)), default=OWN)
         drawn = missing & _characters(best)
         if not drawn:
             break
-        chosen.append(best)
+        names.append(best)
         missing -= drawn
     for character in sorted(missing):
         _warn(unicodedata.name(character, "UNNAMED").split()[0])
-    return chosen
+    return names
 
 
 @contextmanager
@@ -54,21 +54,24 @@ def without_glyph_warnings() -> Iterator[None]:
 
 
 @lru_cache
-def _installed() -> tuple[str, ...]:
-    """Return the names of installed families, fonts included that came after Matplotlib's cache."""
+def _installed() -> dict[str, str]:
+    """Return the files of upright families by name, those included that Matplotlib has not met."""
     listed = {font.fname for font in font_manager.fontManager.ttflist}
     for path in sorted(set(font_manager.findSystemFonts()) - listed):
         with suppress(Exception):  # a font that Matplotlib cannot read raises many kinds
             font_manager.fontManager.addfont(path)
-    names = {font.name for font in font_manager.fontManager.ttflist}
-    return tuple(sorted(name for name in names if not name.startswith(_BOXES)))
+    upright = {
+        font.name: font.fname
+        for font in font_manager.fontManager.ttflist
+        if font.style == "normal" and font.weight in (400, "normal", "regular")
+    }
+    return {name: upright[name] for name in sorted(upright) if not name.startswith(_BOXES)}
 
 
 @lru_cache
 def _characters(family: str) -> frozenset[str]:
     """Return the characters that a family draws."""
-    path = font_manager.findfont(font_manager.FontProperties(family=[family]))
-    return frozenset(map(chr, font_manager.get_font(path).get_charmap()))
+    return frozenset(map(chr, font_manager.get_font(_installed()[family]).get_charmap()))
 
 
 @lru_cache
