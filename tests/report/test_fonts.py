@@ -6,6 +6,7 @@ import warnings
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib import font_manager
 
 from s2txai.report import figures, fonts
 from s2txai.report.fonts import OWN, families
@@ -24,8 +25,9 @@ def installed(monkeypatch):
 
     def install(**covered):
         table = {OWN: "abcé \N{GREEK SMALL LETTER ALPHA}", **covered}
-        monkeypatch.setattr(fonts, "_installed", lambda: dict.fromkeys(sorted(table), ""))
-        monkeypatch.setattr(fonts, "_characters", lambda name: frozenset(table[name]))
+        monkeypatch.setattr(font_manager, "findfont", lambda name: name)
+        monkeypatch.setattr(fonts, "_installed", lambda: {name: name for name in sorted(table)})
+        monkeypatch.setattr(fonts, "_characters", lambda file: frozenset(table[file]))
 
     return install
 
@@ -52,9 +54,10 @@ def test_a_script_without_a_font_is_named_once(installed, caplog):
 
 
 @pytest.mark.parametrize("labels", [["明日は", "+館"], ["مرحبا", "עולם"], ["𐎀", "ဪ"]])
-def test_a_figure_is_drawn_whatever_is_installed(labels):
+def test_a_figure_is_drawn_whatever_is_installed(labels, tmp_path):
     with warnings.catch_warnings(), matplotlib.rc_context(figures.STYLE):
         warnings.simplefilter("error")
         figure = figures.new_figure(2)
         figures.draw_rows(figure.subplots(), np.eye(2, 5), labels, step=1)
-        assert figures.render_png(figure).startswith(b"\x89PNG")
+        assert figures.save_figure(figure, tmp_path / "labels").startswith(b"\x89PNG")
+    assert (tmp_path / "labels.pdf").read_bytes().startswith(b"%PDF")

@@ -4,7 +4,7 @@ import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from functools import lru_cache
+from functools import cache
 
 from matplotlib import font_manager
 
@@ -28,18 +28,18 @@ def families(texts: Iterable[str]) -> list[str]:
 
     A script that no installed font draws is named in a warning, once for each process.
     """
-    missing = {
-        character for text in texts for character in text if not character.isspace()
-    } - _characters(OWN)
+    missing = {character for text in texts for character in text if not character.isspace()}
+    missing -= _characters(font_manager.findfont(OWN))
     names = [OWN]
     while missing:
         # Of equals the first by name, so that the same machine draws the same figure.
-        best = max(_installed(), key=lambda family: len(missing & _characters(family)), default=OWN)
-        drawn = missing & _characters(best)
-        if not drawn:
+        files = _installed()
+        drawn = {name: missing & _characters(file) for name, file in files.items()}
+        best = max(drawn, key=lambda name: len(drawn[name]))
+        if not drawn[best]:
             break
         names.append(best)
-        missing -= drawn
+        missing -= drawn[best]
     for character in sorted(missing):
         _warn(unicodedata.name(character, "UNNAMED").split()[0])
     return names
@@ -53,7 +53,7 @@ def without_glyph_warnings() -> Iterator[None]:
         yield
 
 
-@lru_cache
+@cache
 def _installed() -> dict[str, str]:
     """Return the files of upright families by name, those included that Matplotlib has not met."""
     listed = {font.fname for font in font_manager.fontManager.ttflist}
@@ -68,13 +68,18 @@ def _installed() -> dict[str, str]:
     return {name: upright[name] for name in sorted(upright) if not name.startswith(_BOXES)}
 
 
-@lru_cache
-def _characters(family: str) -> frozenset[str]:
-    """Return the characters that a family draws."""
-    return frozenset(map(chr, font_manager.get_font(_installed()[family]).get_charmap()))
+@cache
+def _characters(file: str) -> frozenset[str]:
+    """Return the characters that a font draws at any size; none where it cannot be read."""
+    try:
+        font = font_manager.get_font(file)
+    except (RuntimeError, OSError):
+        return frozenset()
+    # Coloured emoji are pictures of one size, which Matplotlib refuses.
+    return frozenset(map(chr, font.get_charmap()) if font.scalable else ())
 
 
-@lru_cache
+@cache
 def _warn(script: str) -> None:
     logger.warning(
         "No installed font draws the script %s, so figures show boxes in its place: install one, "
