@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from s2txai.analysis.scoring import comparable, corpus_score, score_names, score_signature
 from s2txai.analysis.words import match_words, pair_words
 from s2txai.datasets import parse_task
+from s2txai.errors import UserError
 from tests.scripts import SENTENCES, WITHOUT_SPACES, changed, written
 
 LANGUAGES = list(SENTENCES)
@@ -182,6 +183,11 @@ def test_scores_by_language():
     assert score_names(parse_task("asr-cmn")) == ("cer", "cer_max")
     assert score_names(parse_task("asr-ko")) == ("wer", "wer_max")
     assert score_names(parse_task("st-en-ja")) == ("bleu",)
+
+
+def test_words_are_not_counted_where_none_are_parted():
+    with pytest.raises(UserError, match=r"'wer' counts words, which 'ja' does not part .* 'cer'"):
+        corpus_score("wer", ["猫"], ["犬"], text_normalisation="none", language="ja")
 
 
 def test_cer_by_hand():

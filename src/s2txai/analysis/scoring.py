@@ -14,6 +14,7 @@ from s2txai.datasets import Diacritics, Task
 from s2txai.datasets.languages import text_unit
 from s2txai.datasets.text_forms import same_forms, without_diacritics
 from s2txai.datasets.text_normalisers import TEXT_NORMALISERS
+from s2txai.errors import UserError
 
 __all__ = [
     "SCORES",
@@ -59,9 +60,20 @@ def corpus_score(
         Of the texts.
     diacritics
         ``folded`` takes them off both texts first: for references that are written without.
+
+    Raises
+    ------
+    UserError
+        If the score counts words and the language does not part them.
     """
+    score = SCORES[name].of(language)
+    if score.text_unit == "word" and text_unit(language) == "character":
+        raise UserError(
+            f"The score '{name}' counts words, which '{language}' does not part by spaces; use "
+            "'cer' or 'cer_max'."
+        )
     texts = {"text_normalisation": text_normalisation, "language": language}
-    return SCORES[name].of(language)(
+    return score(
         comparable(references, diacritics=diacritics, **texts),
         comparable(hypotheses, diacritics=diacritics, **texts),
     )
