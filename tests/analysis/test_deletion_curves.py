@@ -94,6 +94,18 @@ def test_word_errors_by_hand(tables, task):
         assert scores == pytest.approx([0, 100 * 10 / 15, 100 * 14 / 15])
 
 
+@pytest.mark.parametrize("language", ["ja", "th", "yue"])
+def test_characters_are_counted_where_no_spaces_are_written(language):
+    deleted = [deleted_utterance(n) for n in range(4)]
+    tables = score_deletion(REFERENCES, deleted, parse_task(f"asr-{language}"), seed=5, **SCORING)
+    assert set(tables.curves["metric"]) == {"cer", "cer_max", "log_prob", "probability"}
+    # Every word of the texts is one character.
+    scores = pick(tables.curves, "ca_mean", "cer_max")["score"].tolist()
+    assert scores == pytest.approx([0, 100 * 10 / 15, 100 * 14 / 15])
+    signatures = pick(tables.areas, "random", "cer")["signature"]
+    assert "|unit:character|tokeniser:grapheme clusters|" in signatures
+
+
 def test_probability_by_hand(tables):
     p = np.exp(LOG_PROBS).mean(axis=0)
     found = pick(tables.areas, "ca_mean", "probability")

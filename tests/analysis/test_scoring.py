@@ -10,8 +10,8 @@ from s2txai.errors import UserError
 
 
 def test_an_unknown_score_is_refused():
-    with pytest.raises(UserError, match="Unknown score 'cer'"):
-        SCORES["cer"]
+    with pytest.raises(UserError, match="Unknown score 'ter'"):
+        SCORES["ter"]
 
 
 def test_scores_of_a_task():

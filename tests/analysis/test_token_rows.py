@@ -29,3 +29,14 @@ def test_token_classes():
         "continuation", "continuation", "end",
     ]  # fmt: skip
     assert token_classes([" fr"], ["forced"], [-1]) == ["tag"]
+
+
+def test_marks_of_letters_and_parts_of_characters_are_of_words():
+    # क ि त, then the two tokens of ब; the two of 。, and of む.
+    pieces = [" क", "ि", "त", "", "ब", "", "。", "", "む"]
+    roles, words = ["text"] * 9, [0, 0, 0, 0, 0, 1, 1, 2, 2]
+    used = choose_rows("text", pieces, roles)
+    assert used.tolist() == [True] * 5 + [False] * 2 + [True] * 2
+    assert token_classes(pieces, roles, words) == [
+        "word", *["continuation"] * 4, "punctuation", "punctuation", "word", "continuation",
+    ]  # fmt: skip

@@ -42,7 +42,8 @@ def test_recognition():
     # 1 + 1 + 0 + 4 errors in 5 + 2 + 4 + 4 words
     assert scores["score"].tolist() == pytest.approx([40, 40])
     assert scores["signature"][0].startswith("metric:wer|reference:human|text_normalisation:none|")
-    assert "|beam:5|precision:float32|s2txai:" in scores["signature"][0]
+    facts = "|beam:5|precision:float32|unit:word|tokeniser:white space|s2txai:"
+    assert facts in scores["signature"][0]
 
 
 def test_translation_states_the_settings_of_bleu_last():

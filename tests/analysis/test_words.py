@@ -15,7 +15,6 @@ from s2txai.analysis.words import (
     MEDIAN_WIDTH,
     TOLERANCES,
     error_summary,
-    letters_of,
     match_words,
     smooth,
     standardise,
@@ -25,6 +24,7 @@ from s2txai.analysis.words import (
 )
 from s2txai.datasets import parse_task, read_alignment, read_manifest
 from s2txai.datasets.audio import read_audio
+from s2txai.datasets.text_forms import letters_of
 from s2txai.errors import UserError
 from s2txai.models import decoding
 from s2txai.models.base import CrossAttention
@@ -164,11 +164,14 @@ def test_no_words():
     assert word_boundaries(np.array([[0]]), [-1], 12).shape == (1, 0, 2)
 
 
-def test_words_are_compared_without_case_punctuation_and_accents():
-    assert letters_of(" “Where're,") == "wherere"
-    assert letters_of("Está") == letters_of("esta")
-    assert letters_of("Straße") == "strasse"
-    assert letters_of(" – ") == ""
+def test_words_are_compared_without_case_and_punctuation():
+    assert letters_of(" “Where're,", "en") == "wherere"
+    # As in scores: accents count but in English, and where they are folded.
+    assert letters_of("naïve", "en") == "naive"
+    assert letters_of("Está", "es") == "está"
+    assert letters_of("Está", "es", folded=True) == "esta"
+    assert letters_of("Straße", "de") == "straße"
+    assert letters_of(" – ", "en") == ""
 
 
 def test_only_equal_words_are_matched():
@@ -304,7 +307,10 @@ def test_evidence_is_kept_apart(study, tmp_path):
     assert (summary["n_utterances"] == 1).all()
     for evidence in ("hand", "machine"):
         row = pick(summary, evidence=evidence, map="smh")
-        assert f"evidence:{evidence}|normalise:token|median:7|beam:5|" in row["signature"]
+        assert (
+            f"evidence:{evidence}|diacritics:kept|normalise:token|median:7|beam:5|"
+            in row["signature"]
+        )
         assert "n_masks:600" in row["signature"]
 
 

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
@@ -16,6 +17,7 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 from s2txai.report import page as report
 from s2txai.report.page import ReportContext, write_report
 from s2txai.report.runs import RunFiles
+from tests import synthetic_results
 from tests.synthetic_results import (
     HOSTILE,
     IDS,
@@ -49,7 +51,10 @@ PAPER = Path(__file__).parents[2] / "config" / "paper_reference.csv"
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return the address of a report of one run, its second transcript hostile."""
-    folder = tmp_path_factory.mktemp("report")
+    return write_page(tmp_path_factory.mktemp("report"))
+
+
+def write_page(folder: Path) -> str:
     root = folder.joinpath("results", *KEY)
     audio = write_run(root)
     add_gradient(root)
@@ -312,6 +317,22 @@ def luminance(colour: Sequence[int]) -> float:
         share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares
     ]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_tokens_of_a_right_to_left_text_run_to_the_left(
+    browser: webdriver.Chrome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded = synthetic_results.decode_arrays
+    text = {"text": np.array("הילד אכל תפוח ירוק")}
+    monkeypatch.setattr(synthetic_results, "decode_arrays", lambda rng: decoded(rng) | text)
+    browser.get(write_page(tmp_path))
+    entry(browser, IDS[1]).click()
+    WebDriverWait(browser, 20).until(lambda it: it.find_elements(By.CSS_SELECTOR, ".token"))
+    first, second = (token.rect["x"] for token in tokens(browser)[:2])
+    assert second < first
+    tokens(browser)[0].click()
+    browser.switch_to.active_element.send_keys(Keys.ARROW_LEFT)
+    assert selected(browser) == [1]
 
 
 def test_the_focus_can_be_seen(opened: webdriver.Chrome) -> None:

@@ -624,6 +624,30 @@ def test_paper_has_no_areas_for_bleu(two: Path) -> None:
     assert deletion_table(run, PaperFigures(PAPER)).header[-1] == "area of BLEU (0–100)"
 
 
+def test_character_errors_stand_by_themselves(
+    files: RunFiles, tmp_path: Path, depths: pd.DataFrame
+) -> None:
+    key = ("prompts", "whisper-tiny.en", "asr-ja")
+    root = tmp_path.joinpath("results", *key)
+    audio = write_run(root, ids=IDS[:1], scores=("cer", "cer_max"), key=key)
+    characters = RunFiles(*key, root, {"0000": IDS[:1]}, audio)
+    both = {"prompts": CONTEXT.datasets["librivox"], **CONTEXT.datasets}
+    write(tmp_path, characters, files, context=replace(CONTEXT, datasets=both))
+    table = pd.read_csv(tmp_path / "sweep.csv")
+    assert list(table["deletion_metric"]) == ["cer_max", "wer_max"]
+    text = Page((tmp_path / "index.html").read_text(encoding="utf-8")).text
+    assert "clipped CER (%): a higher area means a more faithful map" in text
+    # The paper's areas are of word errors.
+    assert "paper" not in deletion_table(read_run(characters), PaperFigures(PAPER)).header[-1]
+    assert "paper" in deletion_table(read_run(files), PaperFigures(PAPER)).header[-1]
+    runs = [depths, depths.assign(task="asr-ja", deletion_metric="cer_max")]
+    figure = profiles(pd.concat(runs), "smx_avg2d", PaperFigures(PAPER))
+    titles = [panel.get_title(loc="left") for panel in figure.axes if panel.get_visible()]
+    assert [title for title in titles if title.startswith("Deletion")] == [
+        "Deletion, clipped WER", "Deletion, clipped CER", "Deletion, BLEU",
+    ]  # fmt: skip
+
+
 def test_only_many_utterances_have_a_filter(files: RunFiles) -> None:
     run = read_run(files)
     many = replace(run, utterances=[run.utterances[0]] * 11)
@@ -654,6 +678,9 @@ def test_missing_table_is_a_sentence(files: RunFiles, tmp_path: Path) -> None:
 
 
 def test_row_labels_mark_continued_words_and_escape_controls() -> None:
+    assert row_labels(["", "図", "", "x"], ["text"] * 4, [0, 0, 1, 1]) == [
+        "[part of 図]", "+図", "[part of x]", "+x",
+    ]  # fmt: skip
     labels = row_labels(
         [" am", "iable", "\x1b[2J", " ", "<|endoftext|>"],
         ["text", "text", "text", "text", "eos"],

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import soundfile
 
+from s2txai.datasets import languages, parse_task
 from s2txai.datasets.files import read_yaml
 from s2txai.errors import UserError
 from s2txai.study.config import read_config
-from s2txai.study.plan import plan
+from s2txai.study.plan import Run, Study, plan
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULT = read_yaml(ROOT / "config" / "config.yaml")
@@ -675,3 +676,15 @@ def test_the_whole_study_can_be_planned_without_its_recordings(config, root, ope
 def test_gradient_methods_are_in_the_order_of_their_registry(config, root):
     config["gradient"]["methods"] = ["integrated_gradients", "grad"]
     assert plan(config, root).methods == ("grad", "integrated_gradients")
+
+
+def test_the_plan_says_which_tokeniser_bleu_falls_back_on(monkeypatch):
+    def remarks(*tasks):
+        runs = {("d", "m", task): Run("d", "m", parse_task(task), (), {}) for task in tasks}
+        return Study(runs=runs, models={}, datasets={}).remarks
+
+    monkeypatch.setattr(languages, "find_spec", lambda package: None)
+    (sentence,) = remarks("st-en-ko", "st-de-ko", "st-en-zh", "asr-ja")
+    assert "BLEU of texts in 'ko' counts characters (tok:char)" in sentence
+    monkeypatch.setattr(languages, "find_spec", lambda package: object())
+    assert remarks("st-en-ko", "st-en-ja") == []

@@ -29,7 +29,7 @@ except UserError as error:
 
 JOBS = Jobs(STUDY, config, ROOT)
 
-for sentence in (*STUDY.missing, *STUDY.unusable):
+for sentence in (*STUDY.missing, *STUDY.unusable, *STUDY.remarks):
     logger.warning(sentence)
 
 

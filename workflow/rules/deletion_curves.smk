@@ -41,6 +41,7 @@ rule deletion_curves:
         version=JOBS.version("deletion_curves"),
         text_normalisation=config["text_normalisation"],
         diacritics=JOBS.diacritics,
+        tokeniser=JOBS.tokeniser,
         seed=config["seed"],
     message:
         "Scoring deletion: {wildcards.dataset}, {wildcards.model}, {wildcards.task}"

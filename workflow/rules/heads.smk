@@ -27,6 +27,7 @@ rule heads:
         version=JOBS.version("heads"),
         ids=JOBS.ids,
         alignments=JOBS.alignments,
+        diacritics=JOBS.diacritics,
         pooling=config["aggregate"]["poolings"][0],
         seed=config["seed"],
     message:

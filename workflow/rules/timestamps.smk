@@ -38,6 +38,7 @@ rule timestamps:
         version=JOBS.version("timestamps"),
         ids=JOBS.ids,
         alignments=JOBS.alignments,
+        diacritics=JOBS.diacritics,
     message:
         "Timing words: {wildcards.dataset}, {wildcards.model}, {wildcards.task}"
     script:

@@ -33,6 +33,7 @@ rule transcripts:
         references=JOBS.references,
         text_normalisation=config["text_normalisation"],
         diacritics=JOBS.diacritics,
+        tokeniser=JOBS.tokeniser,
     message:
         "Scoring the transcripts of {wildcards.dataset} by {wildcards.model}, {wildcards.task}"
     script:

@@ -1,17 +1,26 @@
-"""sacreBLEU's corpus score with its default settings."""
+"""sacreBLEU's corpus score with its default settings, and the tokeniser of the target language."""
 
 from collections.abc import Sequence
+from functools import lru_cache, partial
 
 import numpy as np
 import sacrebleu
 
 from s2txai.analysis.score_registry import SCORES, Score
+from s2txai.datasets.languages import bleu_tokeniser
 
 
-def n_gram_counts(references: Sequence[str], hypotheses: Sequence[str]) -> np.ndarray:
-    """Return [n, 10] of each utterance: matching and all n-grams of 1 to 4, lengths of both."""
+@lru_cache
+def _scorer(tokeniser: str) -> sacrebleu.BLEU:
     # Only its counts are used, on which the choice for scores of short sentences has no effect.
-    scorer = sacrebleu.BLEU(effective_order=True)
+    return sacrebleu.BLEU(tokenize=tokeniser, effective_order=True)
+
+
+def n_gram_counts(
+    references: Sequence[str], hypotheses: Sequence[str], *, tokeniser: str
+) -> np.ndarray:
+    """Return [n, 10] of each utterance: matching and all n-grams of 1 to 4, lengths of both."""
+    scorer = _scorer(tokeniser)
     scores = [
         scorer.sentence_score(hypothesis, [reference])
         for reference, hypothesis in zip(references, hypotheses, strict=True)
@@ -32,15 +41,21 @@ def bleu_of_counts(sums: np.ndarray) -> np.ndarray:
     return np.asarray(np.array(scores, dtype=np.float64)[place].reshape(sums.shape[:-1]))
 
 
-SCORES.register("bleu")(
-    Score(
-        n_gram_counts,
+def bleu(language: str) -> Score:
+    """Return BLEU of texts in a language."""
+    tokeniser = bleu_tokeniser(language)
+    signature = _scorer(tokeniser).tokenizer.signature()
+    return Score(
+        partial(n_gram_counts, tokeniser=tokeniser),
         bleu_of_counts,
         tasks=frozenset({"st"}),
         higher_is_better=True,
         short_name="BLEU",
         name="BLEU",
         unit="0–100",
-        facts={"sacrebleu": f"{sacrebleu.__version__},tok:13a,smooth:exp"},
+        facts={"sacrebleu": f"{sacrebleu.__version__},tok:{signature},smooth:exp"},
+        adapted=bleu,
     )
-)
+
+
+SCORES.register("bleu")(bleu("en"))

@@ -91,7 +91,8 @@ def score_deletion(
         "language": task.target,
         "diacritics": diacritics,
     }
-    scores = {name: SCORES[name] for name in score_names(task)} | dict(further_scores)
+    scores = {name: SCORES[name].of(task.target) for name in score_names(task)}
+    scores |= further_scores
     counts = resamples(len(deleted), seed=seed)
     curves = [
         *_text_curves(references, deleted, scores, texts, counts),
@@ -115,12 +116,21 @@ def _text_curves(
     raw = {"text_normalisation": "none", "diacritics": "kept"}
     for (metric, score), mode in product(scores.items(), modes):
         texts = {**normalisation, **(raw if score.takes_raw_texts else {})}
-        spoken = comparable(references, **texts)
+
+        def prepared(
+            of_utterances: Sequence[str],
+            score: Score = score,
+            texts: Mapping[str, Any] = texts,
+        ) -> list[str]:
+            if score.takes_raw_texts:
+                return [text.strip() for text in of_utterances]
+            return comparable(of_utterances, **texts)
+
+        spoken = prepared(references)
         for m, name in enumerate(deleted[0]["maps"].tolist()):
             hypotheses = np.array([data[HYPOTHESES[mode]][m] for data in deleted])  # (n, P)
             of_percents = [
-                score.counts(spoken, comparable(recognised, **texts))
-                for recognised in hypotheses.T.tolist()
+                score.counts(spoken, prepared(recognised)) for recognised in hypotheses.T.tolist()
             ]
             summands = np.stack(of_percents, axis=1)  # (n, P, K)
             facts = {"reference": "human", **texts, **_design(deleted, name)}

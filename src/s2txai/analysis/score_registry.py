@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from s2txai.datasets.languages import TextUnit
 from s2txai.registry import SCORE, Registry
 
 Counts = Callable[[Sequence[str], Sequence[str]], np.ndarray]
@@ -33,6 +34,10 @@ class Score:
         What the score depends on beside the texts, for its signature.
     takes_raw_texts
         Whether texts are scored as they are, without text normalisation.
+    text_unit
+        What it counts, where it is of languages that have this unit only; None for any language.
+    adapted
+        From a language to the score of its texts, where these are split in another way.
     """
 
     counts: Counts
@@ -44,6 +49,12 @@ class Score:
     unit: str
     facts: Mapping[str, str] = field(default_factory=dict)
     takes_raw_texts: bool = False
+    text_unit: TextUnit | None = None
+    adapted: "Callable[[str], Score] | None" = None
+
+    def of(self, language: str) -> "Score":
+        """Return the score as it is of texts in a language."""
+        return self.adapted(language) if self.adapted else self
 
     def __call__(self, references: Sequence[str], hypotheses: Sequence[str]) -> float:
         """Return the score of a corpus, one reference and one hypothesis per utterance."""

@@ -5,14 +5,16 @@ The scores are in modules of their own (:mod:`s2txai.analysis.word_errors`,
 this module is imported.
 """
 
-import unicodedata
 from collections.abc import Sequence
 
 from s2txai.analysis import bleu, comet, word_errors  # noqa: F401  (registers the scores)
 from s2txai.analysis.score_registry import SCORES, Score
 from s2txai.analysis.signature import signature
 from s2txai.datasets import Diacritics, Task
+from s2txai.datasets.languages import text_unit
+from s2txai.datasets.text_forms import same_forms, without_diacritics
 from s2txai.datasets.text_normalisers import TEXT_NORMALISERS
+from s2txai.errors import UserError
 
 __all__ = [
     "SCORES",
@@ -22,19 +24,17 @@ __all__ = [
     "corpus_score",
     "score_names",
     "score_signature",
-    "without_diacritics",
 ]
 
 
-def without_diacritics(text: str) -> str:
-    """Return text with accents and other marks taken off its letters: ``está`` becomes ``esta``."""
-    letters = unicodedata.normalize("NFD", text)
-    return "".join(letter for letter in letters if unicodedata.category(letter) != "Mn")
-
-
 def score_names(task: Task) -> tuple[str, ...]:
-    """Return the scores of a task, the main one first."""
-    return tuple(name for name in SCORES if task.kind in SCORES[name].tasks)
+    """Return the scores of a task and its language, the main one first."""
+    units = (None, text_unit(task.target))
+    return tuple(
+        name
+        for name in SCORES
+        if task.kind in SCORES[name].tasks and SCORES[name].text_unit in units
+    )
 
 
 def corpus_score(
@@ -60,9 +60,20 @@ def corpus_score(
         Of the texts.
     diacritics
         ``folded`` takes them off both texts first: for references that are written without.
+
+    Raises
+    ------
+    UserError
+        If the score counts words and the language does not part them.
     """
+    score = SCORES[name].of(language)
+    if score.text_unit == "word" and text_unit(language) == "character":
+        raise UserError(
+            f"The score '{name}' counts words, which '{language}' does not part by spaces; use "
+            "'cer' or 'cer_max'."
+        )
     texts = {"text_normalisation": text_normalisation, "language": language}
-    return SCORES[name](
+    return score(
         comparable(references, diacritics=diacritics, **texts),
         comparable(hypotheses, diacritics=diacritics, **texts),
     )
@@ -75,10 +86,15 @@ def comparable(
     language: str,
     diacritics: Diacritics = "kept",
 ) -> list[str]:
-    """Return texts normalised for scoring; parameters are those of :func:`corpus_score`."""
+    """Return texts normalised for scoring; parameters are those of :func:`corpus_score`.
+
+    Forms of the same character are made equal first, whatever the normalisation, and once more
+    after it, since it may take characters apart.
+    """
     normalise = TEXT_NORMALISERS[text_normalisation](language)
-    folded = map(without_diacritics, texts) if diacritics == "folded" else texts
-    return [normalise(text) for text in folded]
+    alike = map(same_forms, texts)
+    folded = map(without_diacritics, alike) if diacritics == "folded" else alike
+    return [same_forms(normalise(text)) for text in folded]
 
 
 def score_signature(name: str, score: Score | None = None, **facts: object) -> str:
@@ -91,7 +107,7 @@ def score_signature(name: str, score: Score | None = None, **facts: object) -> s
     score
         The score itself, if it is another than the registered one.
     facts
-        What the number depends on.
+        What the number depends on, ``language`` of the texts among it.
     """
-    own = (score or SCORES[name]).facts
+    own = (score or SCORES[name].of(str(facts["language"]))).facts
     return signature(metric=name, **{**facts, **own})

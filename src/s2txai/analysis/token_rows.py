@@ -1,5 +1,6 @@
 """The rows of a map, by their tokens: which of them a correlation uses, and the class of each."""
 
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,10 +19,11 @@ def token_classes(
     """
     begun: set[int] = set()
     classes = []
-    for piece, role, word in zip(pieces, roles, word_index, strict=True):
+    wordy = _are_wordy(pieces, roles)
+    for is_wordy, role, word in zip(wordy, roles, word_index, strict=True):
         if role != "text":
             classes.append("end" if role == "eos" else "tag")
-        elif not _is_wordy(piece):
+        elif not is_wordy:
             classes.append("punctuation")
         else:
             classes.append("continuation" if word in begun else "word")
@@ -48,11 +50,22 @@ def choose_rows(rows: str, pieces: Sequence[str], roles: Sequence[str]) -> np.nd
         raise UserError(f"Unknown choice of rows '{rows}'. Choose one of: all, text.")
     if rows == "all":
         return np.ones(len(roles), dtype=bool)
-    return np.array(
-        [role == "text" and _is_wordy(piece) for piece, role in zip(pieces, roles, strict=True)]
-    )
+    return np.array(_are_wordy(pieces, roles))
 
 
-def _is_wordy(piece: str) -> bool:
-    # A token that is only some bytes of a character decodes to the replacement character.
-    return any(character.isalnum() or character == "\ufffd" for character in piece)
+def _are_wordy(pieces: Sequence[str], roles: Sequence[str]) -> list[bool]:
+    """Return which tokens are of words: whether their text has a letter, a mark of one or a digit.
+
+    A token without text is part of a character, and so of what the token is that completes it.
+    """
+    wordy = [False] * len(roles)
+    completed = ""
+    for row in reversed(range(len(roles))):
+        completed = pieces[row] or completed
+        wordy[row] = roles[row] == "text" and any(map(_is_wordy, completed))
+    return wordy
+
+
+def _is_wordy(character: str) -> bool:
+    # Bytes that are no character decode to the replacement character.
+    return unicodedata.category(character)[0] in "LMN" or character == "\ufffd"

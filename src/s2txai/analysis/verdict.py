@@ -20,7 +20,7 @@ from s2txai.analysis.intervals import interval, mean_and_interval, resampled_mea
 from s2txai.analysis.utterance import UtteranceData
 from s2txai.analysis.word_times import SpokenWords
 from s2txai.analysis.words import token_starts_of_set
-from s2txai.datasets import Utterance
+from s2txai.datasets import Diacritics, Utterance
 from s2txai.saliency.correlation import correlation, correlations
 from s2txai.wording import number_beside
 
@@ -110,6 +110,7 @@ def rank_heads(
     pooling: str,
     seed: int,
     why_unaligned: str = "no alignments",
+    diacritics: Diacritics = "kept",
 ) -> HeadFindings:
     """Rank the heads of a run and say what its attention is good for.
 
@@ -127,13 +128,16 @@ def rank_heads(
         Of resamples and cross-validation.
     why_unaligned
         Why ``aligned`` is empty, where it is: a reason of :data:`NOT_TESTED`.
+    diacritics
+        Of the words that are compared, see :func:`s2txai.analysis.word_times.timestamps`.
     """
     L, H = aggregated[0]["ca_head"].shape[:2]
     agreeing = _by_agreement(aggregated, L * H, seed)
     maps = {data.utterance: data for data in aggregated}
     hypotheses = {data.utterance: data for data in decoded}
     spoken = {
-        utterance.id: SpokenWords.of(utterance, hypotheses[utterance.id]) for utterance in aligned
+        utterance.id: SpokenWords.of(utterance, hypotheses[utterance.id], diacritics)
+        for utterance in aligned
     }
     timed = [(words, maps[name]) for name, words in spoken.items() if len(words.matched)]
     timing = _by_timing(timed, L * H, seed) if timed else None

@@ -14,11 +14,11 @@ from s2txai.analysis.utterance import UtteranceData
 from s2txai.analysis.words import (
     MEDIAN_WIDTH,
     error_summary,
-    match_words,
+    pair_words,
     token_starts,
     word_boundaries,
 )
-from s2txai.datasets import Utterance, Word, read_alignment
+from s2txai.datasets import Diacritics, Utterance, Word, read_alignment
 from s2txai.datasets.alignment import EVIDENCE
 from s2txai.errors import UserError
 from s2txai.saliency.correlation import NORMALISERS
@@ -65,6 +65,8 @@ def timestamps(
     utterances: Sequence[Utterance],
     aggregated: Sequence[UtteranceData],
     decoded: Sequence[UtteranceData],
+    *,
+    diacritics: Diacritics = "kept",
 ) -> TimingTables:
     """Compare the word boundaries of every map with those of the manifest.
 
@@ -74,6 +76,8 @@ def timestamps(
         Rows of the manifest, all with an alignment.
     aggregated, decoded
         Their aggregated maps and decoded hypotheses, in the same order.
+    diacritics
+        ``folded`` takes them off the words that are compared, as off the texts that are scored.
 
     Raises
     ------
@@ -83,14 +87,14 @@ def timestamps(
     if not utterances:
         return _no_tables()
     pairs = [
-        _of_utterance(utterance, maps, hypothesis)
+        _of_utterance(utterance, maps, hypothesis, diacritics)
         for utterance, maps, hypothesis in zip(utterances, aggregated, decoded, strict=True)
     ]
     words, errors = (pd.concat(parts, ignore_index=True) for parts in zip(*pairs, strict=True))
     errors = pd.concat([errors, _best_heads(errors)], ignore_index=True)
     tables = TimingTables(words, errors, _summary(errors))
     for table in (tables.words, tables.utterances, tables.summary):
-        _sign(table, aggregated, decoded)
+        _sign(table, aggregated, decoded, diacritics)
     return tables
 
 
@@ -105,7 +109,8 @@ class SpokenWords:
     rows
         bool [I], rows of the hypothesis that somebody says.
     matched
-        int [W], those of ``texts`` that match a word of the reference.
+        int [W, 2], first and last of those of ``texts`` that match a word of the reference; more
+        than one where no spaces are written and texts are parted otherwise.
     true
         float64 [W, 2], start and end of these in the reference, in seconds.
     n_words
@@ -120,15 +125,27 @@ class SpokenWords:
     _decoded: UtteranceData
 
     @classmethod
-    def of(cls, utterance: Utterance, decoded: UtteranceData) -> Self:
+    def of(
+        cls, utterance: Utterance, decoded: UtteranceData, diacritics: Diacritics = "kept"
+    ) -> Self:
         """Match hypothesis and reference; raises as :func:`timestamps`."""
         reference = _reference(utterance)
         # What every hypothesis begins with is said by nobody.
         rows = decoded["roles"] != "forced"
         texts = _words(decoded["pieces"][rows], decoded["word_index"][rows])
-        pairs = np.array(match_words([word.text for word in reference], texts), dtype=int)
-        spoken, matched = pairs.reshape(-1, 2).T
-        true = np.array([(word.start, word.end) for word in reference])[spoken]
+        pairs = pair_words(
+            [word.text for word in reference],
+            texts,
+            language=utterance.language,
+            diacritics=diacritics,
+        )
+        matched = np.array([(pair.first, pair.last) for pair in pairs], dtype=int).reshape(-1, 2)
+        true = np.array(
+            [
+                (reference[pair.reference_first].start, reference[pair.reference_last].end)
+                for pair in pairs
+            ]
+        ).reshape(-1, 2)
         return cls(texts, rows, matched, true, len(reference), decoded)
 
     def times(self, starts: np.ndarray, n_steps: int) -> np.ndarray:
@@ -137,15 +154,25 @@ class SpokenWords:
         ``starts`` is int [M, spoken rows], the step at which each token begins; ``n_steps`` is T'.
         """
         index = self._decoded["word_index"][self.rows].tolist()
-        return _seconds(word_boundaries(starts, index, n_steps)[:, self.matched], self._decoded)
+        bounds = word_boundaries(starts, index, n_steps)  # (M, words, 2)
+        first, last = self.matched.T
+        matched = np.stack([bounds[:, first, 0], bounds[:, last, 1]], axis=-1)
+        return _seconds(matched, self._decoded)
+
+    def matched_texts(self) -> list[str]:
+        """Return the text of each match, as the hypothesis has it."""
+        return ["".join(self.texts[first : last + 1]) for first, last in self.matched.tolist()]
 
 
 def _of_utterance(
-    utterance: Utterance, aggregated: UtteranceData, decoded: UtteranceData
+    utterance: Utterance,
+    aggregated: UtteranceData,
+    decoded: UtteranceData,
+    diacritics: Diacritics,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the matched words in every map but single heads, and the errors in every map."""
-    spoken = SpokenWords.of(utterance, decoded)
-    texts, matched, true = spoken.texts, spoken.matched, spoken.true
+    spoken = SpokenWords.of(utterance, decoded, diacritics)
+    texts, matched, true = spoken.matched_texts(), spoken.matched, spoken.true
     names, maps = _maps(aggregated)
     times = spoken.times(token_starts(maps[:, spoken.rows]), maps.shape[-1])
     errors = times - true
@@ -160,8 +187,8 @@ def _of_utterance(
                 {
                     **source,
                     **name,
-                    "word_index": matched,
-                    "word": [texts[position] for position in matched],
+                    "word_index": matched[:, 0],
+                    "word": texts,
                     "start": times[m, :, 0],
                     "end": times[m, :, 1],
                     "reference_start": true[:, 0],
@@ -281,7 +308,10 @@ def _summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _sign(
-    table: pd.DataFrame, aggregated: Sequence[UtteranceData], decoded: Sequence[UtteranceData]
+    table: pd.DataFrame,
+    aggregated: Sequence[UtteranceData],
+    decoded: Sequence[UtteranceData],
+    diacritics: Diacritics,
 ) -> None:
     """Add the signature of every row: its evidence, and how its map was made."""
     decoding = decoded[0].parameters
@@ -292,6 +322,7 @@ def _sign(
     table["signature"] = [
         signature(
             evidence=evidence,
+            diacritics=diacritics,
             normalise=_normalise(name),
             median=MEDIAN_WIDTH,
             **{**decoding, **designs[name]},

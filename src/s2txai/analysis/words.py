@@ -6,12 +6,17 @@ cheapest monotone path through the negated map says when each token begins. Maps
 formulas in ``docs/definitions.md``.
 """
 
-import unicodedata
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import NamedTuple
 
 import jiwer
 import numpy as np
 from scipy.ndimage import median_filter
+
+from s2txai.datasets import Diacritics
+from s2txai.datasets.languages import text_unit
+from s2txai.datasets.text_forms import letters_of
 
 MEDIAN_WIDTH = 7  # encoder steps
 TOLERANCES = (20, 50, 100, 200)  # ms
@@ -160,31 +165,117 @@ def word_boundaries(starts: np.ndarray, word_index: Sequence[int], n_steps: int)
     return np.stack(bounds, axis=1) if bounds else np.zeros((len(starts), 0, 2), dtype=np.int64)
 
 
-def letters_of(word: str) -> str:
-    """Return the letters and digits of a word, without case and without marks on letters."""
-    letters = unicodedata.normalize("NFKD", word.casefold())
-    return "".join(letter for letter in letters if letter.isalnum())
+class WordPair(NamedTuple):
+    """Equal text in both: words ``first`` to ``last`` of the reference and of the hypothesis.
+
+    One word of each where words are parted by spaces. Elsewhere the fewest that begin and end
+    together, since an alignment and the tokens of a model part the same text differently.
+    """
+
+    reference_first: int
+    reference_last: int
+    first: int
+    last: int
 
 
-def match_words(reference: Sequence[str], hypothesis: Sequence[str]) -> list[tuple[int, int]]:
+def match_words(
+    reference: Sequence[str],
+    hypothesis: Sequence[str],
+    *,
+    language: str = "",
+    diacritics: Diacritics = "kept",
+) -> list[tuple[int, int]]:
     """Return positions (reference, hypothesis) of equal words in the best alignment of the two.
 
-    The alignment is the one with the fewest word errors, by the :func:`letters_of` words.
+    The alignment is the one with the fewest errors. Words are compared by their letters and marks,
+    see :func:`s2txai.datasets.text_forms.letters_of`.
+
+    Parameters
+    ----------
+    reference, hypothesis
+        Words.
+    language
+        Of the words.
+    diacritics
+        ``folded`` takes them off both, as in the scores.
     """
     spoken, recognised = (
-        [(position, letters_of(word)) for position, word in enumerate(words) if letters_of(word)]
+        _compared(words, language, diacritics) for words in (reference, hypothesis)
+    )
+    pairs = _equal([word for _, word in spoken], [word for _, word in recognised])
+    return [(spoken[i][0], recognised[j][0]) for i, j in pairs]
+
+
+def pair_words(
+    reference: Sequence[str],
+    hypothesis: Sequence[str],
+    *,
+    language: str,
+    diacritics: Diacritics = "kept",
+) -> list[WordPair]:
+    """Return what is equal in reference and hypothesis; parameters are of :func:`match_words`.
+
+    In languages without spaces characters are aligned, not words.
+    """
+    if text_unit(language) == "word":
+        pairs = match_words(reference, hypothesis, language=language, diacritics=diacritics)
+        return [WordPair(i, i, j, j) for i, j in pairs]
+    spoken, recognised = (
+        [
+            (position, place == 0, letter)
+            for position, word in _compared(words, language, diacritics)
+            for place, letter in enumerate(word)
+        ]
         for words in (reference, hypothesis)
     )
-    if not spoken or not recognised:
+    matched: list[WordPair] = []
+    for run in _runs(
+        _equal([letter for *_, letter in spoken], [letter for *_, letter in recognised])
+    ):
+        # Places in the run before which a word begins in both texts.
+        cuts = [k for k, (i, j) in enumerate(run) if spoken[i][1] and recognised[j][1]]
+        i, j = run[-1]
+        ends_both = all(
+            place + 1 == len(letters) or letters[place + 1][1]
+            for place, letters in ((i, spoken), (j, recognised))
+        )
+        for begin, end in pairwise([*cuts, *([len(run)] if ends_both else [])]):
+            (i, j), (last_i, last_j) = run[begin], run[end - 1]
+            matched.append(
+                WordPair(spoken[i][0], spoken[last_i][0], recognised[j][0], recognised[last_j][0])
+            )
+    return matched
+
+
+def _compared(words: Sequence[str], language: str, diacritics: Diacritics) -> list[tuple[int, str]]:
+    """Return positions and letters of the words that have any."""
+    folded = diacritics == "folded"
+    letters = [letters_of(word, language, folded=folded) for word in words]
+    return [(position, word) for position, word in enumerate(letters) if word]
+
+
+def _equal(reference: Sequence[str], hypothesis: Sequence[str]) -> list[tuple[int, int]]:
+    """Return positions of equal texts in the alignment of the fewest errors; none holds a space."""
+    if not reference or not hypothesis:
         return []
-    truth, guess = (" ".join(word for _, word in words) for words in (spoken, recognised))
-    (chunks,) = jiwer.process_words(truth, guess).alignments
+    (chunks,) = jiwer.process_words(" ".join(reference), " ".join(hypothesis)).alignments
     return [
-        (spoken[chunk.ref_start_idx + k][0], recognised[chunk.hyp_start_idx + k][0])
+        (chunk.ref_start_idx + k, chunk.hyp_start_idx + k)
         for chunk in chunks
         if chunk.type == "equal"
         for k in range(chunk.ref_end_idx - chunk.ref_start_idx)
     ]
+
+
+def _runs(pairs: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+    """Part rising pairs of positions where either text has something between two of them."""
+    runs: list[list[tuple[int, int]]] = []
+    for i, j in pairs:
+        if runs and (i - 1, j - 1) == runs[-1][-1]:
+            runs[-1].append((i, j))
+        else:
+            runs.append([(i, j)])
+    return runs
 
 
 def error_summary(start_errors: np.ndarray, end_errors: np.ndarray) -> Mapping[str, float]:

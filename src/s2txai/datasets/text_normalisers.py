@@ -4,10 +4,24 @@ Named in configurations, so nothing here is imported that planning does not need
 """
 
 from collections.abc import Callable
+from types import MappingProxyType
 
+import regex
+
+from s2txai.datasets.text_forms import lowered
 from s2txai.registry import Registry
 
 TextNormaliser = Callable[[str], str]
+
+# Within words of these languages an apostrophe is a letter, in Hebrew script a quotation mark the
+# sign of abbreviations: by the modifier letter that takes its place, and so stays.
+_APOSTROPHE, _GERSHAYIM = ("'", "\u02bc"), ('"', "\u02ee")
+_LETTERS = MappingProxyType(
+    {
+        **dict.fromkeys(("uk", "be", "uz", "haw"), (_APOSTROPHE,)),
+        **dict.fromkeys(("he", "yi"), (_APOSTROPHE, _GERSHAYIM)),
+    }
+)
 
 # From a language to the function that makes its texts comparable.
 TEXT_NORMALISERS: Registry[Callable[[str], TextNormaliser]] = Registry("text normalisation")
@@ -21,11 +35,23 @@ def untouched(language: str) -> TextNormaliser:
 
 @TEXT_NORMALISERS.register("whisper")
 def whisper_normaliser(language: str) -> TextNormaliser:
-    """Return Whisper's normaliser (Radford et al. 2022, appendix C)."""
+    """Return Whisper's normaliser (Radford et al. 2022, appendix C).
+
+    Its basic form, for all languages but English, here keeps the marks of letters, which spell
+    vowels in many scripts, and signs within words that are letters of the language.
+    """
     from whisper_normalizer.basic import BasicTextNormalizer
     from whisper_normalizer.english import EnglishTextNormalizer
 
-    normaliser: TextNormaliser = (
-        EnglishTextNormalizer() if language == "en" else BasicTextNormalizer()
-    )
-    return lambda text: normaliser(text).strip()
+    if language == "en":
+        english: TextNormaliser = EnglishTextNormalizer()
+        return lambda text: english(text).strip()
+    basic: TextNormaliser = BasicTextNormalizer(preserve_marks=True)
+
+    def normalise(text: str) -> str:
+        text = lowered(text, language)
+        for sign, letter in _LETTERS.get(language, ()):
+            text = regex.sub(rf"(?<=\p{{L}}\p{{M}}*){sign}(?=\p{{L}})", letter, text)
+        return basic(text).strip()
+
+    return normalise

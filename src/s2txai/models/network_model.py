@@ -202,20 +202,3 @@ def first_row(prompt: Sequence[int]) -> int:
 def rows_of(positions: torch.Tensor, prompt: Sequence[int]) -> torch.Tensor:
     """Return [..., I, n], the positions [..., length, n] of the decoder that predict a token."""
     return positions[..., first_row(prompt) :, :]
-
-
-def word_indices(begins_word: Sequence[bool], is_text: Sequence[bool]) -> list[int]:
-    """Return which word each token belongs to, from 0; -1 for a token that is no text.
-
-    Parameters
-    ----------
-    begins_word
-        Whether a token begins a word, if it is text; the first text does anyway.
-    is_text
-        Whether it is text.
-    """
-    word, indices = -1, []
-    for begins, text in zip(begins_word, is_text, strict=True):
-        word += text and (word < 0 or begins)
-        indices.append(word if text else -1)
-    return indices

@@ -1,14 +1,102 @@
-"""Tokens that are pieces of words, where a mark stands for the space before a word."""
+"""Tokens, the pieces of text they are, and the words that pieces make up.
 
+A token may be a part of a character: byte-level vocabularies have such tokens, and those of
+SentencePiece fall back on bytes. So tokens are decoded together, never one by one.
+"""
+
+import codecs
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import regex
+
+from s2txai.datasets.languages import SCRIPTS_WITHOUT_SPACES
 from s2txai.errors import UserError
-from s2txai.models.base import Role
+from s2txai.models.base import Role, TokenTable
 
 SPACE = "▁"  # as SentencePiece writes it
 _TAG = re.compile(r"<\|.*\|>")
+_BYTE = re.compile(r"<0x([0-9A-F]{2})>")  # of SentencePiece, for what it has no piece of
+
+# What belongs to scripts that leave spaces out: their letters, and marks that several of them use.
+_WITHOUT_SPACES = regex.compile(
+    "[{}\u3000-\u303f\u3099-\u309c\u30a0\u30fb\u30fc\uff01-\uffef]".format(
+        "".join(rf"\p{{Script={script}}}" for script in SCRIPTS_WITHOUT_SPACES)
+    )
+)
+
+
+def token_table(pieces: Sequence[str | bytes], roles: Sequence[Role]) -> TokenTable:
+    """Describe tokens, decoded together.
+
+    A word begins at a leading space; in scripts that leave spaces out at every token that begins
+    with a whole character, as Whisper's own code splits them, so that each can be timed. A token
+    that only begins or goes on with a character has an empty piece and belongs to the word of the
+    token that completes it: the pieces of a word, put together, are its text.
+
+    Parameters
+    ----------
+    pieces
+        What each token adds to the text, leading space included: bytes where it is not of whole
+        characters.
+    roles
+        Of the tokens.
+    """
+    texts: list[str] = []
+    words: list[int] = []
+    word, so_far = -1, ""
+    for run in _complete(pieces, roles):
+        if roles[len(texts)] == "text":
+            text = "".join(run)
+            if word < 0 or _begins_word(text, so_far):
+                word, so_far = word + 1, ""
+            so_far += text
+            words += [word] * len(run)
+        else:
+            words += [-1] * len(run)
+        texts += run
+    return TokenTable(texts, list(roles), words)
+
+
+def _complete(pieces: Sequence[str | bytes], roles: Sequence[Role]) -> Iterator[list[str]]:
+    """Yield the texts of tokens that cannot be parted: most alone, those of one character together.
+
+    Bytes that never become a character are replaced, as a decoder does.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    run: list[str] = []
+    for piece, role in zip(pieces, roles, strict=True):
+        data = piece if isinstance(piece, bytes) else piece.encode("utf-8")
+        if role != "text":
+            if run:
+                yield [*run[:-1], run[-1] + decoder.decode(b"", final=True)]
+            yield [data.decode("utf-8", "replace")]
+            run = []
+            continue
+        run.append(decoder.decode(data))
+        pending, _ = decoder.getstate()
+        if not pending:
+            yield run
+            run = []
+    if run:
+        yield [*run[:-1], run[-1] + decoder.decode(b"", final=True)]
+
+
+def _begins_word(text: str, so_far: str) -> bool:
+    """Return whether a text begins the next word after what a word holds so far."""
+    if text.startswith(" "):
+        return True
+    # A space by itself belongs to what it stands before.
+    return bool(so_far.strip()) and any(
+        _WITHOUT_SPACES.match(character) for character in (text[:1], so_far[-1])
+    )
+
+
+def sentencepiece_text(symbol: str) -> str | bytes:
+    """Return the text of a piece of SentencePiece, leading space included; a byte by itself."""
+    byte = _BYTE.fullmatch(symbol)
+    return bytes([int(byte[1], 16)]) if byte else symbol.replace(SPACE, " ")
 
 
 class WordPieces:
@@ -34,9 +122,9 @@ class WordPieces:
             *(token for name, token in self._ids.items() if _TAG.fullmatch(name)),
         }
 
-    def piece(self, token: int) -> str:
+    def piece(self, token: int) -> str | bytes:
         """Return the token's text, leading space included; nothing for an id without a name."""
-        return str(self._tokenizer.convert_ids_to_tokens(token) or "").replace(SPACE, " ")
+        return sentencepiece_text(str(self._tokenizer.convert_ids_to_tokens(token) or ""))
 
     def role(self, token: int) -> Role:
         """Return ``text``, ``special`` or ``eos``."""

@@ -16,8 +16,9 @@ from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPastAndCrossAttentions
 
 from s2txai.models.base import Facts, Role, TokenTable
-from s2txai.models.network_model import NetworkModel, inference, word_indices
+from s2txai.models.network_model import NetworkModel, inference
 from s2txai.models.occlusion import KeysAndValues, occluded_attention, split_heads, value_norms
+from s2txai.models.pieces import token_table
 
 _GENERATION_LOGGER = logging.getLogger("transformers.generation.utils")
 
@@ -25,8 +26,8 @@ _GENERATION_LOGGER = logging.getLogger("transformers.generation.utils")
 class Vocabulary(Protocol):
     """What tokens stand for."""
 
-    def piece(self, token: int) -> str:
-        """Return the token's text, leading space included."""
+    def piece(self, token: int) -> str | bytes:
+        """Return the token's text, leading space included; bytes where it is part of characters."""
 
     def role(self, token: int) -> Role:
         """Return ``text``, ``special`` or ``eos``."""
@@ -257,13 +258,9 @@ class TransformersModel(NetworkModel):
         return self._encoder.layer_norm, self._encoder.layers
 
     def token_table(self, tokens: Sequence[int]) -> TokenTable:
-        """Describe each token; a word starts at a leading space."""
+        """Describe each token, see :func:`s2txai.models.pieces.token_table`."""
         pieces = [self._vocabulary.piece(token) for token in tokens]
-        roles = [self._vocabulary.role(token) for token in tokens]
-        words = word_indices(
-            [piece.startswith(" ") for piece in pieces], [role == "text" for role in roles]
-        )
-        return TokenTable(pieces, roles, words)
+        return token_table(pieces, [self._vocabulary.role(token) for token in tokens])
 
     def text(self, tokens: Sequence[int]) -> str:
         """Return the hypothesis as text."""

@@ -19,6 +19,7 @@ from transformers import (
     WhisperForConditionalGeneration,
     WhisperTokenizer,
 )
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from s2txai.datasets import Task
 from s2txai.errors import UserError, UtteranceError
@@ -34,6 +35,9 @@ HOP = 160  # samples between two frames
 HALF_WINDOW = 200  # samples; windows of 400 are centred on their frame
 # Vocabularies from this size on hold the language tags of the multilingual models.
 MULTILINGUAL_VOCABULARY = 51_865
+_REPLACEMENT = "\ufffd"  # what bytes that are no character decode to
+# Byte-level vocabularies write each byte as a character.
+_BYTES: dict[str, int] = {character: byte for byte, character in bytes_to_unicode().items()}
 _LONGEST_REASON = 300  # characters; a whole state may be missing
 
 
@@ -263,9 +267,15 @@ class WhisperVocabulary:
         self._tokenizer = tokenizer
         self._eos = eos
 
-    def piece(self, token: int) -> str:
-        """Return the token's text, leading space included."""
-        return str(self._tokenizer.decode([token], skip_special_tokens=False))
+    def piece(self, token: int) -> str | bytes:
+        """Return the token's text, leading space included; bytes where it is part of characters."""
+        text = str(self._tokenizer.decode([token], skip_special_tokens=False))
+        if _REPLACEMENT not in text:
+            return text
+        name = str(self._tokenizer.id_to_token(token))
+        if not _BYTES.keys() >= set(name):
+            return name  # an added token is text itself
+        return bytes(_BYTES[character] for character in name)
 
     def role(self, token: int) -> Role:
         """Return the role; every token from end of sentence on is special: tags, timestamps."""

@@ -15,7 +15,7 @@ from s2txai.analysis.scoring import SCORES
 from s2txai.report.figures import CURVES, OTHER_CURVE, STYLE, new_figure
 from s2txai.report.names import map_name, short_score_name, shortened
 from s2txai.report.sweep import deletion_maps
-from s2txai.report.tables import PaperFigures, area_key
+from s2txai.report.tables import PaperFigures, area_key, counts_words
 
 RUN_HEIGHT = 0.52  # inches
 
@@ -138,7 +138,7 @@ def _draw_areas(
         colour, marker, _ = CURVES.get(name, OTHER_CURVE)
         points = [(row[f"auc_{name}"], y + offset) for y, row in enumerate(rows)
                   if row["deletion_metric"] == metric]  # fmt: skip
-        span = None if falls else paper.span(*area_key(name))
+        span = paper.span(*area_key(name)) if counts_words(metric) else None
         if span:
             points.append((span[0], -1 + offset))
         panel.plot(

@@ -13,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
+from s2txai.report.fonts import OWN, families, without_glyph_warnings
 from s2txai.report.names import map_name
 from s2txai.saliency.aggregation import LAYER
 from s2txai.saliency.correlation import standardise_rows
@@ -30,7 +31,7 @@ STYLE: dict[Any, Any] = {
     "axes.labelsize": 8.5,
     "figure.constrained_layout.use": True,
     "figure.facecolor": "white",
-    "font.family": ["DejaVu Sans"],
+    "font.family": [OWN],
     "font.size": 8.5,
     "legend.frameon": False,
     "pdf.fonttype": 42,
@@ -82,7 +83,7 @@ def save_figure(figure: Figure, stem: Path) -> bytes:
     stem.parent.mkdir(parents=True, exist_ok=True)
     png = render_png(figure)
     stem.with_name(f"{stem.name}.png").write_bytes(png)
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE), without_glyph_warnings():
         figure.savefig(
             stem.with_name(f"{stem.name}.pdf"),
             format="pdf",
@@ -95,7 +96,7 @@ def save_figure(figure: Figure, stem: Path) -> bytes:
 def render_png(figure: Figure) -> bytes:
     """Return a figure as PNG, without metadata."""
     buffer = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE), without_glyph_warnings():
         figure.savefig(buffer, format="png", dpi=RESOLUTION, metadata={"Software": None})
     return buffer.getvalue()
 
@@ -367,7 +368,9 @@ def draw_rows(axes: Axes, rows: np.ndarray, labels: Sequence[str], step: float) 
     """
     n_rows, steps = rows.shape
     every = max(1, int(np.ceil(n_rows * ROW_HEIGHT / TALLEST_MAP)))
-    axes.set_yticks(range(0, n_rows, every), labels[::every], fontsize=7)
+    axes.set_yticks(
+        range(0, n_rows, every), labels[::every], fontsize=7, fontfamily=families(labels)
+    )
     axes.tick_params(axis="y", length=0)
     return axes.imshow(
         standardise_rows(np.asarray(rows, dtype=np.float64)),

@@ -7,7 +7,6 @@ from typing import Any
 import pandas as pd
 
 from s2txai.analysis.headline import LEAST_RELIABILITY, headline
-from s2txai.analysis.scoring import SCORES
 from s2txai.report.names import map_name
 from s2txai.report.runs import RunResults
 from s2txai.report.sweep import (
@@ -22,6 +21,7 @@ from s2txai.report.tables import (
     Cell,
     PaperFigures,
     Table,
+    counts_words,
     merged_signatures,
     words,
 )
@@ -171,8 +171,7 @@ def _correlations_and_mixing(smx: str, paper: PaperFigures) -> list[_Quantity]:
 
 
 def _areas(metric: str, paper: PaperFigures) -> _Quantity:
-    # The paper's areas are of word errors.
-    beside = Cell("") if SCORES[metric].higher_is_better else paper.area("ca_mean")
+    beside = paper.area("ca_mean") if counts_words(metric) else Cell("")
     title = f"area under the deletion curve, {area_title(metric)}"
     return _Quantity(title, "auc", "", NOT_DELETED, [], ".1f", beside)
 

@@ -90,12 +90,16 @@ def row_labels(pieces: Sequence[str], roles: Sequence[str], words: Sequence[int]
     """Return a label for each predicted token.
 
     A piece that goes on with the word of the piece before it starts with ``+``; the end of the
-    sentence is ``[end]``.
+    sentence is ``[end]``. A token that holds bytes of a character only names the piece with which
+    the character is complete.
     """
     labels = []
     before = -1
-    for piece, role, word in zip(pieces, roles, words, strict=True):
+    for row, (piece, role, word) in enumerate(zip(pieces, roles, words, strict=True)):
         text = printable(piece.strip()) or "[blank]"
+        if not piece and role == "text":
+            completed = next(filter(None, pieces[row:]), "")
+            text = f"[part of {printable(completed.strip())}]"
         continues = role == "text" and word == before and word >= 0
         labels.append("[end]" if role == "eos" else f"+{text}" if continues else text)
         before = word

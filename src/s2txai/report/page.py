@@ -259,7 +259,7 @@ def _layers(
             "left to the last; models of different depth begin and end together. Set apart: the "
             "mean of all heads. Above raw values, below those corrected for the noise of the "
             "maps, which may be compared between runs. Right: deletion, which knows no correction, "
-            "above for word errors, below for BLEU; by the mean of all heads, the last layer and "
+            "above for error rates, below for BLEU; by the mean of all heads, the last layer and "
             "those that the configuration lists under 'layers'. Bands: the paper's ranges "
             f"({paper.VERSION}) of raw values over its models and tasks; its share of "
             f"{paper.correlation('smh').text} for SMH is drawn as ρ, as it reads it.",

@@ -15,7 +15,7 @@ from s2txai.analysis.scoring import SCORES
 from s2txai.report.figures import STYLE, new_figure
 from s2txai.report.layers import runs_of
 from s2txai.report.names import map_name, short_score_name, shortened
-from s2txai.report.tables import PaperFigures, area_key
+from s2txai.report.tables import PaperFigures, area_key, counts_words
 
 PANEL_HEIGHT = 2.2  # inches
 MANY_LAYERS = 12  # more leave no room for the number of each
@@ -67,20 +67,31 @@ def profiles(table: pd.DataFrame, smx: str, paper: PaperFigures) -> Figure:
         figure = new_figure(2 * PANEL_HEIGHT + legend)
         halves = figure.subfigures(2, 1, squeeze=False, height_ratios=[2 * PANEL_HEIGHT, legend])
         drawn, below = halves.ravel()
-        panels = drawn.subplots(2, len(columns) + 1, sharex=True, sharey="col")
+        errors = _error_rates(runs)
+        panels = drawn.subplots(2, len(columns) + len(errors), sharex=True, sharey="col")
         for (title, quantity, name, span), (above, under) in zip(
-            columns, panels[:, :-1].T, strict=True
+            columns, panels[:, : len(columns)].T, strict=True
         ):
             above.set_title(title)
             for panel, kind in ((above, quantity), (under, f"{quantity}_corrected")):
                 _draw(panel, runs, f"{kind}_{name}", span, models, places)
-        _draw_areas(panels[:, -1], runs, paper, models, places)
+        areas = panels[:, len(columns) :]
+        for panel, metric in (*zip(areas[0], errors, strict=True), (areas[1, 0], "bleu")):
+            _draw_areas(panel, metric, runs, paper, models, places)
+        for panel in areas[1, 1:]:
+            panel.set_visible(False)
         panels[0, 0].set_ylabel("raw (no unit)")
         panels[1, 0].set_ylabel("corrected for noise (no unit)")
         for panel in panels[1]:
             _number_layers(panel, [len(run) - 1 for run in runs])
         _legends(below, models, places, f"paper's range, {paper.VERSION}")
     return figure
+
+
+def _error_rates(runs: Sequence[pd.DataFrame]) -> list[str]:
+    """Return the error rates that runs were scored by: each has a panel of its own."""
+    used = {str(metric) for run in runs for metric in run["deletion_metric"]}
+    return [metric for metric in ("wer_max", "cer_max") if metric in used] or ["wer_max"]
 
 
 def _styles(
@@ -135,22 +146,22 @@ def _draw(
 
 
 def _draw_areas(
-    panels: Sequence[Axes],
+    panel: Axes,
+    metric: str,
     runs: Sequence[pd.DataFrame],
     paper: PaperFigures,
     models: Mapping[str, Mapping[str, Any]],
     places: Mapping[str, Mapping[str, Any]],
 ) -> None:
-    """Draw the areas of word errors above, where more is better, and those of BLEU below."""
-    for panel, metric in zip(panels, ("wer_max", "bleu"), strict=True):
-        direction = "lower" if SCORES[metric].higher_is_better else "higher"
-        scored = [run for run in runs if (run["deletion_metric"] == metric).all()]
-        # The paper's area is of word errors and one number.
-        span = paper.span(*area_key("ca_mean")) if metric == "wer_max" else None
-        _draw(panel, scored, "auc", span, models, places)
-        panel.set_title(f"Deletion, {short_score_name(metric)}")
-        panel.set_ylabel(f"area (0–100), {direction}: better", labelpad=1)
-        panel.set_ylim(0, 100)
+    """Draw the areas of the runs that are scored by a metric."""
+    direction = "lower" if SCORES[metric].higher_is_better else "higher"
+    scored = [run for run in runs if (run["deletion_metric"] == metric).all()]
+    # The paper's area is one number.
+    span = paper.span(*area_key("ca_mean")) if counts_words(metric) else None
+    _draw(panel, scored, "auc", span, models, places)
+    panel.set_title(f"Deletion, {short_score_name(metric)}")
+    panel.set_ylabel(f"area (0–100), {direction}: better", labelpad=1)
+    panel.set_ylim(0, 100)
 
 
 def _positions(n_layers: int) -> np.ndarray:

@@ -189,8 +189,9 @@ class RunResults:
     def deletion_metric(self) -> str:
         """The score whose deletion curve is shown."""
         metrics = self.tables["auc"]["metric"]
-        # The clipped WER keeps loops of a lost model from setting the scale.
-        return "wer_max" if "wer_max" in set(metrics) else str(metrics.iloc[0])
+        # The clipped error rate keeps loops of a lost model from setting the scale.
+        clipped = [name for name in ("wer_max", "cer_max") if name in set(metrics)]
+        return clipped[0] if clipped else str(metrics.iloc[0])
 
     def headline(self) -> pd.DataFrame:
         """Return the summary of the headline: Pearson, each token's row standardised."""

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from s2txai.errors import UserError
 from s2txai.report import figures as draw
+from s2txai.report.fonts import families
 from s2txai.report.names import map_name, printable, row_labels
 from s2txai.saliency.aggregation import ATTENTION_KINDS
 from s2txai.saliency.maps import GRADIENT_POOLING
@@ -221,8 +222,9 @@ def _decode_figure(artifact: Artifact) -> Figure:
     bottom.bar(rows, np.exp(artifact["log_probs"]), color="#0072B2")
     every = -(-len(labels) // MOST_LABELS)
     bottom.set_xticks(
-        rows[::every], labels[::every], rotation=60, ha="right", rotation_mode="anchor", fontsize=7
-    )
+        rows[::every], labels[::every], rotation=60, ha="right", rotation_mode="anchor", fontsize=7,
+        fontfamily=families(labels),
+    )  # fmt: skip
     bottom.set_xlim(-0.7, len(labels) - 0.3)
     bottom.set_ylim(0, 1)
     bottom.set_ylabel("probability")

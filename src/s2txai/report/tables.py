@@ -204,6 +204,14 @@ class PaperFigures:
         return table
 
 
+def counts_words(metric: str) -> bool:
+    """Return whether a score is of word errors, as the paper's areas under deletion curves are.
+
+    These grow with the faithfulness of the map, and areas of other scores are not their like.
+    """
+    return SCORES[metric].text_unit == "word"
+
+
 def area_key(name: str) -> tuple[str, str]:
     """Return quantity and pooling of the paper's area for a map of deletion."""
     if name.startswith("smx_") and name != "smx_full":
@@ -496,8 +504,7 @@ def deletion_table(run: RunResults, paper: PaperFigures) -> Table:
     """Return the area under each deletion curve beside the paper's."""
     auc = run.tables["auc"]
     metrics = list(auc["metric"].unique())
-    # The paper's areas grow with the faithfulness of the map, so they are of word errors.
-    beside = not any(SCORES[metric].higher_is_better for metric in metrics)
+    beside = any(map(counts_words, metrics))
     table = Table(
         caption="Area under the deletion curve, 0-100. For error rates a higher area means a more "
         "faithful map, for BLEU and COMET a lower one; compare with the random order.",

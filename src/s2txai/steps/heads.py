@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from s2txai.analysis.verdict import HeadFindings, rank_heads
-from s2txai.datasets import Utterance
+from s2txai.datasets import Diacritics, Utterance
 from s2txai.steps.plain import utterance_data
 from s2txai.storage.artifacts import Artifact, replacing
 from s2txai.study.plan import Run
@@ -47,6 +47,7 @@ def heads_run(
         pooling=pooling,
         seed=seed,
         why_unaligned=_why_unaligned(run),
+        diacritics=run.diacritics,
     )
     write_table(findings.ranking, run, outputs["ranking"])
     for name in ("generation_config", "verdict"):
@@ -70,6 +71,7 @@ def head_findings(
     pooling: str,
     seed: int,
     why_unaligned: str = "no alignments",
+    diacritics: Diacritics = "kept",
 ) -> HeadFindings:
     """Rank heads by ``aggregate`` and ``decode`` artefacts; see ``verdict.rank_heads``."""
     return rank_heads(
@@ -80,4 +82,5 @@ def head_findings(
         pooling=pooling,
         seed=seed,
         why_unaligned=why_unaligned,
+        diacritics=diacritics,
     )

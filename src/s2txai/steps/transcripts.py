@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from s2txai.analysis.scoring import score_names
 from s2txai.analysis.transcripts import score_transcripts
 from s2txai.datasets import Diacritics, Task, Utterance, reference
 from s2txai.log import logger
@@ -67,7 +68,7 @@ def _warn_of_no_speech(
 ) -> None:
     """Name hypotheses that are as bad as none, whatever the cause."""
     for row, utterance in zip(transcripts.to_dict("records"), utterances, strict=True):
-        is_wrong = task.kind == "asr" and row["wer"] >= 100
+        is_wrong = task.kind == "asr" and row[score_names(task)[0]] >= 100
         if is_wrong or not row["hypothesis"].strip():
             logger.warning(
                 "The hypothesis of '%s' is no better than an empty one: %r. The model, the "

@@ -10,21 +10,21 @@ FIRST_VERSION = 1
 """Of a gradient method that an extension adds; the hash of its file tells its versions apart."""
 
 ALGORITHM_VERSIONS = {
-    "decode": 2,
+    "decode": 3,
     "attention": 2,
     "smx": 3,
     "smh": 3,
     "grad": 1,
     "input_x_gradient": 1,
     "integrated_gradients": 1,
-    "aggregate": 3,
-    "correlate": 6,
+    "aggregate": 4,
+    "correlate": 7,
     "deletion": 2,
-    "sensitivity": 1,
-    "timestamps": 2,
+    "sensitivity": 2,
+    "timestamps": 3,
     "heads": 3,
     "comparisons": 1,
-    "score": 2,
+    "score": 3,
     "report": 7,
 }
 

@@ -288,7 +288,13 @@ def estimate_table(study: Study, config: Mapping[str, Any], models: Path, thread
     n_jobs = layout.jobs(study).total()
     lines.append(_line("in all", n_utterances, n_jobs, n_masks, estimates))
     return "\n".join(
-        [*lines, *_remarks(study, estimates, models, threads), *study.missing, *study.unusable]
+        [
+            *lines,
+            *_remarks(study, estimates, models, threads),
+            *study.missing,
+            *study.unusable,
+            *study.remarks,
+        ]
     )
 
 

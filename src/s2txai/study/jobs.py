@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from s2txai.datasets.languages import bleu_tokeniser
 from s2txai.saliency.methods import METHODS
 from s2txai.storage.failures import Failure, failures_where_met
 from s2txai.storage.versions import version_of
@@ -153,6 +154,10 @@ class Jobs:
     def layers(self, wildcards: Wildcards) -> list[int]:
         """Return the decoder layers by whose attention cells are deleted."""
         return list(self.run(wildcards).layers)
+
+    def tokeniser(self, wildcards: Wildcards) -> str:
+        """Return the tokeniser of BLEU, which depends on what is installed."""
+        return bleu_tokeniser(self.run(wildcards).task.target)
 
     def diacritics(self, wildcards: Wildcards) -> str:
         """Return whether accents count when texts are compared."""

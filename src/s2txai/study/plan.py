@@ -21,6 +21,7 @@ from s2txai.datasets import (
     select,
     shards,
 )
+from s2txai.datasets.languages import bleu_fallback
 from s2txai.errors import UserError, UtteranceError
 from s2txai.hashing import file_sha256, fingerprint
 from s2txai.models.families import FAMILIES
@@ -165,6 +166,14 @@ class Study:
     def unusable(self) -> list[str]:
         """A sentence for each run with recordings that cannot be used."""
         return [_unusable(run) for run in self.runs.values() if run.unusable]
+
+    @property
+    def remarks(self) -> list[str]:
+        """A sentence for each target language whose BLEU lacks the tokeniser of first choice."""
+        targets = dict.fromkeys(
+            run.task.target for run in self.runs.values() if run.task.kind == "st"
+        )
+        return [sentence for language in targets if (sentence := bleu_fallback(language))]
 
 
 def plan(

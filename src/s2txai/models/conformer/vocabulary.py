@@ -12,11 +12,10 @@ from s2txai.datasets.files import is_file, read_yaml
 from s2txai.errors import UserError
 from s2txai.models.base import Role, TokenTable
 from s2txai.models.conformer.decoder import EOS
-from s2txai.models.network_model import word_indices
+from s2txai.models.pieces import sentencepiece_text, token_table
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")  # begin every dictionary, unwritten
 BLANK = "<ctc_blank>"  # ends the dictionary of a model with a CTC head over it, unwritten
-BOUNDARY = "\u2581"  # stands for the space before a word
 _DEFAULT_BINS = 80
 _MOST_BINS = 1024
 
@@ -180,15 +179,9 @@ class Vocabulary:
         return any(_is_tag(symbol) for symbol in self._symbols)
 
     def table(self, tokens: Sequence[int]) -> TokenTable:
-        """Describe each token; a word starts with the boundary mark."""
-        symbols = [self._symbols[token] for token in tokens]
-        roles = [self._role(token) for token in tokens]
-        words = word_indices(
-            [symbol.startswith(BOUNDARY) for symbol in symbols],
-            [role == "text" for role in roles],
-        )
-        pieces = [symbol.replace(BOUNDARY, " ") for symbol in symbols]
-        return TokenTable(pieces, roles, words)
+        """Describe each token, see :func:`s2txai.models.pieces.token_table`."""
+        pieces = [sentencepiece_text(self._symbols[token]) for token in tokens]
+        return token_table(pieces, [self._role(token) for token in tokens])
 
     def text(self, tokens: Sequence[int]) -> str:
         """Return plain text."""

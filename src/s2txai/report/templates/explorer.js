@@ -260,6 +260,18 @@
     };
   }
 
+  // Of tokens in a row: that of the hypothesis, whatever tags it begins with.
+  function directionOf(text) {
+    const letter = text.match(/\p{L}/u);
+    const leftwards = /[\p{Script=Hebrew}\p{Script=Arabic}\p{Script=Syriac}\p{Script=Thaana}\p{Script=Nko}]/u;
+    return letter && leftwards.test(letter[0]) ? "rtl" : "ltr";
+  }
+
+  // Text of either direction within an English sentence.
+  function isolated(text) {
+    return `\u2068${text}\u2069`;
+  }
+
   function tokenButton(token, index) {
     const made = element("div", { className: "token", tabIndex: -1, textContent: token.label });
     made.setAttribute("role", "option");
@@ -270,7 +282,7 @@
   }
 
   function tokenList(view) {
-    const list = element("div", { className: "tokens" }, ...view.tokens.map(tokenButton));
+    const list = element("div", { className: "tokens", lang: view.language, dir: directionOf(view.text) }, ...view.tokens.map(tokenButton));
     list.setAttribute("role", "listbox");
     list.setAttribute("aria-label", "Predicted tokens: arrow keys choose, Enter plays");
     list.setAttribute("aria-orientation", "horizontal");
@@ -362,7 +374,7 @@
     const heads = [...Array(H).keys(), "mean"].map(String);
     const title = (scope, text) => element("th", { scope, textContent: text });
     const line = (layer, text) => element("tr", {}, title("row", text), ...heads.map((head) => headCell(view, state, entry, layer, head)));
-    const caption = `ρ of each head with ${entry.label} for “${view.tokens[state.token].label}”: rows are decoder layers, columns heads; a click chooses`;
+    const caption = `ρ of each head with ${entry.label} for “${isolated(view.tokens[state.token].label)}”: rows are decoder layers, columns heads; a click chooses`;
     const layers = [...Array(L).keys()].map((layer) => line(String(layer), String(layer)));
     return [
       element("caption", { textContent: caption }),
@@ -399,7 +411,7 @@
       const token = view.tokens[state.token].label;
       const name = nameOfChoice(chosen ? state : { ...state, map: "ca" }, chosen && chosen.label);
       const { start, end } = state.region;
-      parts.status.textContent = `“${token}”: most salient ${seconds(start)}–${seconds(end)} s (${name})`;
+      parts.status.textContent = `“${isolated(token)}”: most salient ${seconds(start)}–${seconds(end)} s (${name})`;
       parts.above.setAttribute("aria-label", `${view.timeOnly ? "Waveform" : "Spectrogram"} with ${parts.status.textContent}`);
       parts.below.setAttribute("aria-label", `Rows of the maps for the token ${token}, each from its least to its greatest value`);
       parts.region.style.left = `${(100 * start) / view.duration}%`;
@@ -438,7 +450,8 @@
     }
 
     function onKey(event) {
-      const moves = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1, Home: -Infinity, End: Infinity };
+      const right = directionOf(view.text) === "rtl" ? -1 : 1;
+      const moves = { ArrowRight: right, ArrowDown: 1, ArrowLeft: -right, ArrowUp: -1, Home: -Infinity, End: Infinity };
       if (event.key in moves) choose(state.token + moves[event.key], true);
       else if (event.key === "Enter" || event.key === " ") playRegion();
       else return;
