@@ -8,7 +8,7 @@ FIRST_VERSION = 1
 """Of a gradient method that an extension adds; the hash of its file tells its versions apart."""
 
 ALGORITHM_VERSIONS = {
-    "decode": 2,
+    "decode": 3,
     "attention": 2,
     "smx": 3,
     "smh": 3,
@@ -22,8 +22,8 @@ ALGORITHM_VERSIONS = {
     "timestamps": 2,
     "heads": 2,
     "comparisons": 1,
-    "score": 2,
-    "report": 6,
+    "score": 3,
+    "report": 7,
 }
 
 
