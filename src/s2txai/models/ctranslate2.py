@@ -70,7 +70,7 @@ def dequantise(variables: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArr
     weights = {name: array for name, array in variables.items() if not name.endswith(_SCALE)}
     scales = {name: array for name, array in variables.items() if name.endswith(_SCALE)}
     for name, scale in scales.items():
-        weight = weights.get(name.removesuffix(_SCALE))
+        weight = variables.get(name.removesuffix(_SCALE))
         if weight is None or weight.dtype.kind != "i":
             raise ValueError(f"{name} is the scale of no integers")
         factor = scale.astype(np.float32)
@@ -79,7 +79,9 @@ def dequantise(variables: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArr
         if scale.size not in (1, len(weight)) or scale.ndim > 1:
             raise ValueError(f"{name} has {scale.size} factors for {len(weight)} rows")
         rows = factor.reshape(-1, *[1] * (weight.ndim - 1))
-        weights[name.removesuffix(_SCALE)] = weight.astype(np.float32) / rows
+        product = weight.astype(np.float32) / rows
+        # An alias of a weight stands for its scale as well.
+        weights.update({alias: product for alias, array in weights.items() if array is weight})
     for name, array in weights.items():
         if array.dtype.kind == "i" and array.ndim:
             raise ValueError(f"{name} holds integers without a scale")
