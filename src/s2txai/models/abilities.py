@@ -95,7 +95,8 @@ def conformer(directory: Path | None, task: Task, options: Mapping[str, Any]) ->
     files = [] if directory is None else sorted(directory.glob("*.yaml"))
     if directory is None or len(files) != 1:
         return
-    named = str(read_yaml(files[0]).get("vocab_filename", ""))
+    # Named by its place on the machine of the training, as the loader takes it.
+    named = Path(str(read_yaml(files[0]).get("vocab_filename", "dict.txt"))).name
     try:
         lines = (directory / named).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):

@@ -38,7 +38,7 @@ def load_canary(
         load_extractor(ParakeetFeatureExtractor, directory, feature_size=bins),
         max_positions=network.config.decoder_config.max_position_embeddings,
         precision=precision,
-        search=searched(directory, network.config, generation_settings(network)),
+        search=searched(directory, network.config, generation_settings(directory, network)),
     )
 
 

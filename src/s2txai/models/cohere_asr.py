@@ -45,7 +45,7 @@ def load_cohere_asr(
         load_extractor(CohereAsrFeatureExtractor, directory, feature_size=bins),
         max_positions=network.config.max_position_embeddings,
         precision=precision,
-        search=searched(directory, network.config, generation_settings(network)),
+        search=searched(directory, network.config, generation_settings(directory, network)),
     )
 
 

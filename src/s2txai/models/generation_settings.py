@@ -79,7 +79,7 @@ OVERRIDDEN: Mapping[str, Sequence[str]] = MappingProxyType(
             "disable_compile",
             "compile_config",
         ),
-        "nothing: they concern speech that a model generates": (
+        "nothing, since they concern speech that a model generates": (
             "t2u_lang_code_to_id",
             "vocoder_lang_code_to_id",
             "vocoder_spkr_id",

@@ -46,7 +46,7 @@ def load_moonshine(
         tokenizer,
         load_extractor(Wav2Vec2FeatureExtractor, directory, feature_size=1),
         precision=precision,
-        search=searched(directory, network.config, generation_settings(network)),
+        search=searched(directory, network.config, generation_settings(directory, network)),
     )
 
 

@@ -59,7 +59,7 @@ def load_seamless_m4t_v2(
             f"{directory / 'generation_config.json'} has no text_decoder_lang_to_code_id, which "
             "lists the languages; take the file from the checkpoint this one was made of."
         )
-    tokenizer, settings = load_tokenizer(directory), generation_settings(network)
+    tokenizer, settings = load_tokenizer(directory), generation_settings(directory, network)
     names = check_checkpoint(directory, network, tokenizer)
     table = "text_decoder_lang_to_code_id"
     codes = settings[table]

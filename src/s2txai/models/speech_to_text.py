@@ -47,7 +47,7 @@ def load_speech_to_text(
         tokenizer,
         load_extractor(Speech2TextFeatureExtractor, directory, num_mel_bins=bins),
         precision=precision,
-        search=searched(directory, network.config, generation_settings(network)),
+        search=searched(directory, network.config, generation_settings(directory, network)),
     )
 
 

@@ -145,13 +145,16 @@ def _leaves(table: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
             yield keys, value
 
 
-def generation_settings(network: Any) -> dict[str, Any]:
+def generation_settings(directory: Path, network: Any) -> dict[str, Any]:
     """Return all that a checkpoint says on decoding, by name; None for what it does not say.
 
     What ``generation_config.json`` says, or ``config.json`` where there is no such file.
     """
-    settings: dict[str, Any] = network.generation_config.to_dict()
-    return settings
+    # The library drops some of what the file says and it does not know.
+    return {
+        **network.generation_config.to_dict(),
+        **read_table(directory / GENERATION_CONFIG_NAME),
+    }
 
 
 def searched(directory: Path, config: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -229,7 +232,7 @@ def check_checkpoint(directory: Path, network: Any, tokenizer: Any) -> TokenName
             f"({tokenizer.eos_token}), but config.json says that 'eos_token_id' is "
             f"{config.eos_token_id}; save tokenizer and network of one checkpoint together."
         )
-    check_settings(directory, names, config, generation_settings(network))
+    check_settings(directory, names, config, generation_settings(directory, network))
     return names
 
 

@@ -102,7 +102,7 @@ def load_whisper(
         network, settings = _from_ctranslate2(directory, names)
     else:
         network = load_network(WhisperForConditionalGeneration, directory, options)
-        settings = generation_settings(network)
+        settings = generation_settings(directory, network)
     config = network.config
     positions = config.max_source_positions
     # Tokenizers may leave out the times: one each 0.02 s, which is a step, and the end.
