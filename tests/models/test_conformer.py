@@ -9,6 +9,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from s2txai.datasets import parse_task
 from s2txai.datasets.audio import read_audio
