@@ -22,6 +22,7 @@ from s2txai.models.decoding import decode
 from s2txai.models.families import FAMILIES
 from s2txai.models.loading import load_model
 from s2txai.models.whisper import WhisperVocabulary
+from s2txai.study.config import check_task
 from s2txai.study.fetch_model import fetch_model
 from tests.tiny_models import TINY, save_speech_to_text
 from tests.tiny_whisper import save_tiny_whisper
@@ -660,10 +661,13 @@ def test_translation_into_other_languages_needs_its_prompt(tmp_path, task):
     names = TEXT + MANY
     save_whisper(tmp_path, names)
     parsed = parse_task(task)
+    entry = {"family": "whisper", "languages": ["en", "ko", "yue"]}
+    entry["translation_targets"] = ["ko", "yue"]
     for check in (
         lambda: load(tmp_path).prompt(parsed),
         lambda: check_abilities("whisper", tmp_path, parsed, NO_OPTIONS),
         lambda: check_abilities("whisper", None, parsed, NO_OPTIONS),
+        lambda: check_task("m", entry, parsed),
     ):
         with pytest.raises(UserError, match=r"English only.*options\.translation_prompt") as raised:
             check()
