@@ -147,7 +147,7 @@ def check_task(model: str, entry: Mapping[str, Any], task: Task) -> None:
     elif task.kind == "st" and task.target not in entry["translation_targets"]:
         reason = f"it translates into {', '.join(entry['translation_targets']) or 'no language'}"
     else:
-        if entry.get("family") in FAMILIES:  # others are refused with the valid names
+        if entry.get("family", "") in FAMILIES:  # others are refused with the valid names
             # What no model of the family can do, whichever files it has.
             check_abilities(entry["family"], None, task, entry.get("options", {}))
         return
