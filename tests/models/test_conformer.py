@@ -9,6 +9,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from s2txai.datasets import parse_task
 from s2txai.datasets.audio import read_audio
@@ -571,3 +572,32 @@ def test_merged_steps_are_refused(tmp_path):
 def test_a_dictionary_without_tags_forces_nothing(tmp_path):
     save_conformer(tmp_path, tags=())
     assert load_model(tmp_path, "conformer", device="cpu").forced(parse_task("asr-de")) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"transforms": {"*": ["global_cmvn"]}}, "'transforms' asks for"),
+        ({"transforms": {"_eval": ["utterance_cmvn", "specaugment"]}}, "'transforms' asks for"),
+        ({"use_audio_input": True}, "'use_audio_input' asks for waveforms"),
+        ({"transforms": {"*": ["utterance_cmvn"], "_train": ["specaugment"]}}, None),
+    ],
+)
+def test_features_of_another_kind_are_refused(tmp_path, changes, words):
+    save_conformer(tmp_path)
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | changes))
+    if words is None:
+        load_model(tmp_path, "conformer", device="cpu")
+        return
+    with pytest.raises(UserError, match=words):
+        load_model(tmp_path, "conformer", device="cpu")
+
+
+@pytest.mark.parametrize("symbol", ["▁fremd", "zzz", "▁other▁one"])
+def test_a_dictionary_of_another_sentencepiece_model_is_refused(tmp_path, symbol):
+    save_conformer(tmp_path)
+    lines = (tmp_path / "dict.txt").read_text().splitlines()
+    (tmp_path / "dict.txt").write_text("\n".join([f"{symbol} 1", *lines[1:]]) + "\n")
+    with pytest.raises(UserError, match=f"has the symbol '{symbol}', which is no piece"):
+        load_model(tmp_path, "conformer", device="cpu")

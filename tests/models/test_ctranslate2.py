@@ -73,7 +73,7 @@ ARRAY = np.zeros(4, dtype="float32")
         (model([variable("a", ARRAY), variable("a", ARRAY)], {}), "'a' occurs twice"),
         (model([variable("a", ARRAY)], {"a": "a"}), "'a' occurs twice"),
         (model([variable("a", ARRAY)], {"b": "c"}), "unknown variable 'c'"),
-        (model([variable("a", ARRAY, code=5)], {}), "type 5"),
+        (model([variable("a", ARRAY, code=6)], {}), "type 6"),
         (model([variable("a", ARRAY, shape=(5,))], {}), r"shape \[5\]"),
         (model([variable("a", ARRAY, shape=[2**31] * 8)], {}), "shape"),
         (model([variable("a", ARRAY, shape=[1] * 9)], {}), "9 dimensions"),

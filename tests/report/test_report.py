@@ -702,3 +702,26 @@ def test_the_input_is_called_what_it_is(time_only, title):
     axes = Figure().subplots()
     draw_input(axes, np.zeros((5, 3), np.float32), 0.004, time_only=time_only)
     assert axes.get_title().startswith(title)
+
+
+@pytest.mark.parametrize("n_cut", [0, 1, 2])
+def test_hypotheses_at_the_token_limit_are_counted_and_shown(tmp_path: Path, n_cut: int) -> None:
+    root = tmp_path / "results" / "librivox" / "whisper-tiny.en" / "asr-en"
+    audio = write_run(root)
+    file = root / "decode" / "transcripts.csv"
+    table = pd.read_csv(file, keep_default_na=False)
+    table.insert(6, "at_limit", [number < n_cut for number in range(len(table))])
+    table.to_csv(file, index=False)
+    run = RunFiles("librivox", "whisper-tiny.en", "asr-en", root, {"0000": list(IDS)}, audio)
+    write(tmp_path, run)
+    text = Page((tmp_path / "index.html").read_text(encoding="utf-8")).text
+    assert text.count("cut off") == n_cut
+    assert (f"Cut off: {n_cut} of 2 hypotheses reach" in text) is (n_cut > 0)
+
+
+@pytest.mark.parametrize("family", ["whisper", "canary", "moonshine"])
+def test_experimental_families_are_said_to_be(files: RunFiles, tmp_path: Path, family: str) -> None:
+    models = {name: {**entry, "family": family} for name, entry in CONTEXT.models.items()}
+    write(tmp_path, files, context=replace(CONTEXT, models=models))
+    text = Page((tmp_path / "index.html").read_text(encoding="utf-8")).text
+    assert (f"{family} (experimental: tested with random" in text) is (family != "whisper")

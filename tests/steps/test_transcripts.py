@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from s2txai.datasets import Utterance, parse_task
 from s2txai.steps.transcripts import transcripts_run
@@ -13,9 +14,10 @@ from s2txai.study.plan import Run
 TEXTS = {"007": ("my house", "my house"), "NA": ("tree", ""), "u3": ("river", "red garden")}
 
 
-def decoded(name, text):
+def decoded(name, text, **arrays):
     meta = {"utterance": name, "parameters": {"beam": 5, "precision": "float32"}}
-    return Artifact({"text": np.array(text)}, meta)
+    arrays = {"roles": np.array(["text", "eos"])} | arrays
+    return Artifact({"text": np.array(text), **arrays}, meta)
 
 
 def run_of(task):
@@ -26,9 +28,9 @@ def run_of(task):
     return Run("d", "m", parse_task(task), utterances, {"0000": list(TEXTS)}, failed=utterances[:1])
 
 
-def written(tmp_path, task):
+def written(tmp_path, task, **arrays):
     outputs = {name: tmp_path / f"{name}.csv" for name in ("transcripts", "scores")}
-    artifacts = [decoded(name, text) for name, (_, text) in TEXTS.items()]
+    artifacts = [decoded(name, text, **arrays) for name, (_, text) in TEXTS.items()]
     transcripts_run(
         run_of(task), artifacts, outputs, text_normalisation="whisper", diacritics="folded"
     )
@@ -38,7 +40,8 @@ def written(tmp_path, task):
 def test_tables_of_recognition(tmp_path, caplog):
     transcripts, scores = written(tmp_path, "asr-en")
     assert list(transcripts) == [
-        "dataset", "model", "task", "utterance", "reference", "hypothesis", "wer",
+        "dataset", "model", "task", "utterance", "reference", "hypothesis", "at_limit",
+        "wer",
     ]  # fmt: skip
     assert transcripts["utterance"].tolist() == list(TEXTS)
     assert transcripts["hypothesis"].tolist() == [text for _, text in TEXTS.values()]
@@ -66,3 +69,18 @@ def test_translations_are_named_only_when_empty(tmp_path, caplog):
     assert scores["metric"].tolist() == ["bleu"]
     (record,) = caplog.records
     assert "'NA'" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "cut"),
+    [
+        ({"at_limit": np.array(True)}, True),
+        ({"at_limit": np.array(False)}, False),
+        ({"roles": np.array(["text"])}, True),  # a file of before
+        ({"roles": np.array(["text"]), "at_limit": np.array(True)}, True),
+    ],
+)
+def test_hypotheses_at_the_token_limit_are_marked_and_counted(tmp_path, caplog, arrays, cut):
+    transcripts, _ = written(tmp_path, "asr-en", **arrays)
+    assert transcripts["at_limit"].tolist() == [str(cut)] * 3
+    assert ("3 of 3 hypotheses reach the most tokens" in caplog.text) is cut

@@ -1,6 +1,7 @@
 """From a configuration to runs, or to one sentence a mistake."""
 
 import copy
+import json
 import shutil
 import subprocess
 import sys
@@ -688,3 +689,37 @@ def test_the_plan_says_which_tokeniser_bleu_falls_back_on(monkeypatch):
     assert "BLEU of texts in 'ko' counts characters (tok:char)" in sentence
     monkeypatch.setattr(languages, "find_spec", lambda package: object())
     assert remarks("st-en-ko", "st-en-ja") == []
+
+
+@pytest.mark.parametrize(
+    ("tags", "task", "words"),
+    [
+        (
+            ["<|en|>", "<|fr|>", "<|transcribe|>"],
+            "asr-it",
+            r"no token <\|it\|> among",
+        ),
+        ([], "asr-it", "English-only, so it cannot do 'asr-it'"),
+        (["<|en|>", "<|it|>", "<|transcribe|>"], "st-it-en", r"no special token <\|translate\|>"),
+        (["<|en|>", "<|it|>", "<|transcribe|>"], "asr-it", None),
+    ],
+)
+def test_what_the_files_of_a_model_cannot_do_is_refused(root, config, tags, task, words):
+    """Whatever the table of models says."""
+    names = ["a", "<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>", *tags]
+    folder = root / "many"
+    folder.mkdir()
+    vocabulary = {name: number for number, name in enumerate(names)}
+    (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocabulary}}))
+    source = {"path": str(folder)}
+    many = read_yaml(root / "config" / "models.yaml")["many"] | {"source": source}
+    config["models"] = {"many": many}
+    config["runs"] = [{"dataset": "talks", "models": ["many"], "tasks": [task]}]
+    if words is None:
+        plan(config, root)
+        return
+    with pytest.raises(UserError, match=f"config: model 'many': .*{words}"):
+        plan(config, root)
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match="holds an adapter"):
+        plan(config, root)

@@ -3,6 +3,7 @@
 from importlib.metadata import version
 
 from s2txai.models.families import FAMILIES, Family
+from s2txai.models.generation_settings import COMPARED, HONOURED, OVERRIDDEN
 
 _OPENING = """\
 # Models
@@ -37,9 +38,60 @@ Families of transformers were tested with its version {version}. Random weights,
 show that rows, steps, masks and gradients are what they seem
 (`tests/models/test_model_contract.py`), and that all steps run (`tests/models/test_families.py`);
 not that a trained checkpoint is read as its authors meant, which its transcripts show: look at
-`decode/transcripts.csv` first. Their beam search
-is the library's `generate` with the beam of the run; penalties and suppressed tokens that the
-checkpoint's `generation_config.json` names hold, its beam and its lengths do not.
+`decode/transcripts.csv` first. Families that never ran with trained weights are `experimental`: the
+log says so on loading, and so does the page. Their beam search
+is the library's `generate` with the beam of the run and what the next section lists of a
+checkpoint's settings.
+
+"""
+
+_SETTINGS = """\
+## Which settings of a checkpoint act
+
+On loading, tokenizer, network and settings are compared, and what does not fit is refused: a
+tokenizer with another number of tokens than the network (one of Whisper may leave out all times),
+ids of special tokens that are others, or text, in the tokenizer, weights that are missing or left
+over, CTranslate2 variables that are left over, integers without a scale. An adapter
+(`adapter_config.json`) is refused: merge it first. Which languages and tasks a checkpoint has is
+read from its tokenizer and its settings, while planning where the files are there.
+
+Decoding, families of transformers and `whisper` (`generation_config.json`; where there is none,
+`config.json`):
+
+| settings | what happens |
+|---|---|
+"""
+
+_FEATURES = """
+Settings that change nothing (false, empty, neutral) are accepted anywhere. Where the lists of
+suppressed tokens are missing, nothing is suppressed, and the log says so. `config.json` of
+CTranslate2 may hold `suppress_ids` and `suppress_ids_begin`, which are honoured, `lang_ids`, which
+must be tokens, and `alignment_heads`, which is not used; any other is refused. A `vocabulary.json`
+beside it must number tokens as the tokenizer does.
+
+Features (`preprocessor_config.json`, or `feature_extractor` in `processor_config.json`):
+
+| family | honoured | must fit the network, else refused | not used | refused |
+|---|---|---|---|---|
+| `whisper` | none: the network says it all | `feature_size`, `chunk_length` (whole seconds of the \
+context), `sampling_rate` 16000, `hop_length` 160, `n_fft` 400, `padding_value` 0, `dither` 0 | \
+`n_samples`, `nb_max_frames`, `mel_filters`, `return_attention_mask`, `padding_side` | any other |
+| `conformer` | `input_feat_per_channel`, `vocab_filename`, `bpe_tokenizer` of its `*.yaml` | \
+number of symbols of the dictionary, `transforms` (`utterance_cmvn` alone) | any other: features \
+are normalised by utterance | \
+`ctc_compress_strategy`, `use_audio_input` |
+| `speech-to-text` | `sampling_rate`, `dither`, `do_ceptral_normalize`, `normalize_means`, \
+`normalize_vars` | `num_mel_bins` | `feature_size`, `padding_value`, `return_attention_mask`, \
+`padding_side` | any other |
+| `canary` | `sampling_rate`, `hop_length`, `n_fft`, `win_length`, `preemphasis` | \
+`feature_size` | `padding_value`, `return_attention_mask`, `padding_side` | any other |
+| `seamless-m4t-v2` | `sampling_rate`, `stride`, `num_mel_bins` | `num_mel_bins` times `stride` | \
+`feature_size`, `padding_value`, `return_attention_mask`, `padding_side` | any other |
+| `moonshine` | `sampling_rate`, `do_normalize` | `feature_size` 1 | `padding_value`, \
+`return_attention_mask`, `padding_side` | any other |
+| `cohere-asr` | `sampling_rate`, `hop_length`, `n_fft`, `win_length`, `preemphasis`, `dither`, \
+`max_audio_clip_s` | `feature_size` | `padding_value`, `overlap_chunk_second`, \
+`min_energy_window_samples`, `return_attention_mask`, `padding_side` | any other |
 
 ## What else to know
 
@@ -84,12 +136,25 @@ def page() -> str:
     rows = [_row(name, family) for name, family in families.items()]
     notes = [f"- `{name}`: {family.notes}\n" for name, family in families.items() if family.notes]
     between = _BETWEEN.format(version=version("transformers"))
-    return _OPENING + "".join(rows) + between + "".join(notes) + _CONFORMER
+    settings = _SETTINGS + "".join(_settings_rows()) + _FEATURES
+    return _OPENING + "".join(rows) + between + settings + "".join(notes) + _CONFORMER
+
+
+def _settings_rows() -> list[str]:
+    """Return the table of what happens to the settings of decoding."""
+    rows = [
+        (HONOURED, "honoured"),
+        (COMPARED, "compared with the tokenizer; those of languages and tasks honoured"),
+        *((names, f"not used; in its place: {what}") for what, names in OVERRIDDEN.items()),
+    ]
+    cells = [f"| {', '.join(f'`{name}`' for name in names)} | {what} |\n" for names, what in rows]
+    return [*cells, "| any other | refused |\n"]
 
 
 def _row(name: str, family: Family) -> str:
     texts = [family.models, family.tasks, family.input, family.checkpoint, family.tested]
-    cells = [f"`{name}`", *texts]
+    mark = " (experimental)" if family.experimental else ""
+    cells = [f"`{name}`{mark}", *texts]
     return f"| {' | '.join(cells)} |\n"
 
 

@@ -10,7 +10,14 @@ from transformers import CanaryForConditionalGeneration, ParakeetFeatureExtracto
 from s2txai.datasets import Task
 from s2txai.models.fast_conformer import FastConformerModel
 from s2txai.models.options import NO_OPTIONS
-from s2txai.models.transformers_loading import load_network, load_part, load_tokenizer
+from s2txai.models.transformers_loading import (
+    check_checkpoint,
+    generation_settings,
+    load_extractor,
+    load_network,
+    load_tokenizer,
+    searched,
+)
 
 
 def load_canary(
@@ -22,12 +29,16 @@ def load_canary(
 ) -> "CanaryModel":
     """Load a Canary of the second prompt format, as a :class:`~s2txai.models.base.Loader`."""
     network = load_network(CanaryForConditionalGeneration, directory, options).to(device)
+    tokenizer = load_tokenizer(directory)
+    check_checkpoint(directory, network, tokenizer)
+    bins = network.config.encoder_config.num_mel_bins
     return CanaryModel(
         network,
-        load_tokenizer(directory),
-        load_part(ParakeetFeatureExtractor, directory),
+        tokenizer,
+        load_extractor(ParakeetFeatureExtractor, directory, feature_size=bins),
         max_positions=network.config.decoder_config.max_position_embeddings,
         precision=precision,
+        search=searched(directory, network.config, generation_settings(directory, network)),
     )
 
 

@@ -17,7 +17,14 @@ from s2txai.models.base import Features
 from s2txai.models.fast_conformer import FastConformerModel
 from s2txai.models.options import NO_OPTIONS
 from s2txai.models.pieces import SPACE
-from s2txai.models.transformers_loading import load_network, load_part, load_tokenizer
+from s2txai.models.transformers_loading import (
+    check_checkpoint,
+    generation_settings,
+    load_extractor,
+    load_network,
+    load_tokenizer,
+    searched,
+)
 from s2txai.wording import number_beside
 
 
@@ -30,12 +37,16 @@ def load_cohere_asr(
 ) -> "CohereAsrModel":
     """Load a Cohere Transcribe, as a :class:`~s2txai.models.base.Loader`."""
     network = load_network(CohereAsrForConditionalGeneration, directory, options).to(device)
+    tokenizer = load_tokenizer(directory)
+    check_checkpoint(directory, network, tokenizer)
+    bins = network.config.encoder_config.num_mel_bins
     return CohereAsrModel(
         network,
-        load_tokenizer(directory),
-        load_part(CohereAsrFeatureExtractor, directory),
+        tokenizer,
+        load_extractor(CohereAsrFeatureExtractor, directory, feature_size=bins),
         max_positions=network.config.max_position_embeddings,
         precision=precision,
+        search=searched(directory, network.config, generation_settings(directory, network)),
     )
 
 

@@ -2,12 +2,14 @@
 
 The file is little-endian: format version, name and revision of the specification, then every
 variable with its name, shape, type and data, then aliases (names that share a variable's data).
-Sizes in it are checked against the file before anything is read or allocated.
+Sizes in it are checked against the file before anything is read or allocated. Quantised weights are
+integers, with the factor that they were multiplied by in a variable of its own.
 """
 
 import math
 import os
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,7 +20,9 @@ from s2txai.errors import UserError
 
 _VERSION = 6
 _SPECIFICATION = ("WhisperSpec", 3)
-_DTYPES = {0: "<f4", 1: "<i1", 2: "<i2", 3: "<i4", 4: "<f2"}
+_DTYPES = {0: "<f4", 1: "<i1", 2: "<i2", 3: "<i4", 4: "<f2", 5: "<u2"}
+_BFLOAT16 = 5  # which NumPy has not: the upper half of a float32
+_SCALE = "_scale"  # ends the name of a quantised variable's factor
 _MAX_DIMENSIONS = 8  # Whisper has 3 at most; NumPy would refuse more than 64
 
 
@@ -34,7 +38,8 @@ def read_variables(path: Path) -> dict[str, npt.NDArray[Any]]:
     -------
     dict
         From name (``encoder/layer_0/self_attention/linear_0/weight``) to array, in the stored type
-        (float32, float16, int8, int16 or int32). An alias gives the very array it stands for.
+        (float32, float16, int8, int16 or int32; float32 for bfloat16). An alias gives the very
+        array it stands for.
 
     Raises
     ------
@@ -48,6 +53,39 @@ def read_variables(path: Path) -> dict[str, npt.NDArray[Any]]:
         raise UserError(
             f"{path} cannot be read ({error.strerror}); fetch the model again."
         ) from error
+
+
+def dequantise(variables: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    """Return variables with quantised weights multiplied out, float32, and without their scales.
+
+    A weight ``w`` is stored as the integers nearest to ``w * scale``: int8 with a scale for each
+    row, the first dimension, int16 with one for all.
+
+    Raises
+    ------
+    ValueError
+        If integers have no scale, a scale has no integers or another number of rows, or is not
+        positive and finite.
+    """
+    weights = {name: array for name, array in variables.items() if not name.endswith(_SCALE)}
+    scales = {name: array for name, array in variables.items() if name.endswith(_SCALE)}
+    for name, scale in scales.items():
+        weight = variables.get(name.removesuffix(_SCALE))
+        if weight is None or weight.dtype.kind != "i":
+            raise ValueError(f"{name} is the scale of no integers")
+        factor = scale.astype(np.float32)
+        if scale.dtype.kind != "f" or not (np.isfinite(factor) & (factor > 0)).all():
+            raise ValueError(f"{name} is no positive scale")
+        if scale.size not in (1, len(weight)) or scale.ndim > 1:
+            raise ValueError(f"{name} has {scale.size} factors for {len(weight)} rows")
+        rows = factor.reshape(-1, *[1] * (weight.ndim - 1))
+        product = weight.astype(np.float32) / rows
+        # An alias of a weight stands for its scale as well.
+        weights.update({alias: product for alias, array in weights.items() if array is weight})
+    for name, array in weights.items():
+        if array.dtype.kind == "i" and array.ndim:
+            raise ValueError(f"{name} holds integers without a scale")
+    return weights
 
 
 class _Reader:
@@ -106,7 +144,7 @@ class _Reader:
         if code not in _DTYPES:
             raise self._malformed(
                 f"an array has the type {code}, which is none of "
-                "float32, int8, int16, int32 and float16"
+                "float32, int8, int16, int32, float16 and bfloat16"
             )
         dtype = np.dtype(_DTYPES[code])
         n_bytes = self._number("<I")
@@ -114,6 +152,8 @@ class _Reader:
         if n_bytes == 0 or math.prod(shape) * dtype.itemsize != n_bytes:
             raise self._malformed(f"an array of shape {shape} and type {dtype} has {n_bytes} bytes")
         stored = np.frombuffer(bytearray(self._bytes(n_bytes)), dtype=dtype).reshape(shape)
+        if code == _BFLOAT16:
+            return (stored.astype(np.uint32) << 16).view(np.float32)
         return stored.astype(dtype.newbyteorder("="), copy=False)
 
     def _text(self) -> str:

@@ -21,6 +21,7 @@ AXES = {
     "subsampling": [],
     "time_only": [],
     "text": [],
+    "at_limit": [],
 }
 UNITS = {"log_probs": "nat", "frame_shift": "s", "subsampling": "frames per encoder step"}
 
@@ -43,7 +44,8 @@ def decode(model: Model, audio: np.ndarray, task: Task, *, beam: int) -> dict[st
     -------
     dict
         Arrays of the ``decode`` artefact: tokens with their pieces, roles and words, the
-        log-probability of each (teacher-forced), the text, and the input features [T, F].
+        log-probability of each (teacher-forced), the text, whether the hypothesis reaches the
+        token limit, and the input features [T, F].
     """
     prompt, forced = model.prompt(task), model.forced(task)
     features = model.features(audio)
@@ -67,7 +69,16 @@ def decode(model: Model, audio: np.ndarray, task: Task, *, beam: int) -> dict[st
         "subsampling": np.array(model.facts.subsampling, dtype=np.int64),
         "time_only": np.array(model.facts.time_only),
         "text": np.array(model.text(tokens)),
+        "at_limit": np.array(is_at_limit(model, tokens, table.roles)),
     }
+
+
+def is_at_limit(model: Model, tokens: Sequence[int], roles: Sequence[str]) -> bool:
+    """Return whether a hypothesis has as many tokens as the decoder can predict.
+
+    What was said after it may be missing.
+    """
+    return len(tokens) >= model.facts.max_new_tokens or "eos" not in roles
 
 
 def token_log_probs(logits: torch.Tensor, tokens: Sequence[int]) -> np.ndarray:

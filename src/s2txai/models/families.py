@@ -4,7 +4,7 @@ To add a family, write a module with a :class:`s2txai.models.base.Loader` and re
 """
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,11 @@ class Family:
         Keys of a model's ``options`` that the family understands.
     model_types
         What ``model_type`` in ``config.json`` is for these models, if transformers wrote it.
+    abilities
+        A function of :mod:`s2txai.models.abilities`, or ``module:name`` of one, that refuses tasks
+        while planning; None leaves all to the loader.
+    experimental
+        Whether the family never ran with trained weights in the tests.
     layouts
         Of files without a ``model_type``: patterns of names that are all there in a folder of this
         family.
@@ -59,6 +64,8 @@ class Family:
     # Leaves out weights of other frameworks, and pickles, which can run code.
     others: tuple[str, ...] = ("*.json", "*.txt", "*.model")
     options: tuple[str, ...] = ()
+    abilities: "str | Callable[..., None] | None" = None
+    experimental: bool = True
     model_types: tuple[str, ...] = ()
     layouts: tuple[tuple[str, ...], ...] = ()
 
@@ -99,15 +106,23 @@ FAMILIES.register("whisper")(
     Family(
         "s2txai.models.whisper:load_whisper",
         models="Whisper of any size, distilled and fine-tuned ones too",
-        tasks="recognition; translation into English by the multilingual ones",
+        tasks="recognition; translation into English by the multilingual ones, into other "
+        "languages by a prompt of your own",
         input="log-mel spectrogram, at most 30 s",
         checkpoint="what `save_pretrained` of transformers writes, or CTranslate2's `model.bin` "
         "with `config.json`; and `tokenizer.json`, or `vocab.json` with `merges.txt`",
         tested="tiny.en on real speech; random weights",
         notes="The 30 s that it was trained with are kept; attention after the speech is "
-        "`padding_mass`.",
+        "`padding_mass`. Quantised weights of CTranslate2 are multiplied out on loading; products "
+        "are those of the run's precision. A model that was trained to translate into other "
+        "languages than English needs the prompt of its training: `options: {translation_prompt: "
+        '["<|startoftranscript|>", "<|{target}|>", "<|transcribe|>", "<|notimestamps|>"]}`, '
+        "special tokens of its tokenizer, in which `{source}` and `{target}` stand for the codes "
+        "of the languages.",
         weights=("model.bin", "*.safetensors"),
-        options=("trust_remote_code",),
+        options=("trust_remote_code", "translation_prompt"),
+        abilities="s2txai.models.abilities:whisper",
+        experimental=False,
         model_types=("whisper",),
         layouts=(("model.bin", "config.json"),),  # of CTranslate2
     )
@@ -131,6 +146,7 @@ FAMILIES.register("conformer")(
         settings="*.yaml",
         others=("*.txt", "*.model"),
         options=("ctc_weight",),
+        abilities="s2txai.models.abilities:conformer",
         layouts=(("*.pt", "*.yaml"),),
     )
 )
@@ -152,6 +168,7 @@ FAMILIES.register("speech-to-text")(
         checkpoint=_SAVED + "`vocab.json` and `sentencepiece.bpe.model`",
         tested=_RANDOM,
         options=_TRUST,
+        abilities="s2txai.models.abilities:speech_to_text",
         model_types=("speech_to_text",),
         notes="A checkpoint for one task does not say which, so that any task is accepted: give "
         "its `languages` and `translation_targets` in the table of models with care.",
@@ -166,6 +183,7 @@ FAMILIES.register("canary")(
         checkpoint=_SAVED + _TOKENIZER,
         tested=_RANDOM,
         options=_TRUST,
+        abilities="s2txai.models.abilities:canary",
         model_types=("canary",),
         notes="The prompt has the nine tags of Canary 2, from `<|startofcontext|>` to "
         "`<|nodiarize|>`: punctuation is asked for, times, speakers and written numbers are not.",
@@ -180,6 +198,7 @@ FAMILIES.register("seamless-m4t-v2")(
         checkpoint=_SAVED + _TOKENIZER,
         tested=_RANDOM,
         options=_TRUST,
+        abilities="s2txai.models.abilities:seamless_m4t_v2",
         model_types=("seamless_m4t_v2",),
         notes="Features are single frames; `encode` stacks them in pairs, as the model wants them, "
         "and of an odd number the last is left out, which the library masks. Where T is a multiple "
@@ -197,6 +216,7 @@ FAMILIES.register("moonshine")(
         checkpoint=_SAVED + _TOKENIZER,
         tested=_RANDOM,
         options=_TRUST,
+        abilities="s2txai.models.abilities:transcription_only",
         model_types=("moonshine",),
         notes="SMX occludes stretches of time, whole blocks; `smx.n_segments` counts them in 500 "
         "blocks, which are 2 s, and no longer grows from 750 blocks on. The convolutions pad "
@@ -213,6 +233,7 @@ FAMILIES.register("cohere-asr")(
         checkpoint=_SAVED + _TOKENIZER,
         tested=_RANDOM,
         options=_TRUST,
+        abilities="s2txai.models.abilities:cohere_asr",
         model_types=("cohere_asr",),
         notes="Cross-attention sees the encoder's output after a projection; SMH occludes it "
         "before.",

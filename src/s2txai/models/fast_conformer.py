@@ -1,6 +1,6 @@
 """What Canary and Cohere's model share: a Fast Conformer (Rekesh et al. 2023) and its prompt."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,6 @@ import torch
 from s2txai.models.base import Facts, Features
 from s2txai.models.pieces import WordPieces
 from s2txai.models.transformers_base import TransformersModel
-from s2txai.models.transformers_loading import suppressed_tokens
 
 
 class FastConformerModel(TransformersModel):
@@ -23,6 +22,8 @@ class FastConformerModel(TransformersModel):
         Of the decoder, the prompt included.
     precision
         Of the forward passes.
+    search
+        What is honoured of the checkpoint's settings of decoding.
     """
 
     _decoder_norm = "norm"
@@ -37,6 +38,7 @@ class FastConformerModel(TransformersModel):
         *,
         max_positions: int,
         precision: torch.dtype,
+        search: Mapping[str, Any],
     ) -> None:
         self._pieces = WordPieces(tokenizer, network.config.eos_token_id)
         self._extractor = extractor
@@ -50,7 +52,7 @@ class FastConformerModel(TransformersModel):
                 max_new_tokens=max_positions - len(self._tags("", "")),
             ),
             precision=precision,
-            **suppressed_tokens(network),
+            **search,
         )
 
     def _tags(self, source: str, target: str) -> list[str]:

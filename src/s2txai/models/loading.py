@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from s2txai.errors import UserError
+from s2txai.log import logger
 from s2txai.models.base import Loader, Model
 from s2txai.models.families import FAMILIES
 from s2txai.models.options import NO_OPTIONS
@@ -99,6 +100,11 @@ def load_model(
     _check_options(name, options)
     device = resolve_device(device)
     precision = resolve_precision(precision, device)
+    if FAMILIES[name].experimental:
+        logger.warning(
+            "The family '%s' is experimental: it was tested with random weights only, so look at "
+            "the transcripts before you trust other numbers.", name,
+        )  # fmt: skip
     load: Loader = FAMILIES[name].load()
     model = load(
         directory, device=torch.device(device), precision=_PRECISIONS[precision], options=options

@@ -21,10 +21,12 @@ from s2txai.models.options import NO_OPTIONS
 from s2txai.models.pieces import WordPieces
 from s2txai.models.transformers_base import TransformersModel
 from s2txai.models.transformers_loading import (
+    check_checkpoint,
+    generation_settings,
+    load_extractor,
     load_network,
-    load_part,
     load_tokenizer,
-    suppressed_tokens,
+    searched,
 )
 
 
@@ -36,11 +38,15 @@ def load_moonshine(
     options: Mapping[str, Any] = NO_OPTIONS,
 ) -> "MoonshineModel":
     """Load a Moonshine, as a :class:`~s2txai.models.base.Loader`."""
+    network = load_network(MoonshineForConditionalGeneration, directory, options).to(device)
+    tokenizer = load_tokenizer(directory)
+    check_checkpoint(directory, network, tokenizer)
     return MoonshineModel(
-        load_network(MoonshineForConditionalGeneration, directory, options).to(device),
-        load_tokenizer(directory),
-        load_part(Wav2Vec2FeatureExtractor, directory),
+        network,
+        tokenizer,
+        load_extractor(Wav2Vec2FeatureExtractor, directory, feature_size=1),
         precision=precision,
+        search=searched(directory, network.config, generation_settings(directory, network)),
     )
 
 
@@ -56,6 +62,7 @@ class MoonshineModel(TransformersModel):
         extractor: Wav2Vec2FeatureExtractor,
         *,
         precision: torch.dtype,
+        search: Mapping[str, Any],
     ) -> None:
         config, encoder = network.config, network.get_encoder()
         convolutions = [encoder.conv1, encoder.conv2, encoder.conv3]
@@ -73,7 +80,7 @@ class MoonshineModel(TransformersModel):
                 time_only=True,
             ),
             precision=precision,
-            **suppressed_tokens(network),
+            **search,
         )
         self._extractor = extractor
         self._start: int = config.decoder_start_token_id

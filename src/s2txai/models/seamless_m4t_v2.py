@@ -19,28 +19,20 @@ from s2txai.errors import UserError
 from s2txai.models.base import Facts, Features
 from s2txai.models.options import NO_OPTIONS
 from s2txai.models.pieces import WordPieces
+from s2txai.models.seamless_languages import LANGUAGES
 from s2txai.models.transformers_base import TransformersModel
 from s2txai.models.transformers_loading import (
+    check_checkpoint,
+    generation_settings,
+    load_extractor,
     load_network,
-    load_part,
     load_tokenizer,
-    suppressed_tokens,
+    searched,
 )
 
+# Of a checkpoint that also reads and speaks.
+_OTHER_PARTS = ("text_encoder.", "t2u_model.", "vocoder.")
 FRAME_SHIFT = 0.01  # seconds; the extractor's windows are fixed
-
-# The codes of three letters that the model knows, by those of two.
-_CODES = (
-    "af:afr am:amh ar:arb as:asm az:azj be:bel bg:bul bn:ben bs:bos ca:cat cs:ces cy:cym "
-    "da:dan de:deu el:ell en:eng es:spa et:est eu:eus fa:pes ff:fuv fi:fin fr:fra ga:gle "
-    "gl:glg gu:guj he:heb hi:hin hr:hrv hu:hun hy:hye id:ind ig:ibo is:isl it:ita ja:jpn "
-    "jv:jav ka:kat kk:kaz km:khm kn:kan ko:kor ky:kir lg:lug lo:lao lt:lit lv:lvs mk:mkd "
-    "ml:mal mn:khk mr:mar ms:zlm mt:mlt my:mya nb:nob ne:npi nl:nld nn:nno no:nob ny:nya "
-    "om:gaz or:ory pa:pan pl:pol ps:pbt pt:por ro:ron ru:rus sd:snd sk:slk sl:slv sn:sna "
-    "so:som sr:srp sv:swe sw:swh ta:tam te:tel tg:tgk th:tha tl:tgl tr:tur uk:ukr ur:urd "
-    "uz:uzn vi:vie yo:yor zh:cmn zu:zul"
-)
-LANGUAGES = dict(pair.split(":") for pair in _CODES.split())
 
 
 def load_seamless_m4t_v2(
@@ -59,17 +51,34 @@ def load_seamless_m4t_v2(
     UserError
         If the checkpoint does not list its languages.
     """
-    network = load_network(SeamlessM4Tv2ForSpeechToText, directory, options).to(device)
+    network = load_network(
+        SeamlessM4Tv2ForSpeechToText, directory, options, other_parts=_OTHER_PARTS
+    ).to(device)
     if not hasattr(network.generation_config, "text_decoder_lang_to_code_id"):
         raise UserError(
             f"{directory / 'generation_config.json'} has no text_decoder_lang_to_code_id, which "
             "lists the languages; take the file from the checkpoint this one was made of."
         )
+    tokenizer, settings = load_tokenizer(directory), generation_settings(directory, network)
+    names = check_checkpoint(directory, network, tokenizer)
+    table = "text_decoder_lang_to_code_id"
+    codes = settings[table]
+    names.check_same(directory, {f"__{code}__": i for code, i in codes.items()}, table)
+    extractor = load_extractor(SeamlessM4TFeatureExtractor, directory)
+    bins, expected = extractor.num_mel_bins * extractor.stride, network.config
+    if bins != expected.feature_projection_input_dim:
+        raise UserError(
+            f"{directory}: the settings of the features give {bins} numbers per pair of frames, "
+            f"but the network was made for {expected.feature_projection_input_dim}; take "
+            "preprocessor_config.json from the checkpoint this one was made of."
+        )
     return SeamlessM4Tv2Model(
         network,
-        load_tokenizer(directory),
-        load_part(SeamlessM4TFeatureExtractor, directory),
+        tokenizer,
+        extractor,
+        targets=codes,
         precision=precision,
+        search=searched(directory, expected, settings),
     )
 
 
@@ -84,7 +93,9 @@ class SeamlessM4Tv2Model(TransformersModel):
         tokenizer: Any,
         extractor: SeamlessM4TFeatureExtractor,
         *,
+        targets: Mapping[str, int],
         precision: torch.dtype,
+        search: Mapping[str, Any],
     ) -> None:
         config = network.config
         super().__init__(
@@ -97,11 +108,11 @@ class SeamlessM4Tv2Model(TransformersModel):
                 max_new_tokens=config.max_new_tokens,
             ),
             precision=precision,
-            **suppressed_tokens(network),
+            **search,
         )
         self._extractor = extractor
         self._start: int = config.decoder_start_token_id
-        self._targets: dict[str, int] = network.generation_config.text_decoder_lang_to_code_id
+        self._targets = targets
 
     def prompt(self, task: Task) -> list[int]:
         """Return the decoder's start and the language of the text; the speech's is not stated.

@@ -19,9 +19,12 @@ from s2txai.models.options import NO_OPTIONS
 from s2txai.models.pieces import WordPieces
 from s2txai.models.transformers_base import TransformersModel
 from s2txai.models.transformers_loading import (
+    check_checkpoint,
+    generation_settings,
+    load_extractor,
     load_network,
     load_part,
-    suppressed_tokens,
+    searched,
 )
 
 FRAME_SHIFT = 0.01  # seconds; the extractor leaves Kaldi's default
@@ -35,11 +38,16 @@ def load_speech_to_text(
     options: Mapping[str, Any] = NO_OPTIONS,
 ) -> "SpeechToTextModel":
     """Load a Speech2Text, as a :class:`~s2txai.models.base.Loader`."""
+    network = load_network(Speech2TextForConditionalGeneration, directory, options).to(device)
+    tokenizer = load_part(Speech2TextTokenizer, directory)
+    check_checkpoint(directory, network, tokenizer)
+    bins = network.config.input_feat_per_channel
     return SpeechToTextModel(
-        load_network(Speech2TextForConditionalGeneration, directory, options).to(device),
-        load_part(Speech2TextTokenizer, directory),
-        load_part(Speech2TextFeatureExtractor, directory),
+        network,
+        tokenizer,
+        load_extractor(Speech2TextFeatureExtractor, directory, num_mel_bins=bins),
         precision=precision,
+        search=searched(directory, network.config, generation_settings(directory, network)),
     )
 
 
@@ -53,6 +61,7 @@ class SpeechToTextModel(TransformersModel):
         extractor: Speech2TextFeatureExtractor,
         *,
         precision: torch.dtype,
+        search: Mapping[str, Any],
     ) -> None:
         config = network.config
         pieces = WordPieces(tokenizer, config.eos_token_id)
@@ -67,7 +76,7 @@ class SpeechToTextModel(TransformersModel):
                 max_new_tokens=config.max_target_positions - 2,
             ),
             precision=precision,
-            **suppressed_tokens(network),
+            **search,
         )
         self._extractor = extractor
         self._start: int = config.decoder_start_token_id

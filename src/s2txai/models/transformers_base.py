@@ -5,10 +5,11 @@ A family adds what is its own: how audio becomes input, how a task becomes a pro
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
@@ -56,6 +57,9 @@ class TransformersModel(NetworkModel):
         What stays the same for every utterance.
     suppress_tokens, begin_suppress_tokens
         Tokens that beam search never predicts, or never first.
+    penalties
+        Of beam search: those of :data:`s2txai.models.generation_settings.PENALTIES` that the
+        checkpoint sets.
     precision
         Of the forward passes.
     """
@@ -73,6 +77,7 @@ class TransformersModel(NetworkModel):
         suppress_tokens: Sequence[int],
         begin_suppress_tokens: Sequence[int],
         precision: torch.dtype,
+        penalties: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         super().__init__(facts, network.device, precision)
         self._network = network
@@ -81,7 +86,10 @@ class TransformersModel(NetworkModel):
         self._vocabulary = vocabulary
         self._suppress = list(suppress_tokens)
         self._begin_suppress = list(begin_suppress_tokens)
+        self._penalties = dict(penalties)
         self._eos: int = network.config.eos_token_id
+        # `generate` takes from here what its call leaves open, without a word.
+        network.generation_config = GenerationConfig()
 
     def compile(self) -> None:
         """Compile the encoder, where most of the time of a mask goes."""
@@ -192,7 +200,7 @@ class TransformersModel(NetworkModel):
         max_new_tokens: int,
         forced: Sequence[int] = (),
     ) -> list[list[int]]:
-        """Decode each state by beam search, with the suppressed tokens of the checkpoint."""
+        """Decode each state by beam search, with what is honoured of the checkpoint's settings."""
         config = GenerationConfig(
             num_beams=beam,
             do_sample=False,
@@ -202,6 +210,7 @@ class TransformersModel(NetworkModel):
             decoder_start_token_id=prompt[0],
             eos_token_id=self._eos,
             pad_token_id=self._eos,
+            **self._penalties,
         )
         with self._autocast(), _padding_warning_silenced():
             # The plain beam search: what some families put over `generate` adds heuristics to it.

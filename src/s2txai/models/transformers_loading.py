@@ -1,7 +1,7 @@
 """Loading what ``save_pretrained`` of the transformers library wrote, and refusing the rest."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from reprlib import repr as short
 from typing import Any
@@ -12,17 +12,32 @@ from transformers import AutoModelForSpeechSeq2Seq, AutoTokenizer, GenerationCon
 from transformers.utils import GENERATION_CONFIG_NAME
 
 from s2txai.errors import UserError
+from s2txai.log import logger
+from s2txai.models.generation_settings import missing_suppression, search_settings
 from s2txai.models.options import NO_OPTIONS
+from s2txai.models.token_names import TokenNames, read_table, refuse_adapters
 
-# `generate` takes from the checkpoint what its call leaves open: these would clash with the call.
-_SET_BY_CALL = ("max_length", "max_new_tokens", "num_return_sequences", "return_dict_in_generate")
 # Those that come with transformers and torch. Others are packages, or code that is fetched.
 _ATTENTION = ("eager", "sdpa")
 _INDEX = "model.safetensors.index.json"
+# What every extractor has that changes no feature, since utterances go in one by one.
+_INERT = (
+    "feature_extractor_type",
+    "processor_class",
+    "padding_side",
+    "return_attention_mask",
+    "transformers_version",
+    "_processor_class",
+    "auto_map",
+)
 
 
 def load_network(
-    network_class: Any, directory: Path, options: Mapping[str, Any] = NO_OPTIONS
+    network_class: Any,
+    directory: Path,
+    options: Mapping[str, Any] = NO_OPTIONS,
+    *,
+    other_parts: Sequence[str] = (),
 ) -> Any:
     """Load what ``save_pretrained`` wrote, in float32.
 
@@ -35,13 +50,16 @@ def load_network(
     options
         With ``trust_remote_code`` the code that lies beside the weights is run; the network is then
         of the class that its settings name, which must be used as ``network_class`` is.
+    other_parts
+        What the names of weights begin with that a checkpoint may hold for other uses.
 
     Raises
     ------
     UserError
-        If the weights cannot be read, one of them is missing or of the wrong shape, or the folder
-        asks for pickles, or for code that is fetched.
+        If the weights cannot be read, one of them is missing, left over or of the wrong shape, or
+        the folder holds an adapter, or asks for pickles, or for code that is fetched.
     """
+    refuse_adapters(directory)
     _refuse_requests(directory)
     trusted = bool(options.get("trust_remote_code", False))
     network_class = AutoModelForSpeechSeq2Seq if trusted else network_class
@@ -71,8 +89,15 @@ def load_network(
             f"({', '.join(sorted(report['missing_keys'])[:3])}); check the model's entry in "
             "config/models.yaml."
         )
-    for name in _SET_BY_CALL:
-        setattr(network.generation_config, name, None)
+    left_over = [
+        name for name in report["unexpected_keys"] if not name.startswith(tuple(other_parts))
+    ]
+    if left_over:
+        raise UserError(
+            f"{directory} holds weights that its config.json has no place for "
+            f"({', '.join(sorted(left_over)[:3])}); save config.json and weights of one checkpoint "
+            "together."
+        )
     return network.eval().requires_grad_(False)
 
 
@@ -120,17 +145,161 @@ def _leaves(table: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
             yield keys, value
 
 
-def suppressed_tokens(network: Any) -> dict[str, list[int]]:
-    """Return what a checkpoint never predicts, as arguments of :class:`TransformersModel`.
+def generation_settings(directory: Path, network: Any) -> dict[str, Any]:
+    """Return all that a checkpoint says on decoding, by name; None for what it does not say.
+
+    What ``generation_config.json`` says, or ``config.json`` where there is no such file.
+    """
+    # The library drops some of what the file says and it does not know.
+    return {
+        **network.generation_config.to_dict(),
+        **read_table(directory / GENERATION_CONFIG_NAME),
+    }
+
+
+def searched(directory: Path, config: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is honoured of a checkpoint's settings, as arguments of a TransformersModel.
 
     Padding stands for what follows a finished hypothesis, so none may hold it.
+
+    Raises
+    ------
+    UserError
+        See :func:`s2txai.models.generation_settings.search_settings`.
     """
-    config, generation = network.config, network.generation_config
+    honoured = search_settings(
+        settings, n_tokens=config.vocab_size, eos=config.eos_token_id, where=str(directory)
+    )
+    for name in missing_suppression(settings):
+        logger.warning(
+            "The settings of %s have no '%s', so that nothing is suppressed by it; if the "
+            "checkpoint it was made of has such a list, take it from there.",
+            directory, name,
+        )  # fmt: skip
     padding = {config.pad_token_id} - {None, config.eos_token_id}
     return {
-        "suppress_tokens": sorted(padding.union(generation.suppress_tokens or [])),
-        "begin_suppress_tokens": generation.begin_suppress_tokens or [],
+        "suppress_tokens": sorted(padding.union(honoured.pop("suppress_tokens", []))),
+        "begin_suppress_tokens": honoured.pop("begin_suppress_tokens", []),
+        "penalties": honoured,
     }
+
+
+def check_settings(
+    directory: Path, names: TokenNames, config: Any, settings: Mapping[str, Any]
+) -> None:
+    """Refuse ids in the settings of a checkpoint that are not those of its tokenizer.
+
+    Raises
+    ------
+    UserError
+        If the end of a sentence differs between network and decoding, or an id that stands for no
+        text is no special token.
+    """
+    eos = settings.get("eos_token_id")
+    if eos is not None and eos not in (config.eos_token_id, [config.eos_token_id]):
+        raise UserError(
+            f"{directory}: generation_config.json ends a sentence with {str(eos)[:40]}, but "
+            f"config.json with {config.eos_token_id}; take both from one checkpoint."
+        )
+    for name in ("bos_token_id", "pad_token_id", "decoder_start_token_id"):
+        names.check_silent(directory, {name: getattr(config, name, None)})
+        names.check_silent(directory, {name: settings.get(name)})
+
+
+def check_checkpoint(directory: Path, network: Any, tokenizer: Any) -> TokenNames:
+    """Compare a network with the tokenizer beside it.
+
+    Returns
+    -------
+    TokenNames
+        Of the tokenizer.
+
+    Raises
+    ------
+    UserError
+        If they have not the same tokens, end a sentence differently, or the settings name a token
+        that is text.
+    """
+    ids: dict[str, int] = tokenizer.get_vocab()
+    added = tokenizer.added_tokens_decoder
+    marked = {token for token, entry in added.items() if entry.special}
+    names = TokenNames.of(ids, marked.union(tokenizer.all_special_ids))
+    names.check_rows(directory, network.get_decoder().embed_tokens.num_embeddings)
+    config = network.config
+    if tokenizer.eos_token_id != config.eos_token_id:
+        raise UserError(
+            f"{directory}: the tokenizer ends a sentence with {tokenizer.eos_token_id} "
+            f"({tokenizer.eos_token}), but config.json says that 'eos_token_id' is "
+            f"{config.eos_token_id}; save tokenizer and network of one checkpoint together."
+        )
+    check_settings(directory, names, config, generation_settings(directory, network))
+    return names
+
+
+def extractor_settings(directory: Path) -> dict[str, Any]:
+    """Return the settings of the features beside a checkpoint; none where there are none.
+
+    Raises
+    ------
+    UserError
+        If a file cannot be read.
+    """
+    settings = read_table(directory / "preprocessor_config.json")
+    if not settings:
+        inner = read_table(directory / "processor_config.json").get("feature_extractor") or {}
+        settings = dict(inner) if isinstance(inner, Mapping) else {}
+    return settings
+
+
+def load_extractor(extractor_class: Any, directory: Path, **network_bins: int) -> Any:
+    """Load the extractor of features that lies beside the weights.
+
+    Parameters
+    ----------
+    extractor_class
+        Of the transformers library.
+    directory
+        Holds the files.
+    network_bins
+        From the name of a setting to what the network was made for.
+
+    Raises
+    ------
+    UserError
+        If it is not there, has a setting that its class does not know, or makes other features than
+        the network was made for.
+    """
+    extractor = load_part(extractor_class, directory)
+    valid = extractor_class().to_dict()
+    for name, value in extractor_settings(directory).items():
+        if name not in valid:
+            refuse_extraction(directory, name, value)
+    for name, bins in network_bins.items():
+        if getattr(extractor, name) != bins:
+            raise UserError(
+                f"{directory}: the settings of the features say that '{name}' is "
+                f"{getattr(extractor, name)}, but the network was made for {bins}; take "
+                "preprocessor_config.json from the checkpoint this one was made of."
+            )
+    extractor.return_attention_mask, extractor.padding_side = True, "right"
+    return extractor
+
+
+def refuse_extraction(directory: Path, name: str, value: Any) -> None:
+    """Refuse a setting of the features that no code here applies.
+
+    Raises
+    ------
+    UserError
+        Unless it changes nothing.
+    """
+    if name in _INERT or value is None or value is False:
+        return
+    raise UserError(
+        f"{directory}: the settings of the features hold '{name}' ({str(value)[:60]}), which this "
+        "program does not apply; remove it from preprocessor_config.json, if the model was trained "
+        "without it."
+    )
 
 
 def load_part(part_class: Any, directory: Path) -> Any:

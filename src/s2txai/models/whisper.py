@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -24,21 +25,54 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 from s2txai.datasets import Task
 from s2txai.errors import UserError, UtteranceError
 from s2txai.models.base import Facts, Features, Role
-from s2txai.models.ctranslate2 import read_variables
+from s2txai.models.ctranslate2 import dequantise, read_variables
 from s2txai.models.options import NO_OPTIONS
+from s2txai.models.token_names import TokenNames, read_table, refuse_adapters
 from s2txai.models.transformers_base import TransformersModel
-from s2txai.models.transformers_loading import load_network, load_part
+from s2txai.models.transformers_loading import (
+    check_settings,
+    extractor_settings,
+    generation_settings,
+    load_network,
+    load_part,
+    refuse_extraction,
+    searched,
+)
+from s2txai.models.whisper_tokens import EOS, START, WhisperTokens, whisper_tokens
 from s2txai.wording import number_beside
 
 SAMPLING_RATE = 16_000  # Hz
 HOP = 160  # samples between two frames
 HALF_WINDOW = 200  # samples; windows of 400 are centred on their frame
-# Vocabularies from this size on hold the language tags of the multilingual models.
-MULTILINGUAL_VOCABULARY = 51_865
 _REPLACEMENT = "\ufffd"  # what bytes that are no character decode to
 # Byte-level vocabularies write each byte as a character.
 _BYTES: dict[str, int] = {character: byte for byte, character in bytes_to_unicode().items()}
 _LONGEST_REASON = 300  # characters; a whole state may be missing
+_CTRANSLATE2_SETTINGS = ("suppress_ids", "suppress_ids_begin", "alignment_heads", "lang_ids")
+# What CTranslate2 says of the network itself, as it is in every Whisper; None for any value.
+_STRUCTURE: Mapping[str, int | None] = MappingProxyType(
+    {
+        "decoder/activation": 3,  # GELU
+        "decoder/alibi": 0,
+        "decoder/alibi_use_positive_positions": None,  # of that, which is off
+        "decoder/scale_alibi": None,
+        "decoder/pre_norm": 1,
+        "decoder/scale_embeddings": 0,
+        "decoder/start_from_zero_embedding": 0,
+        "decoder/alignment_heads": None,
+        "decoder/alignment_layer": None,
+    }
+)
+# What preprocessor_config.json may say: only what the network was made for.
+_EXTRACTION: Mapping[str, Any] = MappingProxyType(
+    {
+        "sampling_rate": SAMPLING_RATE,
+        "hop_length": HOP,
+        "n_fft": 2 * HALF_WINDOW,
+        "padding_value": 0.0,
+        "dither": 0.0,
+    }
+)
 
 
 def load_whisper(
@@ -58,27 +92,71 @@ def load_whisper(
     device, precision
         Where and in which type to compute.
     options
-        ``trust_remote_code``, of a transformers directory.
+        ``trust_remote_code``, of a transformers directory; ``translation_prompt``.
 
     Raises
     ------
     UserError
-        If a file is missing or a weight is missing, left over or of the wrong shape.
+        If a file is missing, a weight is missing, left over or of the wrong shape, or tokenizer,
+        network and settings do not fit each other.
     """
+    refuse_adapters(directory)
     tokenizer = _tokenizer(directory)
+    names = names_of(tokenizer)
     if (directory / "model.bin").exists():
-        network, suppress, begin_suppress = _from_ctranslate2(directory)
+        network, settings = _from_ctranslate2(directory, names)
     else:
         network = load_network(WhisperForConditionalGeneration, directory, options)
-        suppress = network.generation_config.suppress_tokens or []
-        begin_suppress = network.generation_config.begin_suppress_tokens or []
+        settings = generation_settings(directory, network)
+    config = network.config
+    positions = config.max_source_positions
+    # Tokenizers may leave out the times: one each 0.02 s, which is a step, and the end.
+    names.check_rows(directory, config.vocab_size, unnamed=positions + 1)
+    tokens = whisper_tokens(directory, names, settings, options)
+    names.check_same(directory, {EOS: config.eos_token_id}, "eos_token_id")
+    names.check_same(directory, {START: config.decoder_start_token_id}, "decoder_start_token_id")
+    check_settings(directory, names, config, settings)
+    _check_extraction(directory, config)
     return WhisperModel(
         network.to(device).eval().requires_grad_(False),
         tokenizer,
-        suppress_tokens=suppress,
-        begin_suppress_tokens=begin_suppress,
+        tokens=tokens,
         precision=precision,
+        **searched(directory, config, settings),
     )
+
+
+def names_of(tokenizer: Tokenizer) -> TokenNames:
+    """Return the tokens of a tokenizer."""
+    added = tokenizer.get_added_tokens_decoder()
+    marked = {token for token, entry in added.items() if entry.special}
+    return TokenNames.of(tokenizer.get_vocab(with_added_tokens=True), marked)
+
+
+def _check_extraction(directory: Path, config: WhisperConfig) -> None:
+    """Refuse settings of features other than those that the network was made for."""
+    expected = {**_EXTRACTION, "feature_size": config.num_mel_bins}
+    # What an extractor derives from these, or writes for others, changes no feature.
+    derived = ("chunk_length", "n_samples", "nb_max_frames", "mel_filters")
+    settings = extractor_settings(directory)
+    for name, value in settings.items():
+        if name in expected and value != expected[name]:
+            raise UserError(
+                f"{directory}: the settings of the features say that '{name}' is "
+                f"{str(value)[:60]}, but this Whisper has {expected[name]}; take "
+                "preprocessor_config.json from the checkpoint this one was made of."
+            )
+        if name not in expected and name not in derived:
+            refuse_extraction(directory, name, value)
+    seconds = settings.get("chunk_length")
+    context = config.max_source_positions * 2 * HOP / SAMPLING_RATE
+    # Whole seconds are all that the setting can say.
+    if seconds is not None and not 0 <= context - seconds < 1:
+        raise UserError(
+            f"{directory}: the settings of the features say that 'chunk_length' is "
+            f"{str(seconds)[:60]} s, but this Whisper receives {context:g} s; take "
+            "preprocessor_config.json from the checkpoint this one was made of."
+        )
 
 
 def _tokenizer(directory: Path) -> Tokenizer:
@@ -100,8 +178,9 @@ def _tokenizer(directory: Path) -> Tokenizer:
 
 
 def _from_ctranslate2(
-    directory: Path,
-) -> tuple[WhisperForConditionalGeneration, list[int], list[int]]:
+    directory: Path, names: TokenNames
+) -> tuple[WhisperForConditionalGeneration, dict[str, Any]]:
+    """Return the network of ``model.bin``, and the settings beside it by transformers' names."""
     file = directory / "model.bin"
     variables = read_variables(file)
     try:
@@ -113,22 +192,75 @@ def _from_ctranslate2(
             f"{file} does not hold the weights of a Whisper ({reason}); check the model's entry in "
             "config/models.yaml."
         ) from error
-    return network, *_suppressed(directory / "config.json")
+    eos = names.ids.get(EOS)
+    network.config.eos_token_id = network.config.bos_token_id = eos
+    network.config.pad_token_id = eos
+    network.config.decoder_start_token_id = names.ids.get(START, 0)
+    _check_vocabulary_file(directory, names)
+    return network, {
+        **read_table(directory / "generation_config.json"),
+        **_ctranslate2_settings(directory / "config.json", names),
+    }
 
 
-def _suppressed(file: Path) -> tuple[list[int], list[int]]:
-    """Return the tokens that are never predicted, and those that are not the first."""
+def _ctranslate2_settings(file: Path, names: TokenNames) -> dict[str, Any]:
+    """Return the settings of CTranslate2 that are honoured, and refuse those it does not know."""
+    if not file.exists():
+        raise UserError(f"{file} cannot be read (there is none); fetch the model again.")
+    settings = read_table(file)
+    for name in settings:
+        if name not in _CTRANSLATE2_SETTINGS:
+            raise UserError(
+                f"{file}: '{name}' is no setting of a Whisper of CTranslate2; use the config.json "
+                "that its converter wrote beside model.bin."
+            )
+    languages = settings.get("lang_ids") or []
+    if not isinstance(languages, list) or not set(names.ids.values()).issuperset(languages):
+        raise UserError(
+            f"{file}: 'lang_ids' lists what is no token of the tokenizer; save tokenizer and "
+            "network of one checkpoint together."
+        )
+    return {
+        "suppress_tokens": settings.get("suppress_ids"),
+        "begin_suppress_tokens": settings.get("suppress_ids_begin"),
+    }
+
+
+def _check_vocabulary_file(directory: Path, names: TokenNames) -> None:
+    """Compare the tokenizer with the list of tokens that CTranslate2 may leave beside a model."""
+    file = directory / "vocabulary.json"
+    if not file.exists():
+        return
     try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
-        return settings.get("suppress_ids", []), settings.get("suppress_ids_begin", [])
-    except (OSError, ValueError, RecursionError, AttributeError) as error:
+        listed = json.loads(file.read_text(encoding="utf-8"))
+        ids = {name: number for number, name in enumerate(listed)}
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{file} cannot be read ({error}); fetch the model again.") from error
+    other = [name for name, token in names.ids.items() if ids.get(name) != token]
+    if other:
+        raise UserError(
+            f"{file} and the tokenizer beside it number {len(other)} tokens differently, "
+            f"{other[0]!r} for one; take both from the same checkpoint."
+        )
 
 
-def _network(variables: Mapping[str, np.ndarray]) -> WhisperForConditionalGeneration:
+class _Variables(dict[str, np.ndarray]):
+    """Variables that remember which of them were read."""
+
+    def __init__(self, variables: Mapping[str, np.ndarray]) -> None:
+        super().__init__(variables)
+        self.unread = set(variables)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        self.unread.discard(name)
+        return super().__getitem__(name)
+
+
+def _network(stored: Mapping[str, np.ndarray]) -> WhisperForConditionalGeneration:
+    """Build the network of CTranslate2's variables; its token ids are those of no tokenizer."""
+    variables = _Variables(dequantise(stored))
     n_mels = variables["encoder/conv1/weight"].shape[1]
     vocabulary, width = variables["decoder/embeddings/weight"].shape
-    tokens = _special_ids(vocabulary)
     config = WhisperConfig(
         vocab_size=vocabulary,
         num_mel_bins=n_mels,
@@ -141,10 +273,10 @@ def _network(variables: Mapping[str, np.ndarray]) -> WhisperForConditionalGenera
         decoder_ffn_dim=variables["decoder/layer_0/ffn/linear_0/weight"].shape[0],
         max_source_positions=variables["encoder/position_encodings/encodings"].shape[0],
         max_target_positions=variables["decoder/position_encodings/encodings"].shape[0],
-        decoder_start_token_id=tokens["start"],
-        bos_token_id=tokens["eos"],
-        eos_token_id=tokens["eos"],
-        pad_token_id=tokens["eos"],
+        decoder_start_token_id=0,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=None,
         suppress_tokens=None,
         begin_suppress_tokens=None,
     )
@@ -154,15 +286,26 @@ def _network(variables: Mapping[str, np.ndarray]) -> WhisperForConditionalGenera
         name: torch.from_numpy(values.astype(np.float32))
         for name, values in transformers_state(variables).items()
     }
+    _check_structure(variables)
     network.load_state_dict(state, strict=True, assign=True)
     network.tie_weights()
     return network
 
 
-def _special_ids(vocabulary: int) -> dict[str, int]:
-    # The text vocabulary of the English-only models is one entry shorter than the multilingual.
-    eos = 50_257 if vocabulary >= MULTILINGUAL_VOCABULARY else 50_256
-    return {"eos": eos, "start": eos + 1}
+def _check_structure(variables: _Variables) -> None:
+    """Refuse a network that is built unlike Whisper, or has variables that were not read."""
+    for name, expected in _STRUCTURE.items():
+        if name in variables:
+            value = variables[name]
+            if expected is not None and (value.size != 1 or int(value.ravel()[0]) != expected):
+                raise ValueError(f"{name} is {value.ravel()[:1]}, but {expected} in a Whisper")
+    projection = "decoder/projection/weight"
+    if projection in variables:
+        embeddings = variables["decoder/embeddings/weight"]
+        if not np.array_equal(variables[projection], embeddings):
+            raise ValueError("the decoder's projection is not its embeddings")
+    if variables.unread:
+        raise ValueError(f"left over: {', '.join(sorted(variables.unread)[:3])}")
 
 
 def _count_layers(variables: Mapping[str, np.ndarray], part: str) -> int:
@@ -266,6 +409,9 @@ class WhisperVocabulary:
     def __init__(self, tokenizer: Tokenizer, eos: int) -> None:
         self._tokenizer = tokenizer
         self._eos = eos
+        names = names_of(tokenizer)
+        self._silent = names.special
+        self._named = frozenset(names.ids.values())
 
     def piece(self, token: int) -> str | bytes:
         """Return the token's text, leading space included; bytes where it is part of characters."""
@@ -278,15 +424,15 @@ class WhisperVocabulary:
         return bytes(_BYTES[character] for character in name)
 
     def role(self, token: int) -> Role:
-        """Return the role; every token from end of sentence on is special: tags, timestamps."""
-        if token < self._eos:
-            return "text"
-        return "eos" if token == self._eos else "special"
+        """Return the role; tags and times are special, also times that the tokenizer leaves out."""
+        if token == self._eos:
+            return "eos"
+        return "special" if token in self._silent or token not in self._named else "text"
 
     def text(self, tokens: Sequence[int]) -> str:
         """Return the hypothesis as text."""
-        text_tokens = [token for token in tokens if token < self._eos]
-        return str(self._tokenizer.decode(text_tokens)).strip()
+        spoken = [token for token in tokens if self.role(token) == "text"]
+        return str(self._tokenizer.decode(spoken)).strip()
 
 
 class WhisperModel(TransformersModel):
@@ -300,8 +446,12 @@ class WhisperModel(TransformersModel):
         suppress_tokens: Sequence[int],
         begin_suppress_tokens: Sequence[int],
         precision: torch.dtype,
+        tokens: WhisperTokens | None = None,
+        penalties: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         config = network.config
+        # Without settings the tokenizer says what the model can do.
+        self._tokens = tokens or whisper_tokens(Path(), names_of(tokenizer), {}, NO_OPTIONS)
         super().__init__(
             network,
             WhisperVocabulary(tokenizer, config.eos_token_id),
@@ -309,19 +459,19 @@ class WhisperModel(TransformersModel):
                 sampling_rate=SAMPLING_RATE,
                 frame_shift=HOP / SAMPLING_RATE,
                 subsampling=2,
-                # The longest prompt has four tokens.
-                max_new_tokens=config.max_target_positions - 4,
+                max_new_tokens=config.max_target_positions - self._tokens.longest_prompt,
             ),
             suppress_tokens=suppress_tokens,
             begin_suppress_tokens=begin_suppress_tokens,
+            penalties=penalties,
             precision=precision,
         )
         self._tokenizer = tokenizer
-        self._multilingual = config.vocab_size >= MULTILINGUAL_VOCABULARY
         self._context = config.max_source_positions * 2  # input frames
-        self._extractor = WhisperFeatureExtractor(
-            feature_size=config.num_mel_bins, chunk_length=self._context * HOP // SAMPLING_RATE
-        )
+        self._extractor = WhisperFeatureExtractor(feature_size=config.num_mel_bins)
+        # The library counts the context in whole seconds.
+        self._extractor.n_samples = self._context * HOP
+        self._extractor.nb_max_frames = self._context
 
     def prompt(self, task: Task) -> list[int]:
         """Return ``<|startoftranscript|>``, the language and task (multilingual), no timestamps.
@@ -331,30 +481,7 @@ class WhisperModel(TransformersModel):
         UserError
             If the model cannot do the task.
         """
-        names = ["<|startoftranscript|>"]
-        if self._multilingual:
-            if task.kind == "st" and task.target != "en":
-                raise UserError(
-                    f"Whisper translates into English only, so it cannot do '{task.name}'; use a "
-                    f"model that translates into '{task.target}'."
-                )
-            action = "transcribe" if task.kind == "asr" else "translate"
-            names += [f"<|{task.source}|>", f"<|{action}|>"]
-        elif task.name != "asr-en":
-            raise UserError(
-                f"This Whisper is English-only, so it cannot do '{task.name}'; "
-                "use 'asr-en' or a multilingual model."
-            )
-        return [self._token_id(name) for name in [*names, "<|notimestamps|>"]]
-
-    def _token_id(self, name: str) -> int:
-        token = self._tokenizer.token_to_id(name)
-        if token is None:
-            raise UserError(
-                f"The model's vocabulary has no token {name}, which the prompt of this task needs; "
-                "choose another task or model."
-            )
-        return int(token)
+        return self._tokens.prompt(task)
 
     def features(self, audio: np.ndarray) -> Features:
         """Return the log-mel frames whose window touches the audio.

@@ -25,6 +25,7 @@ from s2txai.analysis.headline import (
 from s2txai.analysis.scoring import SCORES
 from s2txai.datasets import parse_task
 from s2txai.log import logger
+from s2txai.models.families import FAMILIES
 from s2txai.report import figures as draw
 from s2txai.report import tables
 from s2txai.report.comparison import comparison
@@ -177,6 +178,11 @@ def write_report(runs: Sequence[RunFiles], paths: ReportPaths, context: ReportCo
         config=yaml.safe_dump(dict(context.config), sort_keys=False, allow_unicode=True),
         paper=paper.table(),
         models=_used(context.models, [files.model for files in runs]),
+        experimental=[
+            name
+            for name, entry in context.models.items()
+            if entry["family"] in FAMILIES and FAMILIES[entry["family"]].experimental
+        ],
         sources={name: _sources(entry["source"]) for name, entry in context.models.items()},
         datasets=_used(context.datasets, [files.dataset for files in runs]),
     )
@@ -446,6 +452,14 @@ def _warnings(run: RunResults, rows: pd.DataFrame) -> list[str]:
             "in these maps is sampling noise, so their numbers, corrected ones included, are "
             "illustrative; more masks raise it."
         )
+    texts = run.tables["transcripts"]
+    # Results of before do not say.
+    cut = int(texts["at_limit"].sum()) if "at_limit" in texts else 0
+    if cut:
+        warnings.append(
+            f"Cut off: {cut:,} of {len(texts):,} hypotheses reach the most tokens that the model "
+            "can predict; their ends may be missing, or are repetitions."
+        )
     undefined = int(rows["n_undefined_utterances"].max())
     if undefined:
         warnings.append(
@@ -463,6 +477,7 @@ def _transcripts(run: RunResults) -> list[dict[str, str]]:
             "id": row["utterance"],
             "reference": row["reference"],
             "hypothesis": row["hypothesis"],
+            "note": "cut off" if row.get("at_limit", False) else "",
             "score": tables.number_text(float(row[metric]), ".1f"),
             "score_name": score_name(metric, short=True),
         }

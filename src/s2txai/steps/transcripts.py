@@ -59,8 +59,30 @@ def transcript_tables(
         diacritics=diacritics,
         decoding=decoded[0].meta["parameters"],
     )
+    at_limit = [_is_at_limit(artifact) for artifact in decoded]
+    transcripts.insert(transcripts.columns.get_loc("hypothesis") + 1, "at_limit", at_limit)
     _warn_of_no_speech(transcripts, utterances, task)
+    _warn_of_limit(transcripts)
     return transcripts, scores
+
+
+def _is_at_limit(decoded: Artifact) -> bool:
+    # Files of before lack the array: there, such a hypothesis has no end.
+    if "at_limit" in decoded.arrays:
+        return bool(decoded["at_limit"])
+    return "eos" not in decoded["roles"]
+
+
+def _warn_of_limit(transcripts: pd.DataFrame) -> None:
+    """Name hypotheses that the length of the decoder may have cut off."""
+    cut = transcripts.loc[transcripts["at_limit"], "utterance"].tolist()
+    if cut:
+        logger.warning(
+            "%d of %d hypotheses reach the most tokens that the model can predict, so that their "
+            "ends may be missing, or are repetitions: %s. Cut long recordings into shorter "
+            "utterances.",
+            len(cut), len(transcripts), ", ".join(cut[:5]) + (", ..." if len(cut) > 5 else ""),
+        )  # fmt: skip
 
 
 def _warn_of_no_speech(

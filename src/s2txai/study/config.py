@@ -8,6 +8,8 @@ from s2txai.datasets.files import read_yaml
 from s2txai.datasets.formats import FORMATS
 from s2txai.datasets.tasks import Task
 from s2txai.errors import UserError
+from s2txai.models.abilities import check_abilities
+from s2txai.models.families import FAMILIES
 from s2txai.study.schema_errors import config_errors
 
 SCHEMAS = Path(__file__).resolve().parents[3] / "workflow" / "schemas"
@@ -138,13 +140,16 @@ def check_task(model: str, entry: Mapping[str, Any], task: Task) -> None:
     ------
     UserError
         If the model does not know the language of the speech or does not translate into the
-        task's target.
+        task's target, or none of its family can do the task.
     """
     if task.source not in entry["languages"]:
         reason = f"it does not know the language '{task.source}'"
     elif task.kind == "st" and task.target not in entry["translation_targets"]:
         reason = f"it translates into {', '.join(entry['translation_targets']) or 'no language'}"
     else:
+        if entry.get("family", "") in FAMILIES:  # others are refused with the valid names
+            # What no model of the family can do, whichever files it has.
+            check_abilities(entry["family"], None, task, entry.get("options", {}))
         return
     raise UserError(
         f"Model '{model}' cannot perform task {task.name}, since {reason}; choose another model, "

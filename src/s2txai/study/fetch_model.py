@@ -18,6 +18,7 @@ from s2txai.errors import UserError
 from s2txai.hashing import file_sha256
 from s2txai.models.families import FAMILIES
 from s2txai.models.options import OPTIONS_FILE, write_options
+from s2txai.models.token_names import refuse_adapters
 from s2txai.study.hub import download_snapshot
 from s2txai.study.redact import without_secrets
 
@@ -96,6 +97,17 @@ def local_states(entry: Mapping[str, Any]) -> list[tuple[int, int]]:
     """
     states = [file.stat() for file in local_files(entry)]
     return [(state.st_size, state.st_mtime_ns) for state in states]
+
+
+def files_here(name: str, entry: Mapping[str, Any], root: Path) -> Path | None:
+    """Return the folder that holds a model's files before anything runs; None if none does yet.
+
+    Of a model that comes from a folder, that folder, since fetching links to it; of others what was
+    fetched before.
+    """
+    path = entry["source"].get("path")
+    folder = Path(path) if path else root / "resources" / "models" / name
+    return folder if folder.is_dir() else None
 
 
 def fetch_model(
@@ -224,6 +236,7 @@ def _extract(part: str, wheels: Sequence[Path], out: IO[bytes], n_bytes: int, na
 
 def _link(folder: Path, model: Path, entry: Mapping[str, Any]) -> None:
     """Link to the files of ``folder`` that make up a model."""
+    refuse_adapters(folder)
     files = FAMILIES[entry["family"]]
     names = [file.name for file in model_files(folder, entry)]
     if not files.has_weights(names):

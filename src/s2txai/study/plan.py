@@ -24,6 +24,7 @@ from s2txai.datasets import (
 from s2txai.datasets.languages import bleu_fallback
 from s2txai.errors import UserError, UtteranceError
 from s2txai.hashing import file_sha256, fingerprint
+from s2txai.models.abilities import check_abilities
 from s2txai.models.families import FAMILIES
 from s2txai.registry import did_you_mean
 from s2txai.saliency.design import INPUT_VALUE
@@ -40,7 +41,7 @@ from s2txai.study.config import (
     load_models,
 )
 from s2txai.study.extensions import load_extensions
-from s2txai.study.fetch_model import missing_folder, trusts_code
+from s2txai.study.fetch_model import files_here, missing_folder, trusts_code
 
 Key = tuple[str, str, str]  # dataset, model, task
 
@@ -223,6 +224,8 @@ def plan(
         raise UserError(f"config: no entry of 'runs' asks for {'/'.join(only)}; add it.")
     for name in {run.model: None for run in runs.values()}:
         _check_family(name, models[name])
+    if check_recordings:
+        _check_abilities(runs.values(), models, root)
     if "comet" in config and check_recordings:
         _check_comet(root / config["comet"], runs.values())
     used_models = {run.model: _rooted(models[run.model], root) for run in runs.values()}
@@ -294,6 +297,23 @@ def _check_family(model: str, entry: Mapping[str, Any]) -> None:
             "weights, so it must be code that cannot change; use it with a 'hub' source, which has "
             "a fixed revision."
         )
+
+
+def _check_abilities(
+    runs: Iterable[Run], models: Mapping[str, Mapping[str, Any]], root: Path
+) -> None:
+    """Refuse tasks that a model cannot do, as far as the files that are here say."""
+    for run in runs:
+        entry = models[run.model]
+        try:
+            check_abilities(
+                entry["family"],
+                files_here(run.model, _rooted(entry, root), root),
+                run.task,
+                entry.get("options", {}),
+            )
+        except UserError as error:
+            raise UserError(f"config: model '{run.model}': {error}") from error
 
 
 def _check_masks(config: Mapping[str, Any]) -> None:

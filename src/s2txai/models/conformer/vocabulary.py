@@ -50,6 +50,7 @@ def read_preprocessing(directory: Path) -> Preprocessing:
     """
     file = the_only(directory, "*.yaml", "YAML file with the settings of the data")
     settings = read_yaml(file)
+    _check_input(file, settings)
     tokenizer = settings.get("bpe_tokenizer")
     tokenizer = tokenizer if isinstance(tokenizer, Mapping) else {}
     if tokenizer.get("bpe") != "sentencepiece":
@@ -64,6 +65,24 @@ def read_preprocessing(directory: Path) -> Preprocessing:
         ),
         _bins(file, settings.get("input_feat_per_channel", _DEFAULT_BINS)),
     )
+
+
+def _check_input(file: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse features other than filterbanks that are normalised by utterance."""
+    transforms = settings.get("transforms")
+    if isinstance(transforms, Mapping):
+        # As the toolkit chooses for speech that is decoded.
+        names = transforms.get("_eval", transforms.get("*"))
+        if names is not None and names != ["utterance_cmvn"]:
+            raise UserError(
+                f"{file}: 'transforms' asks for {short(names)} in decoding, but only "
+                "['utterance_cmvn'] is implemented; use a checkpoint that was trained with it."
+            )
+    if settings.get("use_audio_input"):
+        raise UserError(
+            f"{file}: 'use_audio_input' asks for waveforms, but this family receives filterbanks; "
+            "use a checkpoint that was trained with those."
+        )
 
 
 def the_only(directory: Path, pattern: str, what: str) -> Path:
@@ -154,6 +173,7 @@ class Vocabulary:
             raise UserError(
                 f"{files.sentencepiece} is no sentencepiece model ({error}); copy it again."
             ) from error
+        _check_pieces(files, symbols, sentencepiece)
         return cls(symbols, sentencepiece)
 
     def language_tag(self, language: str) -> int | None:
@@ -196,6 +216,21 @@ class Vocabulary:
         if symbol != "<unk>" and (token < len(SPECIAL) or symbol == BLANK or _is_tag(symbol)):
             return "special"
         return "text"
+
+
+def _check_pieces(
+    files: Preprocessing, symbols: Sequence[str], sentencepiece: SentencePieceProcessor
+) -> None:
+    """Refuse a dictionary whose words are not pieces of the sentencepiece model."""
+    unknown = sentencepiece.unk_id()
+    for symbol in symbols[len(SPECIAL) :]:
+        # Tags, the blank, and what the toolkit fills a dictionary up with are no pieces.
+        is_piece = not (_is_tag(symbol) or symbol == BLANK or symbol.startswith("madeupword"))
+        if is_piece and sentencepiece.piece_to_id(symbol) == unknown:
+            raise UserError(
+                f"{files.dictionary} has the symbol {short(symbol)}, which is no piece of "
+                f"{files.sentencepiece}; use the two files that the checkpoint was trained with."
+            )
 
 
 def _is_tag(symbol: str) -> bool:
