@@ -32,7 +32,8 @@ from s2txai.models.conformer.checkpoint import load_fairseq_checkpoint
 from s2txai.models.conformer.vocabulary import read_preprocessing
 from s2txai.models.ctranslate2 import read_variables
 from s2txai.models.loading import load_model
-from s2txai.models.whisper import _count_layers, _suppressed
+from s2txai.models.token_names import TokenNames
+from s2txai.models.whisper import _count_layers, _ctranslate2_settings
 from s2txai.report.show import show
 from s2txai.storage.artifacts import load, save
 from s2txai.storage.failures import Failure, failures, record
@@ -321,7 +322,7 @@ def test_a_model_of_ten_billion_layers_is_not_built():
 def test_settings_of_no_whisper(tmp_path, config):
     (tmp_path / "config.json").write_text(config)
     with pytest.raises(UserError, match=r"config\.json cannot be read"):
-        _suppressed(tmp_path / "config.json")
+        _ctranslate2_settings(tmp_path / "config.json", TokenNames({}, frozenset()))
 
 
 def test_show_refuses_an_archive_with_a_damaged_list(folder):

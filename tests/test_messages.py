@@ -37,11 +37,15 @@ from s2txai.models.conformer.checkpoint import load_fairseq_checkpoint
 from s2txai.models.conformer.network import Conformer
 from s2txai.models.conformer.vocabulary import Preprocessing, Vocabulary
 from s2txai.models.loading import resolve_device
-from s2txai.models.whisper import _copy_stacked
+from s2txai.models.token_names import TokenNames, read_token_names
+from s2txai.models.whisper import _copy_stacked, _ctranslate2_settings
+from s2txai.models.whisper_tokens import whisper_tokens
 from s2txai.report.page import _sweep_warnings, _warnings
 from s2txai.report.runs import _read_json
 from s2txai.report.show import draw_file
 from s2txai.report.tables import PaperFigures
+from s2txai.saliency.design import MaskDesign
+from s2txai.saliency.gradients import gradient_sums
 from s2txai.storage.artifacts import Artifact, replacing
 from s2txai.study.config import check_task
 from s2txai.study.fetch_dataset import _suffix
@@ -313,21 +317,6 @@ def test_whisper_refuses_what_it_was_not_trained_for():
         model.prompt(parse_task("asr-it"))
 
 
-def test_whisper_refuses_translation_into_other_languages():
-    model = tiny_whisper()
-    model._multilingual = True
-    for name in ("st-fr-it", "st-en-it"):
-        with pytest.raises(UserError, match=r"into English only.*use a model that translates into"):
-            model.prompt(parse_task(name))
-
-
-def test_whisper_refuses_languages_without_a_token():
-    model = tiny_whisper()
-    model._multilingual = True
-    with pytest.raises(UserError, match=r"no token <\|fr\|>, which the prompt of this task needs"):
-        model.prompt(parse_task("asr-fr"))
-
-
 @pytest.mark.parametrize(("excess", "text"), [(1, "1.0001"), (160, "1.01"), (16_000, "2.0")])
 def test_whisper_refuses_more_than_its_context(excess, text):
     audio = np.zeros(16_000 + excess, dtype=np.float32)
@@ -407,7 +396,10 @@ def run_of(n, failed=()):
     return SimpleNamespace(
         utterances=[SimpleNamespace(id=f"u{number}") for number in range(n)],
         n_failed=len(failed),
-        tables={"failures": pd.DataFrame({"utterance": list(failed)})},
+        tables={
+            "failures": pd.DataFrame({"utterance": list(failed)}),
+            "transcripts": pd.DataFrame({"at_limit": [False] * n}),
+        },
     )
 
 
@@ -472,3 +464,61 @@ def test_warnings_of_a_sweep():
 )
 def test_numbers_stay_on_their_side(value, threshold, decimals, text):
     assert number_beside(value, threshold, decimals) == text
+
+
+NAMES = TokenNames(
+    {
+        name: number
+        for number, name in enumerate(
+            ("a", "<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>", "<|transcribe|>")
+        )
+    },
+    frozenset(range(1, 5)),
+)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"lang_to_id": ["<|it|>"]}, "have no tables of ids under 'lang_to_id' and 'task_to_id'"),
+        ({"is_multilingual": True}, "multilingual, but its tokenizer has no tag of a language"),
+        (
+            {"is_multilingual": False, "lang_to_id": {"<|transcribe|>": 4}},
+            "not multilingual, but give it languages under 'lang_to_id'",
+        ),
+    ],
+)
+def test_settings_of_a_whisper_that_contradict_its_tokenizer(tmp_path, settings, words):
+    with pytest.raises(UserError, match=words):
+        whisper_tokens(tmp_path, NAMES, settings, {})
+
+
+def test_a_tokenizer_that_is_none(tmp_path):
+    (tmp_path / "tokenizer.json").write_text('{"model": {}}', encoding="utf-8")
+    with pytest.raises(UserError, match="is no tokenizer"):
+        read_token_names(tmp_path)
+
+
+def test_a_quantised_whisper_without_its_settings(tmp_path):
+    with pytest.raises(UserError, match=r"config\.json cannot be read \(there is none\)"):
+        _ctranslate2_settings(tmp_path / "config.json", NAMES)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"n_masks": 7}, "'n_masks' must be at least 8, not 7"),
+        ({"n_segments": (0, 50)}, "'n_segments' must be at least 1 each"),
+        ({"p": 1.0}, "'p' must be more than 0 and less than 1"),
+        ({"token_p": 1.0}, "'token_p' must be at least 0 and less than 1"),
+        ({"max_masks": 8}, r"'max_masks' must be at least 'n_masks' \(16\)"),
+    ],
+)
+def test_designs_that_give_no_map(change, words):
+    with pytest.raises(UserError, match=words):
+        MaskDesign(**({"n_masks": 16, "n_segments": (50, 100)} | change))
+
+
+def test_gradients_know_one_occluded_value():
+    with pytest.raises(UserError, match="Gradients are taken towards the occluded value"):
+        gradient_sums(None, None, MaskDesign(16, occluded_value="padding"), None, None)

@@ -254,7 +254,7 @@ def test_words_that_nobody_recognised_choose_no_heads(study, tmp_path):
 
 def test_without_hypotheses_nothing_is_said_of_matching(study, tmp_path, monkeypatch):
     monkeypatch.setattr("s2txai.analysis.word_times._words", lambda pieces, word_index: [])
-    monkeypatch.setattr("s2txai.analysis.word_times.match_words", lambda reference, words: [])
+    monkeypatch.setattr("s2txai.analysis.word_times.pair_words", lambda *texts, **rules: [])
     found = judged(study, [align(one, tmp_path) for one in study.utterances]).verdict
     assert found["timestamps"]["reason"] == "no words"
     assert sentence_of(found, "Timestamps") == (

@@ -34,6 +34,7 @@ CUTS = [(0.5, 3.25), (3.25, 6.1)]  # s
 MODEL = {
     "family": "whisper", "description": "Many languages.", "licence": "MIT",
     "languages": ["en"], "translation_targets": ["it"], "source": {"path": "models/many"},
+    "options": {"translation_prompt": ["<|startoftranscript|>", "<|{target}|>", "<|translate|>"]},
 }  # fmt: skip
 FACTS = {"description": "In miniature.", "licence": "none"}
 

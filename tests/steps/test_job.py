@@ -147,7 +147,7 @@ def test_what_remains_of_a_run_lacks_what_failed_in_some_inputs(script, tmp_path
     rest = job.remaining("decode")
     assert [utterance.id for utterance in rest.utterances] == [ids[0], *ids[2:]]
     assert [utterance.id for utterance in rest.failed] == [ids[1]]
-    with pytest.raises(UserError, match="none of 2 utterances could be done"):
+    with pytest.raises(UserError, match="none of 2 utterances could be processed"):
         job.remaining("decode", "smx")
 
 
