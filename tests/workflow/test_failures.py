@@ -124,5 +124,5 @@ def test_the_first_failure_stops_where_that_is_asked_for(project):
     soundfile.write(project.folder / "mine" / "bad.wav", noise, 15_991)
     stopped = project.snakemake("--forcerun", "decode")
     assert stopped.returncode != 0
-    assert "has 15991 samples a second" in stopped.stdout + stopped.stderr
+    assert "has a sampling rate of 15991 Hz" in stopped.stdout + stopped.stderr
     assert not (project.folder / "results" / RUN / "decode" / "0000").exists()
