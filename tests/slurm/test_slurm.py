@@ -74,7 +74,7 @@ def slow_down(project, seconds):
     edited = project.folder / MASKED
     shutil.copy(edited, edited.with_suffix(".kept"))
     project.edit(MASKED, "CHECKPOINTS = 5.0", "CHECKPOINTS = 0.0")
-    stored = "self._described(statistics))\n"
+    stored = "self.save(current(), {})\n"
     project.edit(MASKED, stored, f"{stored}            time.sleep({seconds})\n")
 
 
