@@ -34,10 +34,10 @@ from s2txai.saliency.design import STATE_VALUE, MaskDesign
 from s2txai.saliency.engine import BatchSize
 from s2txai.saliency.heard import Heard
 from s2txai.saliency.pooling import POOLINGS, pool
-from s2txai.saliency.reliability import ceiling, half_correlation, spearman_brown
+from s2txai.saliency.reliability import ceiling, half_correlation, half_maps, spearman_brown
 from s2txai.saliency.smh import smh
 from s2txai.saliency.smx import smx
-from s2txai.saliency.statistics import ALL_FOLDS, HALVES, Statistics, heatmap
+from s2txai.saliency.statistics import Statistics, heatmap
 from s2txai.storage.artifacts import load, save
 
 if TYPE_CHECKING:
@@ -470,25 +470,27 @@ class Explanation:
 
     def _map(self, name: str) -> Array:
         """Return a saliency map at encoder steps, as the step ``aggregate`` has it."""
-        maps = self._cache
-        if name not in maps:
-            maps[name] = self._at_steps(name, ALL_FOLDS).astype(np.float32)
-        return maps[name]
+        if name not in self._cache:
+            statistics, pooling = self._sums(name)
+            cells = heatmap(statistics)
+            steps = pool(cells, pooling, statistics.subsampling, statistics.n_steps)
+            self._cache[name] = steps.astype(np.float32)
+        return self._cache[name]
 
     def _halves(self, name: str) -> Array:
         """Return [3, 2, I, T'], the map of half of the masks in each way to deal the folds."""
-        maps, key = self._cache, f"{name}_halves"
-        if key not in maps:
-            halves = [[self._at_steps(name, folds) for folds in pair] for pair in HALVES]
-            maps[key] = np.array(halves).astype(np.float32)
-        return maps[key]
+        key = f"{name}_halves"
+        if key not in self._cache:
+            halves = half_maps(*self._sums(name), heatmap)
+            self._cache[key] = halves.astype(np.float32)
+        return self._cache[key]
 
-    def _at_steps(self, name: str, folds: Sequence[int]) -> Array:
+    def _sums(self, name: str) -> tuple[Statistics, str]:
+        """Return the statistics of a map, and how its cells become encoder steps."""
         if name == "smh":
-            return heatmap(self.smh_statistics, folds)[:, :, 0]
-        sums = self.smx_statistics
-        pooling = name.removeprefix("smx_")
-        return pool(heatmap(sums, folds), pooling, sums.subsampling, sums.n_steps)
+            # A step has one cell there, so that its mean is the cell itself.
+            return self.smh_statistics, "avg2d"
+        return self.smx_statistics, name.removeprefix("smx_")
 
     @cached_property
     def _rows(self) -> Array:

@@ -138,16 +138,16 @@ def test_an_automatic_batch_gives_the_same_map(function):
 
 
 @every_function
-def test_each_round_tells_of_its_masks(function):
-    told = []
+def test_each_round_reports_its_masks(function):
+    reports = []
 
     def on_batch(n_new, current):
-        told.append((n_new, current().total_masks))
+        reports.append((n_new, current().total_masks))
 
     run(function, on_batch=on_batch)
-    counts = [n for n, _ in told]
+    counts = [n for n, _ in reports]
     assert sum(counts) == 64
-    assert [total for _, total in told] == np.cumsum(counts).tolist()
+    assert [total for _, total in reports] == np.cumsum(counts).tolist()
     # A batch of every segmentation.
     assert counts == [16] * 4 if function is smh else counts == [32, 32]
 

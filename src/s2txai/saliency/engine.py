@@ -89,7 +89,7 @@ class SumsOf(Protocol[S]):
 
 @dataclass(frozen=True)
 class Perturbation(Generic[S]):
-    """What tells SMX, SMH and gradients apart.
+    """What distinguishes SMX, SMH and gradients.
 
     Attributes
     ----------

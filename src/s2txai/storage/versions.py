@@ -7,7 +7,7 @@ are then computed again, while an edited comment costs nothing.
 from s2txai.saliency.methods import METHODS
 
 FIRST_VERSION = 1
-"""Of a gradient method that an extension adds; the hash of its file tells its versions apart."""
+"""Of a gradient method that an extension adds; the hash of its file distinguishes its versions."""
 
 ALGORITHM_VERSIONS = {
     "decode": 3,
