@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from s2txai.saliency.masks import N_FOLDS
 from s2txai.saliency.normalise import paired_min_max, single_mean_std
 from s2txai.saliency.scores import kl_divergence
 from s2txai.saliency.segments import requested_segments, segmentations, slic_segments
-from s2txai.saliency.statistics import N_FOLDS, Statistics, heatmap, token_heatmap
+from s2txai.saliency.statistics import Statistics, heatmap, token_heatmap
 
 DATA = Path(__file__).parent / "data"
 LEVELS = (2000, 2500, 3000)

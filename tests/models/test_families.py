@@ -19,7 +19,7 @@ from s2txai.models.handle import ModelHandle
 from s2txai.models.loading import load_model
 from s2txai.saliency.deletion_maps import map_names
 from s2txai.saliency.design import MaskDesign
-from s2txai.saliency.statistics import N_FOLDS
+from s2txai.saliency.masks import N_FOLDS
 from s2txai.steps.aggregate import aggregate_shard
 from s2txai.steps.attention import attention_shard
 from s2txai.steps.correlate import correlation_tables

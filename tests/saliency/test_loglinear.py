@@ -7,8 +7,8 @@ import torch
 from s2txai.errors import UserError
 from s2txai.saliency import loglinear
 from s2txai.saliency.loglinear import prepare
-from s2txai.saliency.masks import MaskPlan
-from s2txai.saliency.statistics import N_FOLDS, Statistics, heatmap
+from s2txai.saliency.masks import N_FOLDS, MaskPlan
+from s2txai.saliency.statistics import Statistics, heatmap
 from s2txai.steps.shard import maps_of
 from tests.engine import add_masks
 from tests.studies import Study, write_corpus

@@ -11,8 +11,9 @@ from s2txai.saliency.aggregation import (
     kinds_of,
 )
 from s2txai.saliency.maps import saliency_maps
+from s2txai.saliency.masks import N_FOLDS
 from s2txai.saliency.pooling import POOLINGS, pool
-from s2txai.saliency.statistics import HALVES, N_FOLDS, Statistics, heatmap
+from s2txai.saliency.statistics import HALVES, Statistics, heatmap
 
 I, T, F, R = 3, 7, 4, 2
 STEPS = 4  # ceil(7 / 2): the last step has one frame

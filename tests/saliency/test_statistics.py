@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s2txai.saliency.statistics import N_FOLDS, Statistics, heatmap
+from s2txai.saliency.masks import N_FOLDS
+from s2txai.saliency.statistics import Statistics, heatmap
 from s2txai.storage.artifacts import load, save
 
 # Two segmentations of 3 frames and 2 bins: by frame (ids 0-2), by bin (ids 3-4).

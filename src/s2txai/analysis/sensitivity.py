@@ -12,9 +12,10 @@ from s2txai.analysis.signature import signature, spread
 from s2txai.analysis.token_rows import choose_rows
 from s2txai.analysis.utterance import UtteranceData
 from s2txai.saliency.correlation import correlation, correlations, is_constant
+from s2txai.saliency.masks import N_FOLDS
 from s2txai.saliency.pooling import pool
 from s2txai.saliency.reliability import ceiling, half_correlation, spearman_brown
-from s2txai.saliency.statistics import HALVES, N_FOLDS, MapOfFolds
+from s2txai.saliency.statistics import HALVES, MapOfFolds
 
 MAIN = "main"
 # The linear pooling: its correlations can be corrected for noise.

@@ -99,6 +99,45 @@ class CrossAttention:
     value_norm: np.ndarray
 
 
+class PerturbedLogits(Protocol):
+    """From perturbations of one input to logits."""
+
+    def __call__(
+        self,
+        features: torch.Tensor,
+        prompt: Sequence[int],
+        tokens: Sequence[int],
+        occluded_tokens: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return float32 logits [N, I, V] of a teacher-forced pass over ``tokens``.
+
+        Parameters
+        ----------
+        features
+            [N, T, F].
+        prompt, tokens
+            The hypothesis.
+        occluded_tokens
+            bool [N, I], as for :meth:`Model.decode_without_tokens`; None: none.
+        """
+
+
+@dataclass(frozen=True)
+class CheapPass:
+    """A pass over perturbations of one input that costs less, and is close to the exact one.
+
+    Attributes
+    ----------
+    logits
+        Runs it.
+    description
+        For people: what it computes.
+    """
+
+    logits: PerturbedLogits
+    description: str
+
+
 class Model(Protocol):
     """An encoder-decoder speech-to-text model.
 
@@ -208,6 +247,21 @@ class Model(Protocol):
         raise UserError(
             "This family of models cannot occlude preceding tokens: set 'smx.token_p' to 0."
         )
+
+    def cheap_passes(self, perturbed: torch.Tensor, padding_value: float) -> Sequence[CheapPass]:
+        """Return cheaper passes for perturbations of one input, the cheapest first.
+
+        None where the family has none, or where they would hardly be cheaper for this input.
+
+        Parameters
+        ----------
+        perturbed
+            [P, T, F], perturbations from which the passes learn what hardly changes. Scores of
+            these very perturbations would be biased, so they must not be summed.
+        padding_value
+            As for ``encode``.
+        """
+        return ()
 
     def differentiable_logits(
         self,

@@ -165,10 +165,7 @@ class NetworkModel(Model):
         tokens: Sequence[int],
     ) -> torch.Tensor:
         """Return float32 logits [N, I, V] with embeddings of preceding tokens set to zero."""
-        # Only the last token of the prompt is the direct predecessor of a row.
-        earlier = (first_row(prompt), 0)
-        visible = torch.nn.functional.pad(~occluded, earlier, value=True)
-        return self._decode(states, prompt, tokens, visible)
+        return self._decode(states, prompt, tokens, visible_inputs(occluded, prompt))
 
     @inference
     def cross_attention(
@@ -197,6 +194,12 @@ class NetworkModel(Model):
 def first_row(prompt: Sequence[int]) -> int:
     """Return the decoder's position that predicts the first token: the last of the prompt."""
     return len(prompt) - 1
+
+
+def visible_inputs(occluded: torch.Tensor, prompt: Sequence[int]) -> torch.Tensor:
+    """Return bool [N, length], False at inputs of the decoder that are occluded, bool [N, I]."""
+    # Only the last token of the prompt is the direct predecessor of a row.
+    return torch.nn.functional.pad(~occluded, (first_row(prompt), 0), value=True)
 
 
 def rows_of(positions: torch.Tensor, prompt: Sequence[int]) -> torch.Tensor:

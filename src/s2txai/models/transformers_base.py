@@ -164,8 +164,8 @@ class TransformersModel(NetworkModel):
             attention.forward = partial(
                 _attend_occluded,
                 attention,
-                _keys_and_values(attention, seen),
-                None if value is None else _keys_and_values(attention, value),
+                keys_and_values(attention, seen),
+                None if value is None else keys_and_values(attention, value),
                 occluded[:, None, None],
             )
         try:
@@ -315,7 +315,7 @@ def _output_projection(attention: Any) -> Any:
     return attention.out_proj if hasattr(attention, "out_proj") else attention.o_proj
 
 
-def _keys_and_values(attention: Any, states: torch.Tensor) -> KeysAndValues:
+def keys_and_values(attention: Any, states: torch.Tensor) -> KeysAndValues:
     """Return keys and values [N, H, steps, d] of states [N, steps, D]."""
     keys = _for_each_head(attention, attention.k_proj(states))
     return keys, _for_each_head(attention, attention.v_proj(states))

@@ -6,7 +6,8 @@ about half of short clips.
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -24,11 +25,20 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from s2txai.datasets import Task
 from s2txai.errors import UserError, UtteranceError
-from s2txai.models.base import Facts, Features, Role
+from s2txai.models.base import CheapPass, Facts, Features, Role
 from s2txai.models.ctranslate2 import dequantise, read_variables
+from s2txai.models.frozen_padding import (
+    FrozenPadding,
+    PaddingObserver,
+    active_counts,
+    encode_reached,
+    reached_steps,
+)
+from s2txai.models.network_model import inference, visible_inputs
+from s2txai.models.occlusion import KeysAndValues
 from s2txai.models.options import NO_OPTIONS
 from s2txai.models.token_names import TokenNames, read_table, refuse_adapters
-from s2txai.models.transformers_base import TransformersModel
+from s2txai.models.transformers_base import TransformersModel, keys_and_values
 from s2txai.models.transformers_loading import (
     check_settings,
     extractor_settings,
@@ -472,6 +482,7 @@ class WhisperModel(TransformersModel):
         # The library counts the context in whole seconds.
         self._extractor.n_samples = self._context * HOP
         self._extractor.nb_max_frames = self._context
+        self._encode_reached: Callable[..., torch.Tensor] = encode_reached
 
     def prompt(self, task: Task) -> list[int]:
         """Return ``<|startoftranscript|>``, the language and task (multilingual), no timestamps.
@@ -503,6 +514,56 @@ class WhisperModel(TransformersModel):
         # Past the audio every cell holds the floor of the log-mel, one value for all bins.
         padding = float(full[-1, 0]) if n_frames < self._context else 0.0
         return Features(np.ascontiguousarray(full[:n_frames]), padding)
+
+    @inference
+    def cheap_passes(self, perturbed: torch.Tensor, padding_value: float) -> list[CheapPass]:
+        """Return passes that freeze most steps of the padding at what ``perturbed`` has there.
+
+        None where the speech fills more than about two thirds of the context.
+        """
+        n_frames, n_steps = perturbed.shape[1], self._context // self.facts.subsampling
+        counts = active_counts(n_frames, n_steps)
+        if not counts:
+            return []
+        observer = PaddingObserver(self._encoder, reached_steps(n_frames))
+        with self._autocast():
+            for features in perturbed:  # one at a time: no result depends on how many fit
+                observer.observe(self._inputs(features[None], padding_value))
+            frozen = [observer.frozen(n, self._seen_by_layers) for n in counts]
+        return [
+            CheapPass(
+                partial(self._cheap_logits, padding, padding_value),
+                f"{padding.n_computed} of {n_steps} encoder steps",
+            )
+            for padding in frozen
+        ]
+
+    def _seen_by_layers(self, states: torch.Tensor) -> list[KeysAndValues]:
+        """Return keys and values of each layer's cross-attention for states [1, n, D]."""
+        return [keys_and_values(attention, states) for attention in self._cross_attentions()]
+
+    @inference
+    def _cheap_logits(
+        self,
+        padding: FrozenPadding,
+        padding_value: float,
+        features: torch.Tensor,
+        prompt: Sequence[int],
+        tokens: Sequence[int],
+        occluded_tokens: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return logits [N, I, V] of features [N, T, F], most of the padding frozen."""
+        with self._autocast():
+            states = self._encode_reached(self._encoder, padding, features, padding_value)
+        visible = None if occluded_tokens is None else visible_inputs(occluded_tokens, prompt)
+        with padding.in_cross_attentions(self._cross_attentions(), keys_and_values):
+            return self._decode(states.float(), prompt, tokens, visible)
+
+    def compile(self) -> None:
+        """Compile the encoder, also where most of the padding is frozen."""
+        super().compile()
+        # The number of steps is another one for each utterance.
+        self._encode_reached = torch.compile(encode_reached, dynamic=True)
 
     def _inputs(self, features: torch.Tensor, padding_value: float) -> torch.Tensor:
         """Return features [N, F, context] of [N, T, F]."""

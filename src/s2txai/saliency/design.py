@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from s2txai.errors import UserError
-from s2txai.saliency.masks import MaskPlan
-from s2txai.saliency.statistics import N_FOLDS
+from s2txai.saliency.checks import ENCODERS
+from s2txai.saliency.masks import N_FOLDS, MaskPlan
 
 INPUT_VALUE = "bin mean"
 """What an occluded cell of the input holds unless a configuration says otherwise."""
@@ -43,6 +43,11 @@ class MaskDesign:
         At least ``n_masks``; needed with a target.
     token_p
         Probability that a mask also occludes the embedding of a preceding token.
+    encoder
+        A name of :data:`s2txai.saliency.checks.ENCODERS`; only ``exact`` where no input is encoded.
+    check
+        Share of the masks that are also scored exactly where the others are scored cheaply, or
+        ``auto``.
     """
 
     n_masks: int
@@ -54,6 +59,8 @@ class MaskDesign:
     target_reliability: float | None = None
     max_masks: int | None = None
     token_p: float = 0.0
+    encoder: str = "exact"
+    check: float | str = "auto"
 
     def __post_init__(self) -> None:
         """Refuse designs that give no map.
@@ -76,6 +83,12 @@ class MaskDesign:
             raise UserError(f"'p' must be more than 0 and less than 1, not {self.p}.")
         if not 0 <= self.token_p < 1:
             raise UserError(f"'token_p' must be at least 0 and less than 1, not {self.token_p}.")
+        if self.encoder not in ENCODERS:
+            raise UserError(f"'encoder' must be {' or '.join(ENCODERS)}, not {self.encoder}.")
+        if self.check != "auto" and not (
+            isinstance(self.check, int | float) and 0 < self.check <= 1
+        ):
+            raise UserError(f"'check' must be auto or more than 0 and at most 1: {self.check}.")
         if self.max_masks is not None and self.max_masks < self.n_masks:
             raise UserError(
                 f"'max_masks' must be at least 'n_masks' ({self.n_masks}), not {self.max_masks}."
@@ -112,6 +125,8 @@ class MaskDesign:
             parameters["n_segments"] = list(self.n_segments)
         if self.token_p:
             parameters["token_p"] = self.token_p
+        if self.encoder != "exact":
+            parameters |= {"encoder": self.encoder, "check": self.check}
         return parameters
 
     def plans(self, plan: MaskPlan) -> Iterator[MaskPlan]:

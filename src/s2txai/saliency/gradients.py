@@ -21,10 +21,11 @@ from s2txai.registry import load_object
 from s2txai.saliency.design import INPUT_VALUE, MaskDesign
 from s2txai.saliency.engine import Masks, OnBatch, Perturbation, perturbed_statistics
 from s2txai.saliency.heard import Heard
+from s2txai.saliency.masks import N_FOLDS
 from s2txai.saliency.methods import METHODS
 from s2txai.saliency.occluded_values import bin_mean
 from s2txai.saliency.smx import input_masks
-from s2txai.saliency.statistics import N_FOLDS, GradientStatistics, gradient_map
+from s2txai.saliency.statistics import GradientStatistics, gradient_map
 
 # From bool [N, S_k], True = occluded, and k to [N, T, F] for each row, one after the other.
 Change = Callable[[torch.Tensor, int], Iterator[torch.Tensor]]

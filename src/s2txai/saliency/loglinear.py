@@ -16,8 +16,9 @@ import numpy.typing as npt
 from scipy.linalg import cho_factor, cho_solve
 
 from s2txai.errors import UserError
-from s2txai.saliency.masks import MaskPlan
-from s2txai.saliency.statistics import ALL_FOLDS, N_FOLDS, MapOfFolds, Statistics
+from s2txai.saliency.checks import correction
+from s2txai.saliency.masks import N_FOLDS, MaskPlan
+from s2txai.saliency.statistics import ALL_FOLDS, MapOfFolds, Statistics
 
 # Ridge penalties that are tried, as shares of the variance that one indicator has over all masks.
 PENALTIES = tuple(float(share) for share in np.logspace(-4, 2, 13))
@@ -106,6 +107,9 @@ def prepare(statistics: Statistics, plan: MaskPlan) -> MapOfFolds:
     def make(folds: Sequence[int] = ALL_FOLDS) -> Array:
         selected = list(folds)
         _, T, F = statistics.segments.shape
+        corrections = np.broadcast_to(
+            correction(statistics, selected), statistics.occluded_sum.shape[:0:-1]
+        )  # (I, S)
         total, count = 0.0, np.zeros((T, F))
         for k, segments in enumerate(statistics.segments):
             _, slopes = _sum([moments(k)[fold] for fold in selected]).slopes(penalty(k))
@@ -115,6 +119,8 @@ def prepare(statistics: Statistics, plan: MaskPlan) -> MapOfFolds:
             # Over all masks the mean is p times that of the occluded and 1 - p times the rest.
             occluded = mean / (plan.p + (1 - plan.p) * np.exp(-slopes))  # (S, I)
             own = slice(offsets[k], offsets[k + 1])
+            # The logarithms are of cheap scores.
+            occluded = occluded + corrections[:, own].T
             weight = statistics.occluded_count[selected, own].sum(axis=0)  # (S)
             ids = segments - offsets[k]
             total = total + (occluded * weight[:, None]).T[:, ids]  # (I, T, F)

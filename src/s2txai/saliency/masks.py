@@ -3,9 +3,13 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
+
+N_FOLDS = 4
+"""Masks are dealt into this many folds (mask m to fold m mod 4), to measure reliability."""
 
 # One step of Philox's counter gives four numbers of 64 bits.
 _DRAWS_PER_COUNT = 4
@@ -95,3 +99,15 @@ def occlusion(
     draws = generator.random_raw((stop - start) * n_draws).reshape(stop - start, n_draws)
     occluded: npt.NDArray[np.bool_] = draws[:, :n_segments] < int(p * 2**64)
     return occluded
+
+
+def is_checked(start: int, stop: int, share: float) -> npt.NDArray[np.bool_]:
+    """Return which of masks ``start`` to ``stop - 1`` are also scored exactly, bool [N].
+
+    A function of the mask's number alone, the same in all four folds: as floor(m / 4) grows, every
+    1 / share-th.
+    """
+    exact_share = Fraction(str(share))  # 50 * 0.02 is to be 1
+    counts = [int(i * exact_share) for i in range(start // N_FOLDS, (stop - 1) // N_FOLDS + 2)]
+    steps = np.arange(start, stop) // N_FOLDS - start // N_FOLDS
+    return np.diff(counts).astype(bool)[steps]

@@ -6,17 +6,20 @@ it. Sums are kept by segment, so memory does not grow with the number of masks a
 a finished file.
 """
 
+from functools import partial
+
 import torch
 
 from s2txai.errors import UserError
-from s2txai.models.base import Model
+from s2txai.models.base import CheapPass, Model
+from s2txai.saliency.checked_sums import CheapScore, CheckedSums
 from s2txai.saliency.design import MaskDesign
 from s2txai.saliency.engine import Masks, OnBatch, Perturbation, perturbed_statistics
 from s2txai.saliency.estimators import ESTIMATORS
 from s2txai.saliency.heard import Heard
 from s2txai.saliency.masks import MaskPlan
 from s2txai.saliency.occluded_values import OCCLUDED_VALUES
-from s2txai.saliency.score_sums import Score, ScoreSums
+from s2txai.saliency.score_sums import ScoreSums
 from s2txai.saliency.scores import Divergence
 from s2txai.saliency.segments import masks_per_segmentation, segmentation_names, segmentations
 from s2txai.saliency.statistics import Statistics, heatmap
@@ -92,18 +95,20 @@ def input_sums(
     model: Model, heard: Heard, design: MaskDesign, masks: Masks, statistics: Statistics | None
 ) -> ScoreSums:
     """Begin or continue sums over masks of the input; parameters as for ``engine.SumsOf``."""
+    perturbed = PerturbedInput(model, heard, masks, design.occluded_value)
     if statistics is None:
         r = model.facts.subsampling
         statistics = Statistics.zeros(
             masks.segments, len(heard.tokens), r, heard.n_steps(r),
             logarithms=ESTIMATORS[design.estimator].logarithms, tokens=design.token_p > 0,
         )  # fmt: skip
-    score = input_score(model, heard, masks, design.occluded_value)
-    return ScoreSums(statistics, score, masks.plan, model.device)
+    if design.encoder == "exact":
+        return ScoreSums(statistics, perturbed.score, masks.plan, model.device)
+    return CheckedSums(statistics, perturbed, masks.plan, design.check)
 
 
-def input_score(model: Model, heard: Heard, masks: Masks, occluded_value: str) -> Score:
-    """Return the function that scores occlusions of the spectrogram.
+class PerturbedInput:
+    """An utterance whose input is perturbed, and the scores of that.
 
     Parameters
     ----------
@@ -116,23 +121,43 @@ def input_score(model: Model, heard: Heard, masks: Masks, occluded_value: str) -
     occluded_value
         A name of :data:`s2txai.saliency.occluded_values.OCCLUDED_VALUES`.
     """
-    values = OCCLUDED_VALUES[occluded_value](heard.features, heard.padding_value)
-    occluded_values = torch.from_numpy(values).to(model.device)  # (F,)
-    original = heard.inputs(model.device)[0]  # (T, F)
-    labels = torch.from_numpy(masks.labels).to(model.device)
-    divergence = Divergence(heard.logits(model, original[None])[0])
 
-    def score(occluded: torch.Tensor, k: int, *occluded_tokens: torch.Tensor) -> torch.Tensor:
-        cells = occluded[:, labels[k]]  # (N, T, F)
-        perturbed = torch.where(cells, occluded_values, original)
+    def __init__(self, model: Model, heard: Heard, masks: Masks, occluded_value: str) -> None:
+        self.device = model.device
+        self._model, self._heard = model, heard
+        values = OCCLUDED_VALUES[occluded_value](heard.features, heard.padding_value)
+        self._occluded_values = torch.from_numpy(values).to(model.device)  # (F,)
+        self._original = heard.inputs(model.device)[0]  # (T, F)
+        self._labels = torch.from_numpy(masks.labels).to(model.device)
+        self._divergence = Divergence(heard.logits(model, self._original[None])[0])
+
+    def inputs(self, occluded: torch.Tensor, k: int) -> torch.Tensor:
+        """Return inputs [N, T, F] with segments of segmentation k occluded by bool [N, S_k]."""
+        cells = occluded[:, self._labels[k]]  # (N, T, F)
+        return torch.where(cells, self._occluded_values, self._original)
+
+    def score(self, occluded: torch.Tensor, k: int, *occluded_tokens: torch.Tensor) -> torch.Tensor:
+        """Score masks by the exact pass; see :class:`s2txai.saliency.score_sums.Score`."""
+        model, heard, perturbed = self._model, self._heard, self.inputs(occluded, k)
         if not occluded_tokens:
-            return divergence(heard.logits(model, perturbed))
+            return self._divergence(heard.logits(model, perturbed))
         states = model.encode(perturbed, heard.padding_value)
-        return divergence(
+        return self._divergence(
             model.decode_without_tokens(states, occluded_tokens[0], heard.prompt, heard.tokens)
         )
 
-    return score
+    def cheap_scores(self, perturbed: torch.Tensor) -> list[CheapScore]:
+        """Return cheaper ways to score, as ``Model.cheap_passes`` does, for inputs [P, T, F]."""
+        passes = self._model.cheap_passes(perturbed, self._heard.padding_value)
+        return [CheapScore(partial(self._score_by, one), one.description) for one in passes]
+
+    def _score_by(
+        self, cheap: CheapPass, occluded: torch.Tensor, k: int, *occluded_tokens: torch.Tensor
+    ) -> torch.Tensor:
+        perturbed, heard = self.inputs(occluded, k), self._heard
+        return self._divergence(
+            cheap.logits(perturbed, heard.prompt, heard.tokens, *occluded_tokens)
+        )
 
 
 INPUT = Perturbation(input_masks, input_sums, Statistics, heatmap)

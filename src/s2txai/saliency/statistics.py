@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-N_FOLDS = 4
-"""Masks are dealt into this many folds (mask m to fold m mod 4), to measure reliability."""
+from s2txai.saliency.checks import correction
+from s2txai.saliency.masks import N_FOLDS
 
 ALL_FOLDS = tuple(range(N_FOLDS))
 
@@ -127,6 +127,22 @@ class Statistics(MaskSums):
         the token that the decoder reads to predict row j.
     token_count : int64 [I], optional
         Number of those masks.
+    check_share : float64 [], optional
+        Where a pilot decided how masks are scored: the share of the masks that were also scored
+        exactly, all others cheaply. 0: all were scored exactly. The sums above are then of cheap
+        scores; see :mod:`s2txai.saliency.checks`.
+    cheap_pass : int64 [], optional
+        Which of the model's cheap passes; -1 for none.
+    p : float64 [], optional
+        Probability that a segment is occluded.
+    pilot_moments : float64 [6, I], optional
+        Sums over the pilot masks of :data:`s2txai.saliency.checks.MOMENTS`.
+    check_moments : float64 [4, 6, K, I], optional
+        The same over the checked masks.
+    difference_sum : float64 [4, S, I], optional
+        Sum of exact less cheap scores over the checked masks that occlude a segment, in nats.
+    difference_count : int64 [4, S], optional
+        Number of those masks.
     """
 
     AXES: ClassVar[Mapping[str, list[str]]] = {
@@ -144,6 +160,14 @@ class Statistics(MaskSums):
         # Only where preceding tokens are occluded as well.
         "token_sum": ["token", "preceding token"],
         "token_count": ["preceding token"],
+        # Only where masks may be scored cheaply.
+        "check_share": [],
+        "cheap_pass": [],
+        "p": [],
+        "pilot_moments": ["moment", "token"],
+        "check_moments": ["fold", "moment", "segmentation", "token"],
+        "difference_sum": ["fold", "segment", "token"],
+        "difference_count": ["fold", "segment"],
     }
     UNITS: ClassVar[Mapping[str, str]] = {
         **MaskSums.UNITS,
@@ -151,6 +175,7 @@ class Statistics(MaskSums):
         "score_sum": "nat",
         "score_square_sum": "nat^2",
         "token_sum": "nat",
+        "difference_sum": "nat",
     }
 
     occluded_sum: npt.NDArray[np.float64]
@@ -162,6 +187,13 @@ class Statistics(MaskSums):
     log_square_sum: npt.NDArray[np.float64] | None = None
     token_sum: npt.NDArray[np.float64] | None = None
     token_count: npt.NDArray[np.int64] | None = None
+    check_share: npt.NDArray[np.float64] | None = None
+    cheap_pass: npt.NDArray[np.int64] | None = None
+    p: npt.NDArray[np.float64] | None = None
+    pilot_moments: npt.NDArray[np.float64] | None = None
+    check_moments: npt.NDArray[np.float64] | None = None
+    difference_sum: npt.NDArray[np.float64] | None = None
+    difference_count: npt.NDArray[np.int64] | None = None
 
     @classmethod
     def zeros(
@@ -210,6 +242,19 @@ class Statistics(MaskSums):
             statistics.token_count = np.zeros(n_rows, np.int64)
         return statistics
 
+    def begin_checks(
+        self, *, share: float, cheap_pass: int, p: float, pilot_moments: npt.NDArray[np.float64]
+    ) -> None:
+        """Note what a pilot decided, before the first mask; arguments are attributes."""
+        S, n_rows = self.occluded_sum.shape[1:]
+        self.check_share, self.p = np.array(share), np.array(p)
+        self.cheap_pass = np.array(cheap_pass)
+        self.pilot_moments = pilot_moments
+        shape = (N_FOLDS, len(pilot_moments), len(self.segments), n_rows)
+        self.check_moments = np.zeros(shape)
+        self.difference_sum = np.zeros((N_FOLDS, S, n_rows))
+        self.difference_count = np.zeros((N_FOLDS, S), np.int64)
+
     @property
     def has_logarithms(self) -> bool:
         """Whether logarithms of the scores are summed as well."""
@@ -253,7 +298,8 @@ class GradientStatistics(MaskSums):
 def heatmap(statistics: Statistics, folds: Sequence[int] = ALL_FOLDS) -> npt.NDArray[np.float64]:
     """Return the mean score of the masks that occlude each cell, for each predicted token.
 
-    The segmentations are pooled: total score over total count (arXiv 2411.01710).
+    The segmentations are pooled: total score over total count (arXiv 2411.01710). Cheap scores are
+    corrected by the checked masks of the same folds.
 
     Parameters
     ----------
@@ -270,6 +316,7 @@ def heatmap(statistics: Statistics, folds: Sequence[int] = ALL_FOLDS) -> npt.NDA
     selected = list(folds)
     segment_sum = statistics.occluded_sum[selected].sum(axis=0, dtype=np.float64).T  # (I, S)
     segment_count = statistics.occluded_count[selected].sum(axis=0)  # (S)
+    segment_sum += segment_count * correction(statistics, selected)
     _, T, F = statistics.segments.shape
     total = np.zeros((len(segment_sum), T, F))
     for segments in statistics.segments:  # one at a time: K copies of the map would not fit

@@ -19,8 +19,9 @@ from s2txai.models.handle import ModelHandle
 from s2txai.models.memory import BEAM_SEARCH_BATCH
 from s2txai.saliency.deletion_maps import ENDS, map_names
 from s2txai.saliency.heard import Heard
+from s2txai.saliency.masks import N_FOLDS
 from s2txai.saliency.methods import METHODS
-from s2txai.saliency.statistics import HALVES, N_FOLDS
+from s2txai.saliency.statistics import HALVES
 from s2txai.study import layout
 from s2txai.study.choices import gradient_settings
 from s2txai.study.plan import Run, Study

@@ -28,8 +28,8 @@ from s2txai.models.abilities import check_abilities
 from s2txai.models.families import FAMILIES
 from s2txai.registry import did_you_mean
 from s2txai.saliency.design import INPUT_VALUE
+from s2txai.saliency.masks import N_FOLDS
 from s2txai.saliency.methods import METHODS
-from s2txai.saliency.statistics import N_FOLDS
 from s2txai.study.choices import check_names
 from s2txai.study.comet_check import check_comet
 from s2txai.study.config import (

@@ -1,0 +1,183 @@
+"""Fast SMX: cheap scores of all masks, corrected by exact scores of some (docs/definitions.md).
+
+How far cheap scores are from exact ones, and the correction of the mean.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from s2txai.saliency.statistics import Statistics
+
+ENCODERS = ("auto", "exact")
+"""How masks of the input are scored: ``auto`` is cheaply where the pilot allows it."""
+
+SHARES = (0.02, 0.05, 0.1)
+"""Shares of checked masks that ``auto`` selects from."""
+
+N_FREEZING, N_MEASURING = 8, 24
+"""Pilot masks from which cheap passes learn, and by which they are measured."""
+
+LOW_NOISE = 0.1
+"""The noise that checks add, relative to that of the masks, which ``auto`` accepts at once."""
+
+MOST_NOISE = 0.25
+"""The most such noise; beyond it the utterance is scored exactly."""
+
+FEWEST_CHECKS = 8
+"""Checks expected to occlude a segment, in half of the masks, for a correction of its own."""
+
+MOMENTS = ("masks", "cheap", "exact", "cheap squared", "exact squared", "cheap times exact")
+"""Of the scores that were computed both ways, sums of these."""
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How close cheap scores are to exact ones, by row.
+
+    Attributes
+    ----------
+    n_masks
+        Scored both ways.
+    correlation
+        float64 [I]; NaN where exact scores do not vary.
+    bias
+        float64 [I], mean of the cheap over that of the exact scores, less 1.
+    unexplained
+        float64 [I], variance of exact - cheap over that of exact; 0 where nothing differs.
+    """
+
+    n_masks: int
+    correlation: npt.NDArray[np.float64]
+    bias: npt.NDArray[np.float64]
+    unexplained: npt.NDArray[np.float64]
+
+    @classmethod
+    def of_moments(cls, moments: npt.NDArray[np.float64]) -> "Fidelity":
+        """Return the fidelity that sums [6, I] of :data:`MOMENTS` tell."""
+        n = np.maximum(moments[0], 1)
+        cheap, exact, cheap_square, exact_square, product = moments[1:] / n
+        of_cheap = np.maximum(cheap_square - cheap**2, 0)
+        of_exact = np.maximum(exact_square - exact**2, 0)
+        covariance = product - cheap * exact
+        of_difference = np.maximum(of_cheap + of_exact - 2 * covariance, 0)
+        # What rounding leaves of a constant row is no variance.
+        of_exact = np.where(of_exact > 1e-12 * exact_square, of_exact, 0)
+        of_difference = np.where(of_difference > 1e-12 * exact_square, of_difference, 0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return cls(
+                n_masks=int(moments[0].max(initial=0)),
+                correlation=np.where(
+                    of_exact > 0, covariance / np.sqrt(of_cheap * of_exact), np.nan
+                ),
+                bias=np.where(exact > 0, cheap / exact - 1, 0.0),
+                unexplained=np.where(of_difference > 0, of_difference / of_exact, 0.0),
+            )
+
+    @property
+    def mean_correlation(self) -> float:
+        """Mean over rows; NaN where exact scores vary in none."""
+        varying = self.correlation[~np.isnan(self.correlation)]
+        return float(varying.mean()) if len(varying) else math.nan
+
+    @property
+    def worst_correlation(self) -> float:
+        """Least of the rows; NaN where exact scores vary in none."""
+        varying = self.correlation[~np.isnan(self.correlation)]
+        return float(varying.min()) if len(varying) else math.nan
+
+    @property
+    def mean_bias(self) -> float:
+        """Mean over rows."""
+        return float(self.bias.mean())
+
+    @property
+    def worst_bias(self) -> float:
+        """Of the row where it is largest, with its sign."""
+        return float(self.bias[np.abs(self.bias).argmax()])
+
+    def noise(self, share: float) -> float:
+        """Return the noise that checking a share of the masks adds, relative to that of the masks.
+
+        The mean over rows of Var(exact - cheap) / (share Var exact); infinite where a row's exact
+        scores do not vary, but its cheap ones do.
+        """
+        return float(self.unexplained.mean()) / share
+
+
+def moments_of(
+    cheap: npt.NDArray[np.float64], exact: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Return :data:`MOMENTS` of each mask [N, 6, I] of scores [N, I]."""
+    return np.stack([np.ones_like(cheap), cheap, exact, cheap**2, exact**2, cheap * exact], axis=1)
+
+
+def fidelity(statistics: "Statistics") -> Fidelity | None:
+    """Return how close cheap scores were in pilot and checks; None where there were none."""
+    if statistics.pilot_moments is None or statistics.check_moments is None:
+        return None
+    checked = statistics.check_moments.sum(axis=(0, 2))  # (6, I)
+    return Fidelity.of_moments(statistics.pilot_moments + checked)
+
+
+def is_fast(statistics: "Statistics") -> bool:
+    """Return whether the masks were scored cheaply."""
+    return statistics.check_share is not None and bool(statistics.check_share > 0)
+
+
+def is_unbiased(statistics: "Statistics") -> bool:
+    """Return whether the map has the expectation of the exact one."""
+    return not is_fast(statistics) or bool(_has_own_corrections(statistics).all())
+
+
+def correction(statistics: "Statistics", folds: Sequence[int]) -> npt.NDArray[np.float64] | float:
+    """Return what is added to the mean cheap score of each segment, [I, S] in nats.
+
+    The mean of exact - cheap over the checked masks that occlude the segment, or over all checked
+    masks of its segmentation where too few are expected to occlude it. 0 without cheap scores.
+
+    Parameters
+    ----------
+    statistics
+        Sums over masks.
+    folds
+        The folds to use.
+    """
+    if not is_fast(statistics):
+        return 0.0
+    assert statistics.difference_sum is not None
+    assert statistics.difference_count is not None
+    assert statistics.check_moments is not None
+    selected = list(folds)
+    total = statistics.difference_sum[selected].sum(axis=0)  # (S, I)
+    count = statistics.difference_count[selected].sum(axis=0)[:, None]  # (S, 1)
+    moments = statistics.check_moments[selected].sum(axis=0)  # (6, K, I)
+    of_segmentation = (moments[2] - moments[1]) / np.maximum(moments[0], 1)  # (K, I)
+    k = segmentation_of_segments(statistics)  # (S)
+    own = _has_own_corrections(statistics)[k, None] & (count > 0)
+    by_segment = np.where(own, total / np.maximum(count, 1), of_segmentation[k])  # (S, I)
+    return np.asarray(by_segment.T)
+
+
+def segmentation_of_segments(statistics: "Statistics") -> npt.NDArray[np.int64]:
+    """Return the segmentation of each segment, int64 [S]."""
+    last = statistics.segments.max(axis=(1, 2))  # (K)
+    return np.searchsorted(last, np.arange(int(last[-1]) + 1))
+
+
+def _has_own_corrections(statistics: "Statistics") -> npt.NDArray[np.bool_]:
+    """Return for which segmentations each segment has a correction of its own, bool [K].
+
+    Decided by how many checks are expected, not by how many there are, in half of the masks: maps
+    and half-maps are corrected alike.
+    """
+    assert statistics.check_moments is not None
+    assert statistics.p is not None
+    n_checks = statistics.check_moments[:, 0, :, 0].sum(axis=0)  # (K)
+    enough: npt.NDArray[np.bool_] = n_checks / 2 * float(statistics.p) >= FEWEST_CHECKS
+    return enough
