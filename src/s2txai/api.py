@@ -120,6 +120,7 @@ def explain(
     n_masks: int = 160,
     n_smh_masks: int = 1000,
     p: float = 0.5,
+    encoder: str = "auto",
     seed: int = 0,
     batch_size: int | str = "auto",
     utterance: str = "",
@@ -151,6 +152,9 @@ def explain(
         Masks of the encoder's output.
     p
         Probability that a mask occludes a segment.
+    encoder
+        ``auto``: masks of the input are scored by a cheaper encoder where the model has one and a
+        pilot finds it close enough, and exact scores of some correct the mean; or ``exact``.
     seed
         Of the masks.
     batch_size
@@ -169,7 +173,7 @@ def explain(
     if isinstance(model, str | Path):
         model = load_model(model)
     designs = {
-        "smx": MaskDesign(n_masks, n_segments=tuple(n_segments), p=p, seed=seed),
+        "smx": MaskDesign(n_masks, n_segments=tuple(n_segments), p=p, seed=seed, encoder=encoder),
         "smh": MaskDesign(n_smh_masks, occluded_value=STATE_VALUE, p=p, seed=seed),
     }
     BatchSize(batch_size)  # refused before long work

@@ -27,6 +27,7 @@ from s2txai.analysis.token_classes import class_table, rows_of_utterance
 from s2txai.analysis.token_rows import choose_rows
 from s2txai.analysis.utterance import UtteranceData
 from s2txai.saliency.aggregation import kinds_of
+from s2txai.saliency.checks import FACTS
 from s2txai.saliency.correlation import correlations, is_constant
 from s2txai.saliency.methods import METHODS
 
@@ -291,14 +292,19 @@ def _with_intervals(
 
 
 def _masks(utterances: Sequence[UtteranceData]) -> pd.DataFrame:
-    """Return the number of masks of each sampled map and the reliability they reached."""
+    """Return the masks of each sampled map: how many, how reliable, and how they were scored."""
     columns = ["n_masks", "reliability", "target_reliability", "converged"]
     masks = [
-        (data.utterance, step, *(of_step[name] for name in columns))
+        (
+            data.utterance,
+            step,
+            *(of_step[name] for name in columns),
+            *(of_step.get(name) for name in FACTS),
+        )
         for data in utterances
         for step, of_step in data.masks.items()
     ]
-    return pd.DataFrame(masks, columns=["utterance", "step", *columns])
+    return pd.DataFrame(masks, columns=["utterance", "step", *columns, *FACTS])
 
 
 def _signed(table: pd.DataFrame, utterances: Sequence[UtteranceData]) -> pd.DataFrame:

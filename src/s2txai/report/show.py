@@ -13,6 +13,7 @@ from s2txai.errors import UserError
 from s2txai.report import figures as draw
 from s2txai.report.fonts import families
 from s2txai.report.names import map_name, printable, row_labels
+from s2txai.saliency import checks
 from s2txai.saliency.aggregation import ATTENTION_KINDS
 from s2txai.saliency.maps import GRADIENT_POOLING
 from s2txai.saliency.pooling import POOLINGS, pool
@@ -187,7 +188,7 @@ def _hypothesis_lines(artifact: Artifact) -> list[str]:
 def _reliability_lines(artifact: Artifact) -> list[str]:
     statistics = Statistics.from_mapping(artifact.arrays)
     n_masks = int(statistics.n_masks.sum())
-    lines = ["", f"masks       {n_masks}"]
+    lines = ["", f"masks       {n_masks}", *_scoring_lines(statistics)]
     if artifact.meta["step"] == "smh":
         # An encoder step has one cell, so every pooling leaves it alone.
         return [*lines, f"reliability {split_half(statistics, POOLING):.3f}"]
@@ -195,6 +196,24 @@ def _reliability_lines(artifact: Artifact) -> list[str]:
         f"reliability {split_half(statistics, name):.3f} ({name}"
         f"{'' if name == POOLING else ', approximate'})"
         for name in sorted(POOLINGS)
+    ]
+
+
+def _scoring_lines(statistics: Statistics) -> list[str]:
+    """Return how masks were scored where a pilot decided that."""
+    scoring = checks.facts(statistics)
+    if not scoring:
+        return []
+    if scoring["encoder"] == "exact":
+        return ["scored      exactly, there being no cheaper encoder that is close enough"]
+    correlation, worst = (
+        "not defined" if scoring[name] is None else f"{scoring[name]:.4f}"
+        for name in ("score_correlation", "score_correlation_worst")
+    )
+    return [
+        f"scored      by a cheaper encoder, {100 * scoring['check_share']:g} % also exactly",
+        f"fidelity    {correlation} (worst row {worst}), bias {scoring['score_bias_percent']:+.2f} "
+        f"%, {'unbiased' if scoring['unbiased'] else 'not unbiased'} after correction",
     ]
 
 

@@ -670,7 +670,22 @@ def _masks(table: Table, masks: Mapping[str, Any]) -> list[Cell]:
         missed = f"the target of {target:g} was not reached: raise max_masks"
         text = cell.text if reached is None else number_beside(reached, target, 2)
         cell = Cell(text, table.letter(missed))
-    return [table.number(masks["n_masks"], ",.0f"), cell]
+    return [_count(table, masks), cell]
+
+
+def _count(table: Table, masks: Mapping[str, Any]) -> Cell:
+    """Return the number of masks, with a note where not all were scored exactly."""
+    count = table.number(masks["n_masks"], ",.0f")
+    if masks.get("encoder") != "cheap":
+        return count
+    bias = "" if masks["unbiased"] else ", too few for a correction of each segment"
+    return Cell(
+        count.text,
+        table.letter(
+            f"scored by a cheaper encoder, {100 * masks['check_share']:g} % also by the exact one "
+            f"to correct the mean{bias}"
+        ),
+    )
 
 
 def parameters_table(run: RunResults) -> Table:

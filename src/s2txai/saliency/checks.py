@@ -6,7 +6,7 @@ How far cheap scores are from exact ones, and the correction of the mean.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,13 @@ MOMENTS = ("masks", "cheap", "exact", "cheap squared", "exact squared", "cheap t
 """Of the scores that were computed both ways, sums of these."""
 
 
+FACTS = (
+    "encoder", "check_share", "n_scored_both_ways", "score_correlation", "score_correlation_worst",
+    "score_bias_percent", "score_bias_percent_worst", "unbiased",
+)  # fmt: skip
+"""What a result says of how its masks were scored; the worst are those of single rows."""
+
+
 @dataclass(frozen=True)
 class Fidelity:
     """How close cheap scores are to exact ones, by row.
@@ -47,7 +54,10 @@ class Fidelity:
     correlation
         float64 [I]; NaN where exact scores do not vary.
     bias
-        float64 [I], mean of the cheap over that of the exact scores, less 1.
+        float64 [I], mean of the cheap over that of the exact scores, less 1; NaN where the exact
+        ones are 0.
+    mean_bias
+        The same of the means over all rows.
     unexplained
         float64 [I], variance of exact - cheap over that of exact; 0 where nothing differs.
     """
@@ -55,6 +65,7 @@ class Fidelity:
     n_masks: int
     correlation: npt.NDArray[np.float64]
     bias: npt.NDArray[np.float64]
+    mean_bias: float
     unexplained: npt.NDArray[np.float64]
 
     @classmethod
@@ -75,7 +86,8 @@ class Fidelity:
                 correlation=np.where(
                     of_exact > 0, covariance / np.sqrt(of_cheap * of_exact), np.nan
                 ),
-                bias=np.where(exact > 0, cheap / exact - 1, 0.0),
+                bias=np.where(exact > 0, cheap / exact - 1, np.nan),
+                mean_bias=float(cheap.sum() / exact.sum() - 1),
                 unexplained=np.where(of_difference > 0, of_difference / of_exact, 0.0),
             )
 
@@ -92,14 +104,10 @@ class Fidelity:
         return float(varying.min()) if len(varying) else math.nan
 
     @property
-    def mean_bias(self) -> float:
-        """Mean over rows."""
-        return float(self.bias.mean())
-
-    @property
     def worst_bias(self) -> float:
-        """Of the row where it is largest, with its sign."""
-        return float(self.bias[np.abs(self.bias).argmax()])
+        """Of the row where it is largest, with its sign; NaN where it is not defined for any."""
+        defined = self.bias[~np.isnan(self.bias)]
+        return float(defined[np.abs(defined).argmax()]) if len(defined) else math.nan
 
     def noise(self, share: float) -> float:
         """Return the noise that checking a share of the masks adds, relative to that of the masks.
@@ -133,6 +141,31 @@ def is_fast(statistics: "Statistics") -> bool:
 def is_unbiased(statistics: "Statistics") -> bool:
     """Return whether the map has the expectation of the exact one."""
     return not is_fast(statistics) or bool(_has_own_corrections(statistics).all())
+
+
+def facts(statistics: "Statistics") -> dict[str, Any]:
+    """Return what a result says of how its masks were scored, by the names of :data:`FACTS`.
+
+    Empty where nothing had to be decided: all masks were scored exactly.
+    """
+    close = fidelity(statistics)
+    if close is None or statistics.check_share is None:
+        return {}
+    values = (
+        "cheap" if is_fast(statistics) else "exact",
+        float(statistics.check_share),
+        close.n_masks,
+        close.mean_correlation,
+        close.worst_correlation,
+        100 * close.mean_bias,
+        100 * close.worst_bias,
+        is_unbiased(statistics),
+    )
+    # JSON knows no NaN: scores that do not vary correlate with nothing.
+    return {
+        name: None if isinstance(value, float) and math.isnan(value) else value
+        for name, value in zip(FACTS, values, strict=True)
+    }
 
 
 def correction(statistics: "Statistics", folds: Sequence[int]) -> npt.NDArray[np.float64] | float:

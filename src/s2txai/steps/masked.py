@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from s2txai.log import Progress, logger
 from s2txai.models.memory import fitting_batch_size
+from s2txai.saliency import checks
 from s2txai.saliency.design import MaskDesign
 from s2txai.saliency.engine import BatchSize, Masks, Perturbation, begin, grow
 from s2txai.saliency.estimators import ESTIMATORS
@@ -187,6 +188,7 @@ def _facts(
 ) -> dict[str, Any]:
     """Return what ``meta`` says about the masks."""
     target = design.target_reliability or None
+    scoring = checks.facts(statistics) if isinstance(statistics, Statistics) else {}
     return {
         "segmentations": list(plan.names),
         "n_masks": statistics.total_masks,
@@ -194,6 +196,7 @@ def _facts(
         "reliability": None if math.isnan(reliability) else reliability,
         "target_reliability": target,
         "converged": None if target is None else bool(reliability >= target),
+        **scoring,
     }
 
 

@@ -18,14 +18,14 @@ ALGORITHM_VERSIONS = {
     "input_x_gradient": 1,
     "integrated_gradients": 1,
     "aggregate": 4,
-    "correlate": 7,
+    "correlate": 8,
     "deletion": 2,
     "sensitivity": 2,
     "timestamps": 3,
     "heads": 3,
     "comparisons": 1,
     "score": 3,
-    "report": 7,
+    "report": 8,
 }
 
 
