@@ -29,7 +29,7 @@ from s2txai.saliency.pooling import pool
 from s2txai.saliency.reliability import ceiling, half_correlation, spearman_brown
 from s2txai.saliency.score_sums import ScoreSums
 from s2txai.saliency.segments import Segmentations, segmentation_names, segmentations
-from s2txai.saliency.smx import input_score
+from s2txai.saliency.smx import PerturbedInput
 from s2txai.saliency.statistics import ALL_FOLDS, HALVES, Statistics, heatmap
 
 CPU = torch.device("cpu")
@@ -50,7 +50,7 @@ def score_masks(
     heard = hear(model)
     segments = segmentations(heard.features, levels)
     masks = Masks(plan_of(segments, "trial", n_trial), segments.labels)
-    score = input_score(model, heard, masks, "bin mean")
+    score = PerturbedInput(model, heard, masks, "bin mean").score
 
     def occluded(plan: MaskPlan, k: int, start: int) -> torch.Tensor:
         stop = min(start + BATCH, plan.n_masks[k])

@@ -41,7 +41,7 @@ from s2txai.saliency.design import MaskDesign
 from s2txai.saliency.engine import BatchSize, Masks, accumulate
 from s2txai.saliency.heard import Heard
 from s2txai.saliency.score_sums import Score, ScoreSums
-from s2txai.saliency.smx import input_masks, input_score
+from s2txai.saliency.smx import PerturbedInput, input_masks
 from s2txai.saliency.statistics import Statistics
 
 LEVELS = (2000, 2500, 3000)
@@ -129,7 +129,7 @@ def against_the_forward(table: str, case: Case, precision: str, compile: bool) -
     model, heard = case.model, case.heard
     inputs = heard.inputs(model.device)
     one_each = masks_of(heard, len(LEVELS))
-    score = input_score(model, heard, one_each, "bin mean")
+    score = PerturbedInput(model, heard, one_each, "bin mean").score
 
     def work(n: int) -> object:
         shape = n, one_each.plan.sizes[0]
@@ -176,7 +176,7 @@ def outside_the_forward() -> None:
     print(f"(b) one thread, T={T}, F={F}, I={I}, segments {masks.plan.sizes}")
     print("    vocabulary  ms/mask  published  share")
     for vocabulary in VOCABULARIES:
-        score = input_score(NoForward(vocabulary), heard, masks, "bin mean")
+        score = PerturbedInput(NoForward(vocabulary), heard, masks, "bin mean").score
         loop(score, masks, I, BATCH, "cpu")
         # Time of the processor, which other work on the machine does not lengthen by waiting.
         found = [
@@ -202,7 +202,8 @@ def _peak_memory(n_frames: int, n_masks: int) -> int:
     torch.set_num_threads(1)
     heard = Heard(spectrogram(n_frames), 0.0, [], [0] * I)
     masks = masks_of(heard, n_masks)
-    loop(input_score(NoForward(1000), heard, masks, "bin mean"), masks, I, BATCH, "cpu")
+    score = PerturbedInput(NoForward(1000), heard, masks, "bin mean").score
+    loop(score, masks, I, BATCH, "cpu")
     status = Path("/proc/self/status").read_text()
     return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
 

@@ -55,7 +55,7 @@ def test_the_bits_are_those_of_the_workflow(explanation, tmp_path):
     study = Study(tmp_path, write_corpus(tmp_path), WordModel())
     study.decode()
     study.attention()
-    study.smx(**DESIGN)
+    study.smx(**DESIGN, encoder="auto")
     study.smh(p=0.5, seed=1, n_masks=120, batch_size=64)
     parts = {
         "decode": explanation.decoded,

@@ -6,6 +6,7 @@ import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -16,6 +17,7 @@ from s2txai.saliency.deletion_maps import map_names
 from s2txai.saliency.design import MaskDesign
 from s2txai.saliency.methods import METHODS
 from s2txai.saliency.pooling import POOLINGS
+from s2txai.saliency.statistics import Statistics
 from s2txai.steps.aggregate import aggregate_shard
 from s2txai.steps.attention import attention_shard
 from s2txai.steps.correlate import correlation_tables
@@ -169,10 +171,14 @@ def table_rows(text: str) -> list[list[str]]:
 
 
 def documented_arrays(step: str) -> dict[str, tuple[list[str], str, str]]:
-    """Return axes, type and unit by array, each pooling spelled out."""
+    """Return axes, type and unit by array of a step, each pooling spelled out."""
     shared = (("smx", "smh"), ("input_x_gradient", "integrated_gradients"))
     names = next((names for names in shared if step in names), (step,))
-    heading = " and ".join(f"`{name}`" for name in names)
+    return arrays_under(" and ".join(f"`{name}`" for name in names))
+
+
+def arrays_under(heading: str) -> dict[str, tuple[list[str], str, str]]:
+    """Return axes, type and unit by array of the table under a heading of docs/results.md."""
     found = {}
     for name, axes, dtype, unit, _ in table_rows(section("results.md", heading)):
         described = ([] if axes == "–" else axes.split(", "), dtype, "" if unit == "–" else unit)
@@ -193,6 +199,18 @@ def test_arrays_are_those_that_the_step_writes(results, step):
         for name, array in artifact.arrays.items()
     }
     assert documented_arrays(step) == written
+
+
+def test_arrays_of_cheap_scores_are_those_that_are_written():
+    statistics = Statistics.zeros(np.zeros((1, 4, 2), np.int32), 3, 2, 2)
+    exact = statistics.arrays().keys()
+    statistics.begin_checks(share=0.1, cheap_pass=0, p=0.5, pilot_moments=np.zeros((6, 3)))
+    written = {
+        name: (statistics.axes[name], array.dtype.name, statistics.UNITS.get(name, ""))
+        for name, array in statistics.arrays().items()
+        if name not in exact
+    }
+    assert arrays_under("`smx` with `encoder: auto`") == written
 
 
 def test_keys_of_meta_are_those_that_are_written(results):

@@ -74,7 +74,7 @@ Sentence = tuple[str, str]  # module, text
 def text_of(node: ast.expr) -> str:
     """Return a text as it stands in the source, with … for what is filled in."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return re.sub(r"%(?:\.\d+)?[dsrgf]", "…", node.value)
+        return re.sub(r"%[+]?(?:\.\d+)?[dsrgf]", "…", node.value)
     if isinstance(node, ast.JoinedStr):
         return "".join(text_of(value) for value in node.values)
     if isinstance(node, ast.BinOp):
@@ -511,6 +511,8 @@ def test_a_quantised_whisper_without_its_settings(tmp_path):
         ({"n_segments": (0, 50)}, "'n_segments' must be at least 1 each"),
         ({"p": 1.0}, "'p' must be more than 0 and less than 1"),
         ({"token_p": 1.0}, "'token_p' must be at least 0 and less than 1"),
+        ({"encoder": "fast"}, "'encoder' must be auto or exact, not fast"),
+        ({"check": 1.5}, "'check' must be auto or more than 0 and at most 1"),
         ({"max_masks": 8}, r"'max_masks' must be at least 'n_masks' \(16\)"),
     ],
 )

@@ -11,7 +11,7 @@ from s2txai.errors import UserError
 from s2txai.models.loading import load_model, resolve_precision
 from s2txai.saliency.design import MaskDesign
 from s2txai.saliency.heard import Heard
-from s2txai.saliency.smx import input_masks, input_score
+from s2txai.saliency.smx import PerturbedInput, input_masks
 from tests.weights import ROOT, model_directory
 
 CLIP = ROOT / "resources/speech/librivox/sense_and_sensibility_01_austen_64kb-0880.wav"
@@ -34,7 +34,7 @@ def scores(batch_size=N_MASKS, **options):
         heard, MaskDesign(N_MASKS, n_segments=(300,)),
         utterance="u", subsampling=model.facts.subsampling, time_only=False,
     )  # fmt: skip
-    score = input_score(model, heard, masks, "bin mean")
+    score = PerturbedInput(model, heard, masks, "bin mean").score
     batches = [
         score(torch.from_numpy(masks.plan.draw(0, start, start + batch_size)), 0)
         for start in range(0, N_MASKS, batch_size)

@@ -19,7 +19,7 @@ from s2txai.saliency.methods import METHODS, GradientSettings, Method, mask_para
 from s2txai.saliency.occluded_values import bin_mean
 from s2txai.saliency.pooling import pool
 from s2txai.saliency.segments import Segmentations
-from s2txai.saliency.smx import INPUT, input_masks, input_score, smx
+from s2txai.saliency.smx import INPUT, PerturbedInput, input_masks, smx
 from s2txai.saliency.statistics import GradientStatistics, Statistics, gradient_map, heatmap
 from tests.engine import add_changes, add_masks
 from tests.tiny_whisper import NO_TIMESTAMPS, START, tiny_whisper
@@ -153,7 +153,7 @@ def test_grad_agrees_with_smx_where_cells_matter_to_different_degrees():
     found = run(model, one_row, Masks(plan, labels), batch_size=512)
     statistics = Statistics.zeros(labels, 1, SUBSAMPLING, STEPS)
     plan = replace(plan, names=("slic-1",), n_masks=(4096,))
-    score = input_score(model, one_row, Masks(plan, labels), "bin mean")
+    score = PerturbedInput(model, one_row, Masks(plan, labels), "bin mean").score
     add_masks(statistics, score, plan, batch_size=512)
     grad, smx = gradient_map(found)[0].ravel(), heatmap(statistics)[0].ravel()
     assert spearmanr(grad, smx).statistic > 0.9

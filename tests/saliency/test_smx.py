@@ -17,7 +17,7 @@ from s2txai.saliency.masks import MaskPlan, occlusion
 from s2txai.saliency.occluded_values import bin_mean
 from s2txai.saliency.score_sums import GRID
 from s2txai.saliency.segments import Segmentations, masks_per_segmentation, segmentation_names
-from s2txai.saliency.smx import input_score
+from s2txai.saliency.smx import PerturbedInput
 from s2txai.saliency.statistics import Statistics, heatmap, token_heatmap
 from s2txai.storage.artifacts import load, save
 from s2txai.storage.provenance import describe
@@ -66,7 +66,7 @@ def run(score, segmented, n_masks, n_rows, *, p=0.5, statistics=None, **options)
 def score_of(model, features, segmented, n_rows, padding_value=0.0):
     heard = Heard(features, padding_value, [], [0] * n_rows)
     masks = Masks(plan_of(segmented, n_masks=()), segmented.labels)
-    return input_score(model, heard, masks, "bin mean")
+    return PerturbedInput(model, heard, masks, "bin mean").score
 
 
 def saliency(model, features, segmented, n_masks, n_rows, **options):

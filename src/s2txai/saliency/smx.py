@@ -149,7 +149,7 @@ class PerturbedInput:
     def cheap_scores(self, perturbed: torch.Tensor) -> list[CheapScore]:
         """Return cheaper ways to score, as ``Model.cheap_passes`` does, for inputs [P, T, F]."""
         passes = self._model.cheap_passes(perturbed, self._heard.padding_value)
-        return [CheapScore(partial(self._score_by, one), one.description) for one in passes]
+        return [CheapScore(partial(self._score_by, cheap), cheap.description) for cheap in passes]
 
     def _score_by(
         self, cheap: CheapPass, occluded: torch.Tensor, k: int, *occluded_tokens: torch.Tensor
