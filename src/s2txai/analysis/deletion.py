@@ -20,7 +20,7 @@ import torch
 from s2txai.errors import UserError
 from s2txai.models.base import Model
 from s2txai.models.decoding import token_log_probs
-from s2txai.models.memory import smaller_batch
+from s2txai.models.memory import ENCODED_AT_ONCE, smaller_batch
 from s2txai.saliency.deletion_maps import cell_order
 from s2txai.saliency.heard import Heard
 from s2txai.saliency.occluded_values import bin_mean
@@ -324,7 +324,8 @@ class _Inputs:
         """Return what the model makes of each of the inputs [N, T, F]."""
         model, heard = self._model, self._heard
         inputs = torch.from_numpy(variants).to(model.device)
-        states = model.encode(inputs, heard.padding_value)
+        parts = torch.split(inputs, ENCODED_AT_ONCE.get(model.device.type, len(inputs)))
+        states = torch.cat([model.encode(part, heard.padding_value) for part in parts])
         logits = model.decode(states, heard.prompt, heard.tokens)  # (N, I, V)
         log_probs = [float(token_log_probs(rows, heard.tokens).mean()) for rows in logits]
         texts: Sequence[str | None] = [None] * len(variants)
