@@ -186,7 +186,7 @@ class TransformersModel(NetworkModel):
         seen = self._seen(states)
 
         def forward(attention: Any) -> _Forward:
-            return partial(_attend_shared, attention, _keys_and_values(attention, seen))
+            return partial(_attend_shared, attention, keys_and_values(attention, seen))
 
         with self._replaced_cross_attention(forward):
             yield states[:, :1]
