@@ -39,6 +39,7 @@ def _show(options: argparse.Namespace) -> str:
 
 def _estimate(options: argparse.Namespace) -> str:
     from s2txai.models.process import configure_process
+    from s2txai.study.dry_run import planned_jobs
     from s2txai.study.estimate import estimate_table
 
     root = Path.cwd()
@@ -48,9 +49,10 @@ def _estimate(options: argparse.Namespace) -> str:
         )
     config = read_config(root, options.config)
     study = plan(config, root)
+    n_jobs = planned_jobs(root, options.config).total()
     precision = config["compute"]["precision"]
     configure_process(precision=precision, threads=options.cores, quiet=True)
-    return estimate_table(study, config, Path(layout.MODELS), options.cores)
+    return estimate_table(study, config, Path(layout.MODELS), n_jobs=n_jobs, threads=options.cores)
 
 
 def _fetch_dataset(options: argparse.Namespace) -> str:

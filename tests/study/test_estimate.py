@@ -1,5 +1,6 @@
 """The estimate counts what the workflow will do."""
 
+import re
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -97,6 +98,25 @@ def test_insertion_costs_a_pass_or_a_search_more(config, insertion, seconds):
     assert found.seconds - plain.seconds == pytest.approx(n_maps * seconds)
 
 
+def test_cheap_masks_have_a_pilot_and_checks(config):
+    study, run = planned(config)
+    plain = estimate(study, run, config, COST)
+    found = estimate(study, run, config, replace(COST, cheap_mask=0.5))
+    # 8 + 24 masks of the pilot both ways but for the first 8; 5 % of 32 are checked.
+    pilot = 32 * 2.0 + 24 * 0.5
+    assert found.seconds == pytest.approx(
+        plain.seconds - 32 * 2.0 + 32 * (0.5 + 0.05 * 2.0) + pilot
+    )
+    config["smx"]["check"] = 0.02
+    fewer = estimate(study, run, config, replace(COST, cheap_mask=0.5))
+    assert found.seconds - fewer.seconds == pytest.approx(32 * 0.03 * 2.0)
+
+
+def test_the_number_of_jobs_is_printed_as_snakemake_plans_it(config, tmp_path):
+    text = estimate_table(plan(config, ROOT), config, tmp_path, n_jobs=4711, threads=1)
+    assert re.search(r"in all +\d+ +4711 ", text)
+
+
 def test_more_shards_are_more_jobs_and_no_more_masks(config):
     config["runs"][0].pop("utterances")
     few, many = (estimate(*planned(config | {"shard_size": size}), config, COST) for size in (8, 2))
@@ -123,7 +143,7 @@ def test_other_designs_are_counted(config):
 
 
 def test_a_model_that_is_not_here_has_no_time(config, tmp_path):
-    text = estimate_table(plan(config, ROOT), config, tmp_path, threads=1)
+    text = estimate_table(plan(config, ROOT), config, tmp_path, n_jobs=73, threads=1)
     assert "unknown" in text
     assert "whisper-tiny.en is not fetched yet" in text
 
@@ -150,7 +170,7 @@ def test_a_model_is_timed_once_for_the_same_speech(config, tmp_path, monkeypatch
     monkeypatch.setattr(
         "s2txai.study.estimate.measure", lambda model, run, config: timed.append(run.key) or COST
     )
-    text = estimate_table(plan(config, ROOT), config, tmp_path, threads=1)
+    text = estimate_table(plan(config, ROOT), config, tmp_path, n_jobs=73, threads=1)
     assert [task for _, _, task in timed] == ["asr-it", "asr-en"]
     assert text.count("whisper-base/") == 3
 
@@ -168,7 +188,7 @@ def test_a_model_that_is_not_here_costs_what_its_size_says(config, tmp_path):
 
 def test_the_study_is_estimated_without_its_weights_and_speech(tmp_path):
     config = read_config(ROOT, [ROOT / "config" / "paper.yaml"])
-    text = estimate_table(plan(config, ROOT), config, tmp_path, threads=1)
+    text = estimate_table(plan(config, ROOT), config, tmp_path, n_jobs=73, threads=1)
     assert "GPU-hours" in text
     assert "unknown" not in text
     assert "download EuroParl-ST" in text
@@ -184,7 +204,7 @@ def test_recordings_that_cannot_be_used_cost_nothing(config, tmp_path):
     entry = {"manifest": str(tmp_path / "m.tsv"), "description": "Two.", "licence": "CC0"}
     config["datasets"] = {"mine": entry}
     config["runs"] = [{"dataset": "mine", "models": ["fama-small"], "tasks": ["asr-en"]}]
-    text = estimate_table(plan(config, ROOT), config, tmp_path, threads=1)
+    text = estimate_table(plan(config, ROOT), config, tmp_path, n_jobs=73, threads=1)
     assert f" {1 * (32 + 64):,} " in text
     assert "1 of 2 recordings cannot be used" in text
 

@@ -1,9 +1,13 @@
 """The table of steps counts the jobs that Snakemake plans."""
 
+from collections import Counter
+
 import pytest
 
+from s2txai.errors import UserError
 from s2txai.study import layout
 from s2txai.study.config import read_config
+from s2txai.study.dry_run import planned_jobs
 from s2txai.study.estimate import estimate
 from s2txai.study.plan import plan
 from tests.workflow.project import Project
@@ -39,8 +43,17 @@ def test_jobs_are_those_that_snakemake_plans(project, changes):
     study = plan(config, project.folder)
     planned = counted(project)
     assert layout.jobs(study) == planned
+    # What `s2txai estimate` prints.
+    of_snakemake = planned_jobs(project.folder, [project.folder / project.configfile])
+    assert of_snakemake == Counter(project.counted())
     (run,) = study.runs.values()
     of_study = ("fetch_model", "comparisons", "report", "check_failures")
     assert estimate(study, run, config, None).jobs == sum(
         n for step, n in planned.items() if step not in of_study
     )
+
+
+def test_a_study_that_snakemake_cannot_plan_has_one_sentence(project):
+    (project.folder / "Snakefile").write_text("include: 'nowhere.smk'\n")
+    with pytest.raises(UserError, match=r"Snakemake cannot plan this study: .*nowhere"):
+        planned_jobs(project.folder, [])

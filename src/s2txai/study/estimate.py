@@ -7,6 +7,7 @@ average utterance. What cannot be known before decoding is the number of tokens;
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -17,6 +18,7 @@ from s2txai.log import Progress, duration
 from s2txai.models.base import Model
 from s2txai.models.handle import ModelHandle
 from s2txai.models.memory import BEAM_SEARCH_BATCH
+from s2txai.saliency.checks import N_LEARNING, N_MEASURING
 from s2txai.saliency.deletion_maps import ENDS, map_names
 from s2txai.saliency.heard import Heard
 from s2txai.saliency.masks import N_FOLDS
@@ -31,6 +33,8 @@ TOKENS_PER_SECOND = 4.0
 # Starting Python, importing torch and loading a small model, for each job that runs a model.
 SECONDS_PER_JOB = 8.0
 TIMED_BATCH = 8  # masks
+# Of the masks that are scored both ways where `smx.check` is auto: the middle of its choices.
+CHECK_SHARE = 0.05
 REFERENCE_FRAMES = 500  # that n_segments speaks of
 # Floating-point operations a second of an H100 in float16, uncompiled: 1,810 masks a second of a
 # Conformer as large as FAMA small, at 117 GFLOP each.
@@ -45,7 +49,8 @@ BYTES = {"float32": 4, "float64": 8}
 class Cost:
     """Seconds for one mask, one decoder pass over encoder states, one decoded input.
 
-    ``deleted`` includes a teacher-forced pass over the hypothesis.
+    ``deleted`` includes a teacher-forced pass over the hypothesis. ``cheap_mask`` is a mask of the
+    input by the model's cheapest pass; None where there is none.
 
     ``n_maps`` counts layers times heads; ``backward`` is one backward pass, of one row; of the
     input there are ``frames_per_second`` of ``n_bins``, r = ``subsampling`` for an encoder step.
@@ -56,6 +61,7 @@ class Cost:
     deleted: float
     hypothesis: float
     n_maps: int
+    cheap_mask: float | None = None
     backward: float = 0.0
     frames_per_second: float = 100.0
     n_bins: int = 80
@@ -93,8 +99,10 @@ def measure(model: Model, run: Run, config: Mapping[str, Any]) -> Cost:
     occluded = torch.rand((n, steps), device=model.device) < 0.5
     occluded_value = torch.zeros_like(states[0, 0])
 
-    def generate(beam: int) -> Callable[[], object]:
-        return lambda: model.generate(states[:1], prompt, beam=beam, max_new_tokens=len(tokens))
+    def generate(beam: int, n_inputs: int) -> Callable[[], object]:
+        return lambda: model.generate(
+            states[:n_inputs], prompt, beam=beam, max_new_tokens=len(tokens)
+        )
 
     encode = _seconds(lambda: model.encode(inputs, heard.padding_value)) / n
     decode = _seconds(lambda: model.decode(states, prompt, tokens)) / n
@@ -105,9 +113,10 @@ def measure(model: Model, run: Run, config: Mapping[str, Any]) -> Cost:
     return Cost(
         mask=encode + decode,
         state_mask=decode_occluded,
-        deleted=encode + decode + _seconds(generate(config["deletion"]["beam"])),
-        hypothesis=encode + _seconds(generate(config["decode"]["beam"])),
+        deleted=encode + decode + _seconds(generate(config["deletion"]["beam"], n)) / n,
+        hypothesis=encode + _seconds(generate(config["decode"]["beam"], 1)),
         n_maps=attention.shape[0] * attention.shape[1],
+        cheap_mask=_cheap(model, heard, inputs) if config["smx"]["encoder"] == "auto" else None,
         backward=_backward(model, heard) if config["gradient"]["methods"] else 0,
         frames_per_second=1 / model.facts.frame_shift,
         n_bins=features.values.shape[1],
@@ -143,6 +152,15 @@ def assume(shape: Mapping[str, int], run: Run, config: Mapping[str, Any]) -> Cos
         backward=2 * (encode + decode),
         subsampling=round(Cost.frames_per_second / STEPS_PER_SECOND),
     )
+
+
+def _cheap(model: Model, heard: Heard, inputs: torch.Tensor) -> float | None:
+    """Return the seconds of an input by the model's cheapest pass, if it has one."""
+    passes = model.cheap_passes(inputs[:1], heard.padding_value)
+    if not passes:
+        return None
+    work = partial(passes[0].logits, inputs, heard.prompt, heard.tokens)
+    return _seconds(work) / len(inputs)
 
 
 def _backward(model: Model, heard: Heard) -> float:
@@ -192,8 +210,16 @@ def estimate(study: Study, run: Run, config: Mapping[str, Any], cost: Cost | Non
     n_inner = len(range(0, 101, config["deletion"]["step"])) - len(ENDS)
     # Without decoding a pass of encoder and decoder, as for a mask.
     inserted = {"none": 0.0, "log_prob": cost.mask, "decode": cost.deleted}
+    input_mask, pilot = cost.mask, 0.0
+    if cost.cheap_mask is not None:
+        check = config["smx"]["check"]
+        share = CHECK_SHARE if check == "auto" else check
+        input_mask = cost.cheap_mask + share * cost.mask
+        # One of each design.
+        pilot = (N_LEARNING + N_MEASURING) * cost.mask + N_MEASURING * cost.cheap_mask
     seconds = layout.model_jobs(study, run) * SECONDS_PER_JOB + n * (
-        input_masks * cost.mask
+        input_masks * input_mask
+        + (1 + len(designs)) * pilot
         + config["smh"]["n_masks"] * cost.state_mask
         + (n_maps * n_inner + len(ENDS)) * cost.deleted
         + n_maps * n_inner * inserted[config["deletion"]["insertion"]]
@@ -237,7 +263,9 @@ def _bytes_of_sums(speech: float, smx: Mapping[str, Any], cost: Cost) -> int:
     return int(sums + K * T * F * BYTES["float32"])
 
 
-def estimate_table(study: Study, config: Mapping[str, Any], models: Path, threads: int) -> str:
+def estimate_table(
+    study: Study, config: Mapping[str, Any], models: Path, *, n_jobs: int, threads: int
+) -> str:
     """Return the table that ``s2txai estimate`` prints.
 
     Parameters
@@ -246,6 +274,8 @@ def estimate_table(study: Study, config: Mapping[str, Any], models: Path, thread
         What shall run.
     models
         Folder of the fetched models.
+    n_jobs
+        Of the whole study, see :func:`s2txai.study.dry_run.planned_jobs`.
     threads
         CPU threads of a job.
     """
@@ -286,7 +316,6 @@ def estimate_table(study: Study, config: Mapping[str, Any], models: Path, thread
             progress.add(1)
     n_utterances = sum(len(entry.run.utterances) for entry in estimates)
     n_masks = sum(entry.masks for entry in estimates)
-    n_jobs = layout.jobs(study).total()
     lines.append(_line("in all", n_utterances, n_jobs, n_masks, estimates))
     return "\n".join(
         [
