@@ -191,7 +191,8 @@ class PaddingObserver:
                 hooks.append(layer.self_attn.v_proj.register_forward_hook(record(values)))
             for hook in hooks:
                 stack.callback(hook.remove)
-            states = self._encoder(inputs).last_hidden_state
+            # A compiled encoder would run without these hooks.
+            states = self._encoder.forward(inputs).last_hidden_state
         self._states.add(states[:, n:])
 
     def frozen(
@@ -206,17 +207,17 @@ class PaddingObserver:
         project
             From states [1, R, D] to keys and values of each layer of the decoder.
         """
-        active = torch.zeros(self._inputs.shape[1], dtype=torch.bool, device=self._inputs.device)
-        active[self._variation().argsort(descending=True, stable=True)[:n_active]] = True
+        order = self._variation().argsort(descending=True, stable=True)
+        active, others = order[:n_active].sort().values, order[n_active:].sort().values
         return FrozenPadding(
             n_reached=self._n_reached,
-            positions=active.nonzero()[:, 0] + self._n_reached,
+            positions=active + self._n_reached,
             inputs=self._inputs[:, active],
             encoder=[
-                (keys.mean[:, ~active], values.mean[:, ~active])
+                (keys.mean[:, others], values.mean[:, others])
                 for keys, values in zip(self._keys, self._values, strict=True)
             ],
-            decoder=project(self._states.mean[:, ~active]),
+            decoder=project(self._states.mean[:, others]),
         )
 
     def _variation(self) -> torch.Tensor:
