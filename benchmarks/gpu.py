@@ -40,7 +40,9 @@ import torch
 from benchmarks.clip import CLIP, hear
 from benchmarks.fast import LEVELS as FAST_LEVELS
 from benchmarks.fast import fast_times
+from benchmarks.random_conformer import save_fama_small
 from benchmarks.spes import (
+    LEVELS,
     REPEATS,
     Case,
     Throughput,
@@ -66,7 +68,6 @@ from tests.tiny_conformer import save_conformer
 from tests.tiny_whisper import save_tiny_whisper
 
 TINY, BASE, FAMA = "whisper-tiny.en", "whisper-base", "FAMA small"
-CONFORMER = f"Conformer as {FAMA}"
 TOLERANCE = {"float32": 1e-3, "float16": 1e-2}
 """Of sums on a GPU: the largest difference from a CPU's of a segment's mean score, as its share."""
 
@@ -223,6 +224,8 @@ class Bench:
         Of the models.
     weights
         Holds a folder for each Whisper.
+    scratch
+        Gets the weights of the Conformer.
     table
         Gets the rows.
     sizes
@@ -233,6 +236,7 @@ class Bench:
 
     device: str
     weights: Path
+    scratch: Path
     table: Table
     sizes: Sizes
     is_dry: bool
@@ -264,11 +268,11 @@ class Bench:
             "compile": compile,
         }
         if name == FAMA:
-            if self.is_dry:
-                return random_conformer(
-                    CONFORMER, save_conformer, n_frames=60, n_rows=5, symbols=40, **compute
-                )
-            return random_conformer(CONFORMER, **compute)
+            folder = self.scratch / "conformer"
+            if not folder.is_dir():
+                (save_conformer if self.is_dry else save_fama_small)(folder)
+            sizes = {"n_frames": 60, "n_rows": 5, "symbols": 40} if self.is_dry else {}
+            return random_conformer(folder, **sizes, **compute)
         folder = self.weights / name
         if not folder.is_dir():
             raise MissingWeightsError(f"no weights: {folder} is missing")
@@ -377,23 +381,24 @@ def state_loop(bench: Bench, name: str) -> None:
 
 def precisions(bench: Bench, name: str) -> None:
     """Compare scores in float16 with those in float32."""
-    single, half = (_scores(bench, name, precision) for precision in ("float32", "float16"))
+    single, half = (
+        _scores(bench.case(name, precision=precision), bench.sizes.n_scores)
+        for precision in ("float32", "float16")
+    )
     of_rows = np.abs(half - single).mean(axis=0) / single.mean(axis=0)  # (I,)
     overall = np.abs(half - single).mean() / single.mean()
-    case = CONFORMER if name == FAMA else f"Whisper {name.removeprefix('whisper-')}"
     bench.table.row(
-        f"{case}: KL in float16 against float32, {len(single)} masks",
+        f"{name}: KL in float16 against float32, {len(single)} masks",
         f"mean difference {100 * overall:.2f} % of the mean score; of a row's, "
         f"{100 * of_rows.mean():.2f} % on average and {100 * of_rows.max():.2f} % at worst",
     )
 
 
-def _scores(bench: Bench, name: str, precision: str) -> np.ndarray:
-    """Return scores [N, I] of the first masks."""
-    case = bench.case(name, precision=precision)
-    masks = masks_of(case.heard, 3 * bench.sizes.n_scores)  # of three levels
+def _scores(case: Case, n: int) -> np.ndarray:
+    """Return scores [N, I] of the first masks of a level."""
+    masks = masks_of(case.heard, n * len(LEVELS))
     score = PerturbedInput(case.model, case.heard, masks, "bin mean").score
-    occluded = torch.from_numpy(masks.plan.draw(0, 0, bench.sizes.n_scores))
+    occluded = torch.from_numpy(masks.plan.draw(0, 0, n))
     batches = occluded.to(case.model.device).split(16)
     return torch.cat([score(batch, 0) for batch in batches]).double().cpu().numpy()
 
@@ -663,9 +668,10 @@ def main(arguments: Sequence[str] | None = None, started: float | None = None) -
     configure_process(precision="float32", threads=threads)
     table = Table(options.out, judges_speed=not options.dry, started=started)
     with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         weights = options.weights
         if options.dry:
-            weights = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            weights = scratch
             for name in (TINY, BASE):
                 save_tiny_whisper(weights / name)
             # The compiled parts run as well, but wait for no compiler.
@@ -673,6 +679,7 @@ def main(arguments: Sequence[str] | None = None, started: float | None = None) -
         bench = Bench(
             device="cpu" if options.dry else "cuda",
             weights=weights,
+            scratch=scratch,
             table=table,
             sizes=DRY if options.dry else Sizes(),
             is_dry=options.dry,

@@ -120,21 +120,18 @@ def whisper(folder: Path, **compute: object) -> Case:
 
 
 def random_conformer(
-    name: str = "Conformer as FAMA small",
-    save: Callable[[Path], None] = save_fama_small,
+    folder: Path,
     *,
     n_frames: int = T,
     n_rows: int = I,
     symbols: int = SYMBOLS,
     **compute: object,
 ) -> Case:
-    """Return a Conformer with random weights, and a random hypothesis."""
-    with tempfile.TemporaryDirectory() as folder:
-        save(Path(folder))
-        model = load_model(Path(folder), "conformer", **compute)
+    """Return a Conformer with random weights, noise as its input, and a random hypothesis."""
+    model = load_model(folder, "conformer", **compute)
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(4, symbols, (n_rows,), generator=generator).tolist()
-    return Case(name, model, Heard(spectrogram(n_frames), 0.0, [2], tokens))
+    return Case("Conformer as FAMA small", model, Heard(spectrogram(n_frames), 0.0, [2], tokens))
 
 
 @dataclass(frozen=True)
@@ -322,7 +319,10 @@ def main() -> None:
     if asked.only in (None, "c"):
         memory()
     if asked.only == "d" or (asked.only is None and asked.device == "cuda"):
-        against_the_forward("d", random_conformer(**compute), precision, asked.compile)
+        with tempfile.TemporaryDirectory() as folder:
+            save_fama_small(Path(folder))
+            case = random_conformer(Path(folder), **compute)
+        against_the_forward("d", case, precision, asked.compile)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,9 @@ def test_a_dry_run_measures_everything(dry):
     names = [row[1] for row in rows if row[1] != "target"]
     expected = ["software", "card", "dry run", f"{WHISPER[0]}: one forward pass"]
     expected += [f"{WHISPER[0]}: sums of 32 masks", f"{WHISPER[0]}: simulated out of memory"]
-    expected += [f"{model}: KL in float16 against float32" for model in (*WHISPER, FAMA)]
+    expected += [
+        f"{model}: KL in float16 against float32" for model in (gpu.TINY, gpu.BASE, gpu.FAMA)
+    ]
     expected += [f"{model}: SMH" for model in WHISPER]
     for how in ("eager", "compiled"):
         expected += [f"{model}: SMX, exact, float32, {how}" for model in (*WHISPER, FAMA)]
@@ -81,7 +83,7 @@ def bench(tmp_path):
     out = tmp_path / "table.md"
     table = Table(out)
     return (
-        Bench("cpu", tmp_path, table, gpu.DRY, is_dry=True),
+        Bench("cpu", tmp_path, tmp_path, table, gpu.DRY, is_dry=True),
         lambda: [row[1:] for row in cells(out.read_text())],
     )
 
@@ -115,7 +117,7 @@ def test_parts_that_do_not_fit_are_named_and_left_out(bench):
 
 def test_what_was_spent_before_counts(tmp_path):
     table = Table(None, started=0.0)
-    bench = Bench("cpu", tmp_path, table, gpu.DRY, is_dry=True)
+    bench = Bench("cpu", tmp_path, tmp_path, table, gpu.DRY, is_dry=True)
     ran = []
     assert run_parts(bench, [Part("late", 1, ran.append)], budget=480)
     assert ran == []
