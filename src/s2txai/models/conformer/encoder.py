@@ -266,10 +266,10 @@ class ConformerLayer(nn.Module):
         attention: list[torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """Return [N, T', D]; arguments as for :class:`RelativeAttention`."""
-        x = x + 0.5 * self.first_feed_forward(x)
+        x = torch.add(x, self.first_feed_forward(x), alpha=0.5)  # no copy of the half
         x = x + self.attention(x, positions, padding, attention)
         x = x + self.conv_module(x, padding)
-        x = x + 0.5 * self.second_feed_forward(x)
+        x = torch.add(x, self.second_feed_forward(x), alpha=0.5)
         out: torch.Tensor = self.layernorm(x)
         return out
 
