@@ -36,6 +36,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.clip import CLIP, hear
 from benchmarks.fast import LEVELS as FAST_LEVELS
@@ -69,6 +70,11 @@ from tests.tiny_whisper import save_tiny_whisper
 
 TINY, BASE, FAMA = "Whisper tiny.en", "Whisper base", "FAMA small shape"
 FOLDERS = {TINY: "whisper-tiny.en", BASE: "whisper-base"}
+TORCH_ATTENTION = [
+    SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH,
+]  # fmt: skip
+"""Attention without cuDNN's, which torch 2.11 prefers on an H100."""
+
 TOLERANCE = {"float32": 1e-3, "float16": 1e-2}
 """Of sums on a GPU: the largest difference from a CPU's of a segment's mean score, as its share."""
 
@@ -319,6 +325,23 @@ def first_pass(bench: Bench, name: str) -> None:
 
 def loop(bench: Bench, name: str, *, compile: bool = False, targets: Sequence[Target] = ()) -> None:
     """Time masks of the input, all of them exact."""
+    _loop(bench, name, compile=compile, targets=targets)
+
+
+def loop_without_cudnn(bench: Bench, name: str) -> None:
+    """Time the same with attention by torch's own kernels, not by cuDNN's."""
+    with sdpa_kernel(TORCH_ATTENTION):
+        _loop(bench, name, how=", attention without cuDNN")
+
+
+def _loop(
+    bench: Bench,
+    name: str,
+    *,
+    compile: bool = False,
+    targets: Sequence[Target] = (),
+    how: str = "",
+) -> None:
     case = bench.case(name, compile=compile)
     inputs = case.heard.inputs(case.model.device)
     with _Stopwatch(case.model.device) as first:
@@ -327,7 +350,7 @@ def loop(bench: Bench, name: str, *, compile: bool = False, targets: Sequence[Ta
     with _Peak(case.model.device) as peak:
         measured = input_throughput(case, rounds=bench.sizes.rounds, repeats=bench.sizes.repeats)
     bench.table.row(
-        f"{case.name}: SMX, exact, {_how(bench, compile)}",
+        f"{case.name}: SMX, exact, {_how(bench, compile)}{how}",
         f"{_text(measured)}; {peak}; first two passes {first}",
         {LOOP: measured.ratio} | dict.fromkeys(targets, measured.loop),
     )
@@ -597,6 +620,7 @@ PARTS = (
         f"{FAMA}: SMX, exact", 40, partial(loop, name=FAMA, targets=[FAMA_EAGER]), has_target=True
     ),
     Part(f"{FAMA}: float16", 30, partial(precisions, name=FAMA)),
+    Part(f"{FAMA}: SMX, exact, without cuDNN", 30, partial(loop_without_cudnn, name=FAMA)),
     Part(f"{BASE}: SMX, exact, compiled", 60, partial(loop, name=BASE, compile=True)),
     Part(
         f"{BASE}: SMX, fast, compiled", 60,
@@ -664,11 +688,12 @@ def main(arguments: Sequence[str] | None = None, started: float | None = None) -
     options = parser.parse_args(arguments)
     if not options.dry and not torch.cuda.is_available():
         raise SystemExit("torch finds no GPU here; --dry shows on a CPU that the command works.")
-    logging.disable(logging.WARNING)
     threads = torch.get_num_threads() if options.dry else len(os.sched_getaffinity(0))
     configure_process(precision="float32", threads=threads)
     table = Table(options.out, judges_speed=not options.dry, started=started)
     with ExitStack() as stack:
+        stack.callback(logging.disable, logging.root.manager.disable)
+        logging.disable(logging.WARNING)
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         weights = options.weights
         if options.dry:
