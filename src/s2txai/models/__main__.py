@@ -109,7 +109,7 @@ cross-attention, with their mean keys and values over 8 masks. How close its sco
 utterance, and exact scores of some masks correct the mean
 ([definitions](definitions.md#saliency)). Offered where at most three quarters of the steps are computed.
 Everything else, decoding, attention, SMH, gradients and deletion, uses the exact encoder.
-"""
+"""  # noqa: E501
 
 _CONFORMER = """
 ## The Conformer from Python
