@@ -251,6 +251,21 @@ def test_memory_that_runs_out_adds_nothing_twice(any_noise):
     )
 
 
+def test_without_memory_for_a_cheap_pass_all_masks_are_exact(caplog):
+    class Full(HardOfHearing):
+        def cheap_passes(self, perturbed, padding_value):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    class Broken(HardOfHearing):
+        def cheap_passes(self, perturbed, padding_value):
+            raise RuntimeError("sizes do not match")
+
+    assert checks.facts(run(Full()))["encoder"] == "exact"
+    assert "memory does not hold what the cheaper one learns from" in caplog.text
+    with pytest.raises(RuntimeError, match="sizes do not match"):
+        run(Broken())
+
+
 # ------------------------------------------------------------------ what the correction does
 
 

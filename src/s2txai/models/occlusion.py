@@ -1,4 +1,4 @@
-"""Cross-attention to steps of which some are occluded, or are the same for all inputs."""
+"""Cross-attention that sees some encoder steps occluded, for SMH."""
 
 import torch
 
@@ -50,44 +50,6 @@ def occluded_attention(
     visible = weights.masked_fill(occluded, 0.0)
     on_occluded = (weights.sum(-1) - visible.sum(-1))[..., None]  # (N, H, I, 1)
     return visible.to(values.dtype) @ values + on_occluded.to(values.dtype) * value
-
-
-def partly_shared_attention(
-    query: torch.Tensor, own: KeysAndValues, shared: KeysAndValues, scale: float
-) -> torch.Tensor:
-    """Attend to steps of which some are the same for all N inputs, and are not copied for each.
-
-    Parameters
-    ----------
-    query
-        [N, H, I, d].
-    own
-        Keys and values [N, H, n, d], other ones for each input.
-    shared
-        Keys and values [1, H, m, d].
-    scale
-        What scores are multiplied by.
-
-    Returns
-    -------
-    torch.Tensor
-        Context [N, H, I, d].
-    """
-    query = query * scale
-    scores = torch.cat(
-        [query @ own[0].transpose(-1, -2), _of_all(query, shared[0].transpose(-1, -2))], dim=-1
-    )  # (N, H, I, n + m)
-    weights = torch.softmax(scores.float(), dim=-1).to(own[1].dtype)
-    n_own = own[0].shape[2]
-    context: torch.Tensor = weights[..., :n_own] @ own[1]
-    return context + _of_all(weights[..., n_own:], shared[1])
-
-
-def _of_all(rows: torch.Tensor, shared: torch.Tensor) -> torch.Tensor:
-    """Return the product [N, H, I, b] of [N, H, I, a] and [1, H, a, b], as one product by head."""
-    N, H, I, _ = rows.shape
-    product = rows.transpose(0, 1).flatten(1, 2) @ shared[0]  # (H, N I, b)
-    return product.view(H, N, I, -1).transpose(0, 1)
 
 
 def split_heads(projected: torch.Tensor, heads: int) -> torch.Tensor:

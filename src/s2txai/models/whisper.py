@@ -27,16 +27,16 @@ from s2txai.datasets import Task
 from s2txai.errors import UserError, UtteranceError
 from s2txai.models.base import CheapPass, Facts, Features, Role
 from s2txai.models.ctranslate2 import dequantise, read_variables
-from s2txai.models.frozen_padding import (
-    FrozenPadding,
+from s2txai.models.network_model import inference, visible_inputs
+from s2txai.models.occlusion import KeysAndValues
+from s2txai.models.options import NO_OPTIONS
+from s2txai.models.predicted_padding import (
     PaddingObserver,
+    PredictedPadding,
     active_counts,
     encode_reached,
     reached_steps,
 )
-from s2txai.models.network_model import inference, visible_inputs
-from s2txai.models.occlusion import KeysAndValues
-from s2txai.models.options import NO_OPTIONS
 from s2txai.models.token_names import TokenNames, read_table, refuse_adapters
 from s2txai.models.transformers_base import TransformersModel, keys_and_values
 from s2txai.models.transformers_loading import (
@@ -517,7 +517,7 @@ class WhisperModel(TransformersModel):
 
     @inference
     def cheap_passes(self, perturbed: torch.Tensor, padding_value: float) -> list[CheapPass]:
-        """Return passes that freeze most steps of the padding at what ``perturbed`` has there.
+        """Return passes that predict most of the padding, learnt from ``perturbed`` [P, T, F].
 
         None where the speech fills more than about two thirds of the context.
         """
@@ -529,30 +529,30 @@ class WhisperModel(TransformersModel):
         with self._autocast():
             for features in perturbed:  # one at a time: no result depends on how many fit
                 observer.observe(self._inputs(features[None], padding_value))
-            frozen = [observer.frozen(n, self._seen_by_layers) for n in counts]
+            paddings = [observer.padding(n, self._seen_by_layers) for n in counts]
         return [
             CheapPass(
                 partial(self._cheap_logits, padding, padding_value),
                 f"{padding.n_computed} of {n_steps} encoder steps",
             )
-            for padding in frozen
+            for padding in paddings
         ]
 
     def _seen_by_layers(self, states: torch.Tensor) -> list[KeysAndValues]:
-        """Return keys and values of each layer's cross-attention for states [1, n, D]."""
+        """Return keys and values of each layer's cross-attention for states [P, n, D]."""
         return [keys_and_values(attention, states) for attention in self._cross_attentions()]
 
     @inference
     def _cheap_logits(
         self,
-        padding: FrozenPadding,
+        padding: PredictedPadding,
         padding_value: float,
         features: torch.Tensor,
         prompt: Sequence[int],
         tokens: Sequence[int],
         occluded_tokens: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Return logits [N, I, V] of features [N, T, F], most of the padding frozen."""
+        """Return logits [N, I, V] of features [N, T, F], most of the padding predicted."""
         # The pilot's single inputs are too few to compile for: torch compiles once more for N = 1.
         encode = encode_reached if len(features) == 1 else self._encode_reached
         with self._autocast():
@@ -562,7 +562,7 @@ class WhisperModel(TransformersModel):
             return self._decode(states.float(), prompt, tokens, visible)
 
     def compile(self) -> None:
-        """Compile the encoder, also where most of the padding is frozen."""
+        """Compile the encoder, also where most of the padding is predicted."""
         super().compile()
         # The number of steps is another one for each utterance.
         self._encode_reached = torch.compile(encode_reached, dynamic=True)

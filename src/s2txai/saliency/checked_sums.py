@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from s2txai.log import logger
-from s2txai.models.memory import to_device
+from s2txai.models.memory import is_out_of_memory, to_device
 from s2txai.saliency import checks
 from s2txai.saliency.checks import Fidelity, moments_of
 from s2txai.saliency.masks import N_FOLDS, MaskPlan, is_checked
@@ -182,21 +182,31 @@ class _Pilot:
 
     def scores(self) -> Sequence[CheapScore]:
         """Return cheap scores that have learnt from the first masks."""
-        masks = (self._mask(number) for number in range(checks.N_FREEZING))
+        masks = (self._mask(number) for number in range(checks.N_LEARNING))
         inputs = [self._perturbed.inputs(occluded, k) for occluded, k, _ in masks]
         return self._perturbed.cheap_scores(torch.cat(inputs))
 
     def decide(self, wanted_share: float | str) -> _Decision:
         """Return how to score the masks of the utterance."""
         utterance = self._plan.utterance
-        scores = self.scores()
+        try:
+            scores = self.scores()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            logger.warning(
+                "SMX %s: scored by the exact encoder; memory does not hold what the cheaper one "
+                "learns from.",
+                utterance,
+            )
+            scores = ()
         if not scores:
             logger.info(
                 "SMX %s: scored by the exact encoder; the model has no cheaper one for this input.",
                 utterance,
             )
             return _Decision(np.zeros((len(checks.MOMENTS), self._n_rows)))
-        masks = [self._mask(checks.N_FREEZING + number) for number in range(checks.N_MEASURING)]
+        masks = [self._mask(checks.N_LEARNING + number) for number in range(checks.N_MEASURING)]
         exact = self._scores_of(self._perturbed.score, masks)
         moments: dict[int, np.ndarray] = {}
 

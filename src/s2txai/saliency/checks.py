@@ -20,7 +20,7 @@ ENCODERS = ("auto", "exact")
 SHARES = (0.02, 0.05, 0.1)
 """Shares of checked masks that ``auto`` selects from."""
 
-N_FREEZING, N_MEASURING = 8, 24
+N_LEARNING, N_MEASURING = 8, 24
 """Pilot masks from which cheap passes learn, and by which they are measured."""
 
 LOW_NOISE = 0.1

@@ -1,13 +1,13 @@
-"""Whisper's cheaper pass: most steps of the padding are frozen."""
+"""Whisper's cheaper pass: most steps of the padding are predicted from a few."""
 
 import numpy as np
 import pytest
 import torch
 
-from s2txai.models import frozen_padding
-from s2txai.models.frozen_padding import active_counts, reached_steps
+from s2txai.models import predicted_padding
 from s2txai.models.loading import load_model
 from s2txai.models.network_model import NetworkModel
+from s2txai.models.predicted_padding import Prediction, active_counts, reached_steps
 from tests.tiny_whisper import EOS, NO_TIMESTAMPS, START, save_tiny_whisper, tiny_whisper
 
 HYPOTHESIS = [START, NO_TIMESTAMPS], [1, 5, 3, EOS]
@@ -30,16 +30,16 @@ def all_active(monkeypatch):
     """Compute every step of the padding."""
 
     def activate(n_frames):
-        monkeypatch.setattr(frozen_padding, "MOST_COMPUTED", 1.0)
+        monkeypatch.setattr(predicted_padding, "MOST_COMPUTED", 1.0)
         shares = (1 - reached_steps(n_frames) / CONTEXT,)
-        monkeypatch.setattr(frozen_padding, "ACTIVE_SHARES", shares)
+        monkeypatch.setattr(predicted_padding, "ACTIVE_SHARES", shares)
 
     return activate
 
 
 @pytest.fixture
 def none_active(monkeypatch):
-    monkeypatch.setattr(frozen_padding, "ACTIVE_SHARES", (0.0,))
+    monkeypatch.setattr(predicted_padding, "ACTIVE_SHARES", (0.0,))
 
 
 @pytest.mark.parametrize("n_frames", [1, 2, 29, 30, 60])
@@ -54,7 +54,7 @@ def test_with_every_step_active_it_is_the_exact_pass(n_frames, all_active):
 
 
 @pytest.mark.parametrize("n_frames", [1, 2, 29, 30, 60])
-def test_frozen_at_its_own_states_an_input_has_its_own_logits(n_frames, none_active):
+def test_with_its_own_states_an_input_has_its_own_logits(n_frames, none_active):
     model, inputs = tiny_whisper(), perturbed(n_frames, n=1)
     (cheap,) = model.cheap_passes(inputs, -1.0)
     assert cheap.description == f"{reached_steps(n_frames)} of 50 encoder steps"
@@ -88,6 +88,29 @@ def test_more_active_steps_are_closer():
     ]
     assert len(errors) == 2
     assert errors[0] > errors[1] > 0
+
+
+def test_what_moves_linearly_with_the_active_steps_is_predicted(monkeypatch):
+    monkeypatch.setattr(predicted_padding, "RIDGE", 1e-6)
+    generator = torch.Generator().manual_seed(0)
+    causes = torch.randn(12, 3, generator=generator)
+    mixed, of_keys, of_values = (
+        torch.randn(3, *shape, generator=generator) for shape in ((4, 5), (6, 7), (6, 7))
+    )
+    predicting, keys, values = (
+        1 + torch.einsum("pc,c...->p...", causes, effect) for effect in (mixed, of_keys, of_values)
+    )
+    learnt = Prediction.learn(predicting[:8], keys[:8], values[:8])
+    for predicted, expected in zip(learnt.of(predicting[8:]), (keys, values), strict=True):
+        torch.testing.assert_close(predicted, expected[8:].flatten(1), atol=1e-3, rtol=1e-3)
+
+
+def test_passes_that_do_not_differ_predict_their_mean():
+    same = torch.ones(8, 4, 5)
+    learnt = Prediction.learn(same, 2 * same, 3 * same)
+    keys, values = learnt.of(same[:2] + 1)
+    assert (keys == 2).all()
+    assert (values == 3).all()
 
 
 def test_preceding_tokens_are_occluded_as_in_the_exact_pass(all_active):
@@ -124,7 +147,7 @@ def test_batches_do_not_change_the_logits():
     torch.testing.assert_close(cheap.logits(inputs, *HYPOTHESIS), one_by_one, **CLOSE)
 
 
-def test_the_same_perturbations_freeze_the_same_bits():
+def test_the_same_perturbations_give_the_same_bits():
     model, inputs = tiny_whisper(), perturbed(30)
     first, second = (model.cheap_passes(inputs, -1.0)[0] for _ in range(2))
     assert torch.equal(first.logits(inputs, *HYPOTHESIS), second.logits(inputs, *HYPOTHESIS))
@@ -165,7 +188,7 @@ def test_a_compiled_encoder_learns_the_same_padding():
     # The backend that compiles nothing, but traces as all do.
     compiled._encoder.compile(backend="eager")
     compiled._encode_reached = torch.compile(
-        frozen_padding.encode_reached, dynamic=True, backend="eager"
+        predicted_padding.encode_reached, dynamic=True, backend="eager"
     )
     exact_logits(compiled, inputs[:1])  # traced without the hooks of an observer
     passes = [model.cheap_passes(inputs[:3], -1.0) for model in (plain, compiled)]
