@@ -123,7 +123,7 @@ def results(tmp_path_factory):
     )
     deletion_shard(
         place("deletion"), made("decode"), made("smx"), made("aggregate"),
-        DeletionDesign(1, [0, 50, 100], 0, insertion=True),
+        DeletionDesign(1, [0, 50, 100], 0, insertion="decode"),
         poolings=list(POOLINGS), gradients=gradients, batch_size=8,
     )  # fmt: skip
     return Results(root, written_tables(root, utterance, made))

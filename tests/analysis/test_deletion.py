@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from s2txai.analysis.deletion import (
     BeamSearch,
+    Perturbation,
     area_under_curve,
     delete,
     insert,
@@ -235,8 +236,9 @@ def test_decoding_deleted_inputs(batch_size):
     words = ["north", "east", "south", "north"]
     saliency = np.repeat([4.0, 3, 2, 1], 8)[:, None] * np.ones(4)
     model = WordModel()
-    found = perturb(
-        model, Heard(spoken(words), 0.0, PROMPT, [0, 1, 2, 0, 4]), saliency, [0, 25, 50, 100],
+    (found,) = perturb(
+        model, Heard(spoken(words), 0.0, PROMPT, [0, 1, 2, 0, 4]),
+        [Perturbation(saliency, [0, 25, 50, 100])],
         search=BeamSearch(1, 20), batch_size=batch_size, seed=0,
     )  # fmt: skip
     # A deleted stretch sounds like the mean of the input, in which north prevails.
@@ -251,8 +253,8 @@ def test_decoding_deleted_inputs(batch_size):
 
 def test_new_tokens_are_capped():
     heard = Heard(spoken(["north", "east", "south"]), 0.0, PROMPT, [0, 1, 2, 4])
-    found = perturb(
-        WordModel(), heard, np.zeros((24, 4)), [0],
+    (found,) = perturb(
+        WordModel(), heard, [Perturbation(np.zeros((24, 4)), [0])],
         search=BeamSearch(1, 2), batch_size=4, seed=0,
     )  # fmt: skip
     assert found.texts == ["north east"]
@@ -272,15 +274,69 @@ def test_log_probability_by_hand(mode, logits, batch_size):
     weights = np.zeros((2, 1, 2, 2))
     weights[0, 0, :, 0] = 1
     model = LinearModel(weights)
-    found = perturb(
+    (found,) = perturb(
         model, Heard(np.array([[2], [0]], np.float32), 0.0, PROMPT, [0, 1]),
-        np.array([[1], [0]]), [0, 50, 100],
-        mode=mode, search=None, batch_size=batch_size, seed=0,
+        [Perturbation(np.array([[1], [0]]), [0, 50, 100], mode)],
+        search=None, batch_size=batch_size, seed=0,
     )  # fmt: skip
     expected = (-np.log1p(np.exp(-np.array(logits, float))) - np.log(2)) / 2
     np.testing.assert_allclose(found.log_probs, expected, rtol=1e-6)
     assert found.texts == []
     assert model.calls == {"encode": 3, "decode": 3}
+
+
+def of_words():
+    """Return an utterance of three words, and maps that agree on the first of them."""
+    heard = Heard(spoken(["north", "east", "south"]), 0.0, PROMPT, [0, 1, 2, 4])
+    forwards, backwards = (
+        np.repeat(values, 8)[:, None] * np.ones(4) for values in ([3.0, 2, 1], [3.0, 1, 2])
+    )
+    third, most = 100 / 3 + 0.01, 200 / 3 + 0.01
+    return heard, [
+        Perturbation(forwards, [0, third, most]),
+        Perturbation(backwards, [third, most, 100]),
+        Perturbation(-forwards, [0, third, most], "insertion"),
+    ]
+
+
+@pytest.mark.parametrize("search", [BeamSearch(1, 20), None])
+@pytest.mark.parametrize("batch_size", [1, 2, 16])
+def test_equal_inputs_of_all_maps_and_modes_are_processed_once(batch_size, search):
+    heard, perturbations = of_words()
+    settings = {"search": search, "batch_size": batch_size, "seed": 0}
+    model = WordModel()
+    together = list(perturb(model, heard, perturbations, **settings))
+    # Deleted are nothing, everything, the first word, the first two, the first and the last; what
+    # is inserted is what one of these leaves.
+    assert model.calls["encode"] == model.calls["decode"] == 5
+    assert model.calls["generate"] == (5 if search else 0)
+    for perturbation, found in zip(perturbations, together, strict=True):
+        (alone,) = perturb(WordModel(), heard, [perturbation], **settings)
+        assert found.texts == alone.texts
+        np.testing.assert_allclose(found.log_probs, alone.log_probs, rtol=1e-6)
+
+
+def test_a_map_is_finished_before_the_next_one_begins():
+    heard, perturbations = of_words()
+    model = WordModel()
+    outcomes = perturb(model, heard, perturbations, search=None, batch_size=3, seed=0)
+    next(outcomes)
+    assert model.calls["encode"] == 3
+
+
+def test_a_batch_that_does_not_fit_is_parted(caplog):
+    class Small(WordModel):
+        def decode(self, states, prompt, tokens):
+            if len(states) > 2:
+                raise torch.OutOfMemoryError
+            return super().decode(states, prompt, tokens)
+
+    heard, perturbations = of_words()
+    settings = {"search": BeamSearch(1, 20), "seed": 0}
+    found = list(perturb(Small(), heard, perturbations, batch_size=5, **settings))
+    expected = list(perturb(WordModel(), heard, perturbations, batch_size=2, **settings))
+    assert [one.texts for one in found] == [one.texts for one in expected]
+    assert "batches of 5: going on with 2" in caplog.text
 
 
 def test_random_order_of_a_waveform_deletes_whole_frames():

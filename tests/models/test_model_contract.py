@@ -1,5 +1,6 @@
 """What the package relies on, for every family: one small model with random weights each."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +10,9 @@ import torch
 from s2txai.datasets import parse_task
 from s2txai.errors import UserError
 from s2txai.models.base import n_steps
+from s2txai.models.conformer.network import Conformer
 from s2txai.models.loading import load_model
+from s2txai.models.transformers_base import TransformersModel
 from tests.tiny_models import TINY
 
 TASK = parse_task("asr-en")
@@ -155,6 +158,49 @@ def test_hypotheses_of_a_batch_are_those_of_single_utterances(model, case):
         model.generate(one[None], case.prompt, beam=3, max_new_tokens=5)[0] for one in case.states
     ]
     assert together == alone
+
+
+@pytest.mark.parametrize("beam", [2, 5])
+def test_hypotheses_that_share_keys_are_those_of_copies(model, case, beam, monkeypatch):
+    """The library's own search, and the Conformer's, with the states of an input once a row."""
+    search = {"beam": beam, "max_new_tokens": 6}
+    shared = model.generate(case.states, case.prompt, **search)
+    use_copies(monkeypatch, beam)
+    assert model.generate(case.states, case.prompt, **search) == shared
+
+
+def use_copies(monkeypatch, beam):
+    """Let every hypothesis have keys and values of its own."""
+    monkeypatch.setattr(TransformersModel, "_shared_cross_attention", lambda _, x: nullcontext(x))
+    reads = Conformer.reads
+    monkeypatch.setattr(
+        Conformer, "reads",
+        lambda network, *states: reads(network, *(x.repeat_interleave(beam, 0) for x in states)),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_a_search_projects_each_input_once(model, case, beam):
+    """Not each hypothesis, nor at each step; afterwards all is as before."""
+    attentions = cross_attentions(model)
+    n_projected = []
+    hooks = [
+        attention.k_proj.register_forward_pre_hook(
+            lambda _, inputs: n_projected.append(len(*inputs))
+        )
+        for attention in attentions
+    ]
+    model.generate(case.states, case.prompt, beam=beam, max_new_tokens=4)
+    for hook in hooks:
+        hook.remove()
+    assert n_projected == [len(case.states)] * len(attentions)
+    assert not any("forward" in vars(attention) for attention in attentions)
+
+
+def test_a_search_that_fails_leaves_attention_as_it_was(model, case):
+    with pytest.raises(IndexError):
+        model.generate(case.states, [10**6], beam=3, max_new_tokens=4, forced=[10**6])
+    assert not any("forward" in vars(attention) for attention in cross_attentions(model))
 
 
 def test_forced_tokens_begin_the_hypothesis(model, case):

@@ -1,5 +1,7 @@
 """Whisper with real weights on real speech: rows, attention and batches are what they seem."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from s2txai.errors import UserError
 from s2txai.models import decoding
 from s2txai.models.base import n_steps
 from s2txai.models.loading import load_model
+from s2txai.models.transformers_base import TransformersModel
 from s2txai.saliency.attention import attention
 from s2txai.saliency.heard import Heard
 from s2txai.saliency.occluded_values import OCCLUDED_STATES
@@ -172,6 +175,13 @@ def test_generate_of_a_batch_equals_single(model, states):
     together = model.generate(pair, prompt, beam=2, max_new_tokens=20)
     alone = [model.generate(one[None], prompt, beam=2, max_new_tokens=20)[0] for one in pair]
     assert together == alone
+
+
+def test_hypotheses_that_share_keys_are_those_of_the_library(model, states, monkeypatch):
+    search = {"beam": 5, "max_new_tokens": 40}
+    shared = model.generate(states, model.prompt(TASK), **search)
+    monkeypatch.setattr(TransformersModel, "_shared_cross_attention", lambda _, x: nullcontext(x))
+    assert model.generate(states, model.prompt(TASK), **search) == shared
 
 
 def test_token_limit_is_kept_and_ends_without_end_of_sentence(model, states):

@@ -10,10 +10,12 @@ from s2txai.datasets import parse_task
 from s2txai.errors import UserError
 from s2txai.study.config import (
     SCHEMAS,
+    check_config,
     check_task,
     datasets_schema,
     load_datasets,
     load_models,
+    read_config,
     read_yaml,
 )
 from s2txai.study.schema_errors import config_errors
@@ -92,6 +94,17 @@ SCHEMA = {
 )  # fmt: skip
 def test_errors_are_plain_sentences(config, sentences):
     assert config_errors(config, SCHEMA) == sentences
+
+
+@pytest.mark.parametrize(("value", "shown"), [(True, "true"), (False, "false")])
+def test_the_insertion_of_earlier_releases_is_refused_with_the_choices(value, shown):
+    config = read_config(ROOT, [])
+    config["deletion"]["insertion"] = value
+    with pytest.raises(UserError) as caught:
+        check_config(config)
+    assert str(caught.value).endswith(
+        f"'deletion.insertion' must be one of 'none', 'log_prob', 'decode', not {shown}."
+    )
 
 
 def test_sentences_begin_with_the_file():

@@ -60,7 +60,7 @@ def test_jobs_and_masks_are_those_that_snakemake_plans(config):
     assert found.jobs == 12
     assert found.masks == 32 + 64
     # 32 and 64 masks, 7 maps at the one inner percentage and the two ends, one hypothesis
-    inside = 32 * 2.0 + 64 * 0.5 + (7 * 1 + 2) * 3.0 + 7 * 2.0 + 5.0
+    inside = 32 * 2.0 + 64 * 0.5 + (7 * 1 + 2) * 3.0 + 5.0
     assert found.seconds - inside == pytest.approx(5 * 8)
 
 
@@ -74,7 +74,7 @@ def test_gradient_methods_are_jobs_masks_and_backward_passes(config):
     assert found.masks == before.masks + 40
     rows = TOKENS_PER_SECOND * run.utterances[0].seconds() + 1
     forward, backward, deleted = 40 + 10 * rows, 40 * rows + 10 * rows, 2
-    expected = forward * 2.0 + backward * 1.0 + deleted * (3.0 + 2.0) + 2 * SECONDS_PER_JOB
+    expected = forward * 2.0 + backward * 1.0 + deleted * 3.0 + 2 * SECONDS_PER_JOB
     assert found.seconds - before.seconds == pytest.approx(expected)
     assert found.bytes > before.bytes
 
@@ -84,8 +84,17 @@ def test_layers_to_delete_by_are_maps_more(config):
     more = replace(run, layers=(0, 2))
     before, found = (estimate(study, one, config, COST) for one in (run, more))
     assert (found.jobs, found.masks) == (before.jobs, before.masks)
-    # One inner percentage: decoded when deleted, a pass when inserted.
-    assert found.seconds - before.seconds == pytest.approx(2 * (3.0 + 2.0))
+    # One inner percentage, which is decoded.
+    assert found.seconds - before.seconds == pytest.approx(2 * 3.0)
+
+
+@pytest.mark.parametrize(("insertion", "seconds"), [("log_prob", 2.0), ("decode", 3.0)])
+def test_insertion_costs_a_pass_or_a_search_more(config, insertion, seconds):
+    plain = estimate(*planned(config), config, COST)
+    config["deletion"]["insertion"] = insertion
+    found = estimate(*planned(config), config, COST)
+    n_maps = 2 + 3 + 2  # of attention, of SMX, random and energy; one inner percentage
+    assert found.seconds - plain.seconds == pytest.approx(n_maps * seconds)
 
 
 def test_more_shards_are_more_jobs_and_no_more_masks(config):

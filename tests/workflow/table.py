@@ -218,7 +218,7 @@ CASES = (
         "the hypotheses; attention, masks and deletion of those that differ",
     ),
     Case("`deletion.step` or `deletion.beam`", config(deletion={"step": 10}), "the deletion"),
-    Case("`deletion.insertion`", config(deletion={"insertion": True}), "the insertion"),
+    Case("`deletion.insertion`", config(deletion={"insertion": "decode"}), "the insertion"),
     Case("`shard_size`", config(shard_size=1), NOTHING),
     Case(
         "results of a step are deleted, not the store", lose_smh,

@@ -6,10 +6,11 @@ opposite: only the most salient cells are there. Both also ask how probable the 
 hypothesis still is, which needs no search.
 """
 
+import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TypeVar
 
 import numpy as np
@@ -19,7 +20,7 @@ import torch
 from s2txai.errors import UserError
 from s2txai.models.base import Model
 from s2txai.models.decoding import token_log_probs
-from s2txai.models.memory import smaller_batch
+from s2txai.models.memory import ENCODED_AT_ONCE, smaller_batch
 from s2txai.saliency.deletion_maps import cell_order
 from s2txai.saliency.heard import Heard
 from s2txai.saliency.occluded_values import bin_mean
@@ -32,6 +33,11 @@ UNITS = {"percents": "% of cells", "log_probs": "nat"}
 
 # The array of new hypotheses in a ``deletion`` artefact, by mode.
 HYPOTHESES = {"deletion": "hypotheses", "insertion": "insertion_hypotheses"}
+
+# Digest of an input; the new hypothesis, if one was decoded, and the mean log-probability of the
+# unperturbed one.
+_Key = bytes
+_Point = tuple[str | None, float]
 
 # Of the size of a map. Divided, not added up: 0.15 is to reach the threshold 0.15.
 THRESHOLDS = np.arange(21) / 20
@@ -90,12 +96,6 @@ def insert(
     return _replaced(features, ~_most_salient(features, saliency, percent, seed), occluded_value)
 
 
-# What can be done with the most salient cells.
-MODES: Mapping[str, Callable[..., np.ndarray]] = MappingProxyType(
-    {"deletion": delete, "insertion": insert}
-)
-
-
 def _most_salient(
     features: Cells, saliency: npt.ArrayLike | torch.Tensor, percent: float, seed: int
 ) -> np.ndarray:
@@ -110,10 +110,15 @@ def _most_salient(
         )
     if not 0 <= percent <= 100:
         raise UserError(f"Cannot delete or insert {percent} % of the cells: choose 0 to 100.")
-    salient = np.zeros(math.prod(expected), dtype=bool)
+    return _first_cells(cell_order(saliency, seed), expected, percent)
+
+
+def _first_cells(order: np.ndarray, shape: tuple[int, ...], percent: float) -> np.ndarray:
+    """Return bool [T, F], the first floor(T F percent / 100) of the cells in ``order`` [T F]."""
+    cells = np.zeros(math.prod(shape), dtype=bool)
     # A narrow integer, as of an array of percentages, could not hold the product.
-    salient[cell_order(saliency, seed)[: int(salient.size * float(percent) // 100)]] = True
-    return salient.reshape(expected)
+    cells[order[: int(cells.size * float(percent) // 100)]] = True
+    return cells.reshape(shape)
 
 
 def _replaced(
@@ -188,6 +193,25 @@ class BeamSearch:
 
 
 @dataclass(frozen=True)
+class Perturbation:
+    """Growing shares of the most salient cells of one map, deleted or inserted.
+
+    Attributes
+    ----------
+    saliency
+        Sentence map [T, F].
+    percents
+        [P], shares to delete, or to insert, 0-100.
+    mode
+        ``deletion`` or ``insertion``.
+    """
+
+    saliency: np.ndarray
+    percents: Sequence[int]
+    mode: str = "deletion"
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a model makes of perturbed inputs, one entry per percentage.
 
@@ -206,15 +230,16 @@ class Outcome:
 def perturb(
     model: Model,
     heard: Heard,
-    saliency: np.ndarray,
-    percents: Sequence[int],
+    perturbations: Sequence[Perturbation],
     *,
-    mode: str = "deletion",
     search: BeamSearch | None,
     batch_size: int,
     seed: int,
-) -> Outcome:
-    """Run the model on growing shares of the most salient cells, deleted or inserted.
+) -> Iterator[Outcome]:
+    """Run the model on the inputs of all perturbations, on equal inputs once.
+
+    Batches run over maps, percentages and modes. An input occurs repeatedly where nothing or
+    everything is deleted, and where maps agree on the first cells.
 
     Parameters
     ----------
@@ -222,39 +247,102 @@ def perturb(
         Any model.
     heard
         Input and unperturbed hypothesis.
-    saliency
-        Sentence map [T, F].
-    percents
-        Shares to delete, or to insert.
-    mode
-        A name of :data:`MODES`.
+    perturbations
+        Which cells hold the occluded value.
     search
         How to decode; None computes only the log-probability of the hypothesis.
     batch_size
         Inputs at once; halved when the device runs out of memory.
     seed
         Of the tie-breaking.
+
+    Yields
+    ------
+    Outcome
+        Of each perturbation, in order, as soon as its last input is processed.
     """
-    occluded_value = bin_mean(heard.features, heard.padding_value)
-    outcome = Outcome([], [])
-    while len(outcome.log_probs) < len(percents):
-        n_finished = len(outcome.log_probs)
-        variants = [
-            MODES[mode](heard.features, saliency, percent, occluded_value, seed=seed)
-            for percent in percents[n_finished : n_finished + batch_size]
-        ]
-        inputs = torch.from_numpy(np.stack(variants)).to(model.device)  # (N, T, F)
-        try:
-            states = model.encode(inputs, heard.padding_value)
-            logits = model.decode(states, heard.prompt, heard.tokens)  # (N, I, V)
-            log_probs = [float(token_log_probs(rows, heard.tokens).mean()) for rows in logits]
-            texts = [] if search is None else _decode(model, states, heard.prompt, search)
-        except (RuntimeError, MemoryError) as error:
-            batch_size = smaller_batch(batch_size, error)
-            continue
-        outcome.log_probs.extend(log_probs)
-        outcome.texts.extend(texts)
-    return outcome
+    inputs = _Inputs(model, heard, search, batch_size)
+    unfinished: deque[list[_Key]] = deque()
+    for perturbation in perturbations:
+        unfinished.append([inputs.add(variant) for variant in _variants(heard, perturbation, seed)])
+        while unfinished and inputs.has(unfinished[0]):
+            yield inputs.outcome(unfinished.popleft())
+    inputs.run()
+    yield from (inputs.outcome(keys) for keys in unfinished)
+
+
+class _Inputs:
+    """Distinct inputs, processed in batches as they come in.
+
+    Parameters
+    ----------
+    model, heard, search, batch_size
+        As for :func:`perturb`.
+    """
+
+    def __init__(
+        self, model: Model, heard: Heard, search: BeamSearch | None, batch_size: int
+    ) -> None:
+        self._model, self._heard, self._search = model, heard, search
+        self._batch_size = batch_size
+        self._pending: dict[_Key, np.ndarray] = {}
+        self._points: dict[_Key, _Point] = {}
+
+    def add(self, variant: np.ndarray) -> _Key:
+        """Take up an input [T, F], and process a batch if it is full; return the input's key."""
+        key = hashlib.sha256(variant.tobytes()).digest()
+        if key not in self._points:
+            self._pending[key] = variant
+        if len(self._pending) == self._batch_size:
+            self.run()
+        return key
+
+    def has(self, keys: Sequence[_Key]) -> bool:
+        """Return whether all of these inputs are processed."""
+        return all(key in self._points for key in keys)
+
+    def outcome(self, keys: Sequence[_Key]) -> Outcome:
+        """Return what the model made of processed inputs."""
+        points = [self._points[key] for key in keys]
+        texts = [text for text, _ in points if text is not None]
+        return Outcome(texts, [log_prob for _, log_prob in points])
+
+    def run(self) -> None:
+        """Process what is pending: one batch, or several where memory ran out."""
+        while self._pending:
+            keys = list(self._pending)[: self._batch_size]
+            try:
+                points = self._run(np.stack([self._pending[key] for key in keys]))
+            except (RuntimeError, MemoryError) as error:
+                self._batch_size = smaller_batch(self._batch_size, error)
+                continue
+            self._points.update(zip(keys, points, strict=True))
+            for key in keys:
+                del self._pending[key]
+
+    def _run(self, variants: np.ndarray) -> list[_Point]:
+        """Return what the model makes of each of the inputs [N, T, F]."""
+        model, heard = self._model, self._heard
+        inputs = torch.from_numpy(variants).to(model.device)
+        parts = torch.split(inputs, ENCODED_AT_ONCE.get(model.device.type, len(inputs)))
+        states = torch.cat([model.encode(part, heard.padding_value) for part in parts])
+        logits = model.decode(states, heard.prompt, heard.tokens)  # (N, I, V)
+        log_probs = [float(token_log_probs(rows, heard.tokens).mean()) for rows in logits]
+        texts: Sequence[str | None] = [None] * len(variants)
+        if self._search is not None:
+            texts = _decode(model, states, heard.prompt, self._search)
+        return list(zip(texts, log_probs, strict=True))
+
+
+def _variants(heard: Heard, perturbation: Perturbation, seed: int) -> Iterator[np.ndarray]:
+    """Yield the input [T, F] of each percentage."""
+    features = heard.features
+    occluded_value = bin_mean(features, heard.padding_value)
+    order = cell_order(perturbation.saliency, seed)
+    for percent in perturbation.percents:
+        salient = _first_cells(order, features.shape, percent)
+        cells = salient if perturbation.mode == "deletion" else ~salient
+        yield _replaced(features, cells, occluded_value)
 
 
 def _decode(

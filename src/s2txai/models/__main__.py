@@ -41,7 +41,8 @@ not that a trained checkpoint is read as its authors meant, which its transcript
 `decode/transcripts.csv` first. Families that never ran with trained weights are `experimental`: the
 log says so on loading, and so does the page. Their beam search
 is the library's `generate` with the beam of the run and what the next section lists of a
-checkpoint's settings.
+checkpoint's settings; only keys and values of cross-attention are projected once per input instead
+of once per hypothesis.
 
 """
 

@@ -7,10 +7,9 @@ predicted from those of a few steps of padding that are. What a few whole passes
 linearly, by ridge regression.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -127,28 +126,8 @@ class PredictedPadding:
         """Steps that are computed for each perturbation."""
         return self.n_reached + self.inputs.shape[1]
 
-    @contextmanager
-    def in_cross_attentions(
-        self, attentions: Sequence[Any], project: Callable[[Any, torch.Tensor], KeysAndValues]
-    ) -> Iterator[None]:
-        """Make cross-attentions see all steps beside the states that they are given.
 
-        Parameters
-        ----------
-        attentions
-            Of each layer of the decoder.
-        project
-            From an attention and states [N, n, D] to keys and values [N, H, n, d].
-        """
-        with ExitStack() as stack:
-            for attention, prediction in zip(attentions, self.decoder, strict=True):
-                attend = partial(_attend, attention, prediction, self.n_reached, project)
-                attention.forward = attend
-                stack.callback(delattr, attention, "forward")  # uncovers the class's own
-            yield
-
-
-def _attend(
+def attend_predicted(
     attention: Any,
     prediction: Prediction,
     n_reached: int,
@@ -157,7 +136,11 @@ def _attend(
     key_value_states: torch.Tensor,
     **_: object,
 ) -> tuple[torch.Tensor, None]:
-    """Attend from [N, I, D] to states [N, n, D] and the steps that are predicted from them."""
+    """Attend from [N, I, D] to states [N, n, D] and the steps that are predicted from them.
+
+    Takes the place of the ``forward`` of a cross-attention; ``project`` makes keys and values
+    [N, H, n, d] of an attention's states.
+    """
     computed = project(attention, key_value_states)
     N, H, _n, d = computed[0].shape
     predicted = prediction.of(key_value_states[:, n_reached:])

@@ -5,7 +5,7 @@ A family adds what is its own: how audio becomes input, how a task becomes a pro
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +20,9 @@ from s2txai.models.base import Facts, Role, TokenTable
 from s2txai.models.network_model import NetworkModel, inference
 from s2txai.models.occlusion import KeysAndValues, occluded_attention, split_heads, value_norms
 from s2txai.models.pieces import token_table
+from s2txai.models.shared_attention import shared_attention
+
+_Forward = Callable[..., tuple[torch.Tensor, None]]
 
 _GENERATION_LOGGER = logging.getLogger("transformers.generation.utils")
 
@@ -159,15 +162,43 @@ class TransformersModel(NetworkModel):
         """
         seen = self._seen(states)
         value = None if occluded_value is None else self._seen(occluded_value[None, None])
-        attentions = self._cross_attentions()
-        for attention in attentions:
-            attention.forward = partial(
+
+        def forward(attention: Any) -> _Forward:
+            return partial(
                 _attend_occluded,
                 attention,
                 keys_and_values(attention, seen),
                 None if value is None else keys_and_values(attention, value),
                 occluded[:, None, None],
             )
+
+        with self._replaced_cross_attention(forward):
+            yield
+
+    @contextmanager
+    def _shared_cross_attention(self, states: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Make every cross-attention see ``states`` [N, steps, D], projected once.
+
+        The library would expand the states to a row per hypothesis, project each row, and reorder
+        the copies of keys and values at every step of the search. What it is given instead has one
+        step [N, 1, D], which only says how many inputs there are.
+        """
+        seen = self._seen(states)
+
+        def forward(attention: Any) -> _Forward:
+            return partial(_attend_shared, attention, keys_and_values(attention, seen))
+
+        with self._replaced_cross_attention(forward):
+            yield states[:, :1]
+
+    @contextmanager
+    def _replaced_cross_attention(self, forward: Callable[[Any], _Forward]) -> Iterator[None]:
+        """Give every cross-attention another ``forward``, made from the module."""
+        attentions = self._cross_attentions()
+        # All are made before one is replaced: memory may run out on the way.
+        forwards = [forward(attention) for attention in attentions]
+        for attention, replacement in zip(attentions, forwards, strict=True):
+            attention.forward = replacement
         try:
             yield
         finally:
@@ -212,12 +243,16 @@ class TransformersModel(NetworkModel):
             pad_token_id=self._eos,
             **self._penalties,
         )
-        with self._autocast(), _padding_warning_silenced():
+        with (
+            self._autocast(),
+            _padding_warning_silenced(),
+            self._shared_cross_attention(states) if beam > 1 else nullcontext(states) as given,
+        ):
             # The plain beam search: what some families put over `generate` adds heuristics to it.
             sequences = GenerationMixin.generate(
                 self._network,
                 generation_config=config,
-                encoder_outputs=_EncoderOutput(last_hidden_state=states),
+                encoder_outputs=_EncoderOutput(last_hidden_state=given),
                 decoder_input_ids=torch.tensor(
                     [[*prompt, *forced]] * len(states), device=self.device
                 ),
@@ -308,6 +343,15 @@ def _attend_occluded(
     """Attend from [N, I, D] to steps [1, H, steps, d], occluded by [N, 1, 1, steps]."""
     query = split_heads(attention.q_proj(hidden_states), of_steps[0].shape[1])  # (N, H, I, d)
     context = occluded_attention(query, of_steps, of_value, occluded, attention.scaling)
+    return _output_projection(attention)(context.transpose(1, 2).flatten(2)), None
+
+
+def _attend_shared(
+    attention: Any, of_inputs: KeysAndValues, hidden_states: torch.Tensor, **_: object
+) -> tuple[torch.Tensor, None]:
+    """Attend from [N k, I, D], k rows per input, to steps [N, H, steps, d]."""
+    query = split_heads(attention.q_proj(hidden_states), of_inputs[0].shape[1])  # (N k, H, I, d)
+    context = shared_attention(query, of_inputs, scale=attention.scaling)
     return _output_projection(attention)(context.transpose(1, 2).flatten(2)), None
 
 

@@ -34,6 +34,7 @@ from s2txai.models.predicted_padding import (
     PaddingObserver,
     PredictedPadding,
     active_counts,
+    attend_predicted,
     encode_reached,
     reached_steps,
 )
@@ -558,7 +559,15 @@ class WhisperModel(TransformersModel):
         with self._autocast():
             states = encode(self._encoder, padding, features, padding_value)
         visible = None if occluded_tokens is None else visible_inputs(occluded_tokens, prompt)
-        with padding.in_cross_attentions(self._cross_attentions(), keys_and_values):
+        predictions = iter(padding.decoder)  # of each layer
+
+        def forward(attention: Any) -> Any:
+            prediction = next(predictions)
+            return partial(
+                attend_predicted, attention, prediction, padding.n_reached, keys_and_values
+            )
+
+        with self._replaced_cross_attention(forward):
             return self._decode(states.float(), prompt, tokens, visible)
 
     def compile(self) -> None:

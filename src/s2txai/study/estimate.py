@@ -191,12 +191,12 @@ def estimate(study: Study, run: Run, config: Mapping[str, Any], cost: Cost | Non
     n_maps = len(map_names(config["aggregate"]["poolings"], study.methods, run.layers))
     n_inner = len(range(0, 101, config["deletion"]["step"])) - len(ENDS)
     # Without decoding a pass of encoder and decoder, as for a mask.
-    inserted = cost.deleted if config["deletion"]["insertion"] else cost.mask
+    inserted = {"none": 0.0, "log_prob": cost.mask, "decode": cost.deleted}
     seconds = layout.model_jobs(study, run) * SECONDS_PER_JOB + n * (
         input_masks * cost.mask
         + config["smh"]["n_masks"] * cost.state_mask
         + (n_maps * n_inner + len(ENDS)) * cost.deleted
-        + n_maps * n_inner * inserted
+        + n_maps * n_inner * inserted[config["deletion"]["insertion"]]
         + cost.hypothesis
     )
     size = 0

@@ -6,7 +6,6 @@ from reprlib import repr as short
 from typing import Any, Self
 
 import torch
-import torch.nn.functional as nnf
 from torch import nn
 
 from s2txai.errors import UserError
@@ -19,6 +18,7 @@ from s2txai.models.conformer.encoder import (
     step_mask,
 )
 from s2txai.models.occlusion import KeysAndValues, occluded_attention
+from s2txai.models.shared_attention import shared_attention
 
 # What a checkpoint holds besides weights: versions, and tables that are computed here.
 _NO_WEIGHTS = ("decoder.version", "_float_tensor", "positional_encoding.pe", "num_batches_tracked")
@@ -333,12 +333,8 @@ class Conformer(nn.Module):
 
 
 def _read(of_steps: KeysAndValues, mask: torch.Tensor | None, query: torch.Tensor) -> torch.Tensor:
-    """Return the context [N, H, L, d]; keys and values may have N = 1 for all queries."""
-    keys, values = of_steps
-    n_rows = len(query)
-    return nnf.scaled_dot_product_attention(
-        query, keys.expand(n_rows, -1, -1, -1), values.expand(n_rows, -1, -1, -1), attn_mask=mask
-    )
+    """Return the context [N k, H, L, d] of k rows per input; keys and values have N."""
+    return shared_attention(query, of_steps, mask=mask)
 
 
 def _keep_weights(

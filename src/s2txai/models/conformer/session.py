@@ -34,7 +34,7 @@ def search(
         If there is a ``ctc_weight``, but no joint CTC head.
     """
     return beam_search(
-        Session(network, states, valid, settings.beam).advance,
+        Session(network, states, valid).advance,
         settings,
         n=len(states),
         device=states.device,
@@ -59,23 +59,20 @@ def _scorers(
 class Session:
     """The decoder of N utterances in a beam search.
 
+    Rows are the hypotheses of the first utterance, then those of the second; those of an utterance
+    share its keys and values.
+
     Parameters
     ----------
     network
         The model.
     states, valid
         [N, T', D] and bool [N, T'], what the decoder reads.
-    beam
-        Hypotheses of each utterance; rows are those of the first, then those of the second.
     """
 
-    def __init__(
-        self, network: Conformer, states: torch.Tensor, valid: torch.Tensor, beam: int
-    ) -> None:
+    def __init__(self, network: Conformer, states: torch.Tensor, valid: torch.Tensor) -> None:
         self._decoder = network.decoder
-        self._reads = network.reads(
-            states.repeat_interleave(beam, dim=0), valid.repeat_interleave(beam, dim=0)
-        )
+        self._reads = network.reads(states, valid)
         self._past: list[KeysAndValues] | None = None
 
     def advance(self, last: torch.Tensor, order: torch.Tensor | None) -> torch.Tensor:
