@@ -15,7 +15,7 @@ import argparse
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from benchmarks.clip import ROOT, hear
-from benchmarks.spes import hardware
+from benchmarks.spes import hardware, synchronise
 from s2txai.models.base import Model
 from s2txai.models.loading import load_model, resolve_precision
 from s2txai.models.process import configure_process
@@ -48,13 +48,38 @@ LEVELS = (50, 100)
 BATCH = {"cpu": 16, "cuda": 256}
 
 
-def synchronise(model: Model) -> None:
-    if model.device.type == "cuda":
-        torch.cuda.synchronize()
+@dataclass(frozen=True)
+class FastTimes:
+    """Seconds of fast SMX, and of the exact pass beside it.
+
+    Attributes
+    ----------
+    exact
+        Of a mask by the bare exact forward pass.
+    mask
+        Of a mask by the loop with cheap scores, checks included and the pilot not.
+    pilot
+        Of the pilot.
+    whole
+        Of all masks that were run, pilot included.
+    statistics
+        Of these masks.
+    """
+
+    exact: float
+    mask: float
+    pilot: float
+    whole: float
+    statistics: Statistics
+
+    @property
+    def share(self) -> float:
+        """Of the masks that were checked."""
+        return float(self.statistics.check_share or 0)
 
 
-def times(model: Model, heard: Heard, design: MaskDesign, batch: int) -> None:
-    """Print a row of table (a)."""
+def fast_times(model: Model, heard: Heard, design: MaskDesign, batch: int) -> FastTimes:
+    """Time the loop with cheap scores and the bare exact pass in turns, round by round."""
     rounds: list[tuple[float, float, int]] = []
     inputs = heard.inputs(model.device).expand(batch, -1, -1).contiguous()
     heard.logits(model, inputs)
@@ -62,35 +87,44 @@ def times(model: Model, heard: Heard, design: MaskDesign, batch: int) -> None:
 
     def on_batch(n_new: int, current: Callable[[], Statistics]) -> None:
         nonlocal started
-        synchronise(model)
+        synchronise(model.device)
         fast = time.perf_counter() - started
         begun = time.perf_counter()
-        for _ in LEVELS:
+        for _ in design.n_segments:
             heard.logits(model, inputs)
-        synchronise(model)
-        exact = (time.perf_counter() - begun) / (batch * len(LEVELS))
+        synchronise(model.device)
+        exact = (time.perf_counter() - begun) / (batch * len(design.n_segments))
         rounds.append((fast, exact, n_new))
         started = time.perf_counter()
 
+    synchronise(model.device)
     started = time.perf_counter()
     statistics = smx(
         model, heard, replace(design, encoder="auto"), batch_size=batch, on_batch=on_batch
     )
-    share = float(statistics.check_share or 0)
-    exact = median(exact for _, exact, _ in rounds)
     mask = median(fast / n for fast, _, n in rounds[1:])
-    pilot = rounds[0][0] - rounds[0][2] * mask
-    if statistics.total_masks >= MASKS:
+    return FastTimes(
+        exact=median(exact for _, exact, _ in rounds),
+        mask=mask,
+        pilot=rounds[0][0] - rounds[0][2] * mask,
+        whole=sum(fast for fast, _, _ in rounds),
+        statistics=statistics,
+    )
+
+
+def times(model: Model, heard: Heard, design: MaskDesign, batch: int) -> None:
+    """Print a row of table (a)."""
+    took = fast_times(model, heard, design, batch)
+    exact, mask, share, n = took.exact, took.mask, took.share, took.statistics.total_masks
+    if n >= MASKS:
         # Everything was run: the sum of what was measured.
-        whole = sum(fast for fast, _, _ in rounds) / statistics.total_masks
-        how = f"{statistics.total_masks} masks run"
+        whole, how = took.whole / n, f"{n} masks run"
     else:
-        whole = pilot / MASKS + mask + share * exact
-        how = f"from {statistics.total_masks} masks"
+        whole, how = took.pilot / MASKS + mask + share * exact, f"from {n} masks"
     print(
         f"    {len(heard.features) / 100:6.1f} {len(heard.tokens):7} {1000 * exact:10.1f} "
-        f"{1000 * mask:9.1f} {pilot:8.1f} {share:7.2f} {exact / whole:17.2f} {exact / mask:13.2f}"
-        f"   {how}{'' if is_fast(statistics) else ', all exact'}",
+        f"{1000 * mask:9.1f} {took.pilot:8.1f} {share:7.2f} {exact / whole:17.2f} "
+        f"{exact / mask:13.2f}   {how}{'' if is_fast(took.statistics) else ', all exact'}",
         flush=True,
     )
 

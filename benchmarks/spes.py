@@ -8,7 +8,7 @@
     published study (T = 700 frames, F = 80 bins, I = 30 rows, 2,000 to 3,000 segments for 500
     frames): the model is replaced by one that returns logits made beforehand;
 (c) the height of memory against the number of masks and against T, each in a process of its own,
-    above that of one mask of the shortest utterance, with the same replaced model;
+    above that of the fewest masks of the shortest utterance, with the same replaced model;
 (d) on a GPU, or when asked for: (a) for a Conformer as large as FAMA small with random weights, at
     T = 700, I = 30, a vocabulary of 16,000.
 
@@ -25,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -32,7 +33,7 @@ import numpy as np
 import torch
 
 from benchmarks.clip import ROOT, hear
-from benchmarks.random_conformer import save_fama_small
+from benchmarks.random_conformer import SYMBOLS, save_fama_small
 from s2txai.models.base import Model
 from s2txai.models.loading import load_model, resolve_precision
 from s2txai.models.memory import fitting_batch_size
@@ -40,11 +41,13 @@ from s2txai.models.process import configure_process
 from s2txai.saliency.design import MaskDesign
 from s2txai.saliency.engine import BatchSize, Masks, accumulate
 from s2txai.saliency.heard import Heard
+from s2txai.saliency.masks import N_FOLDS
 from s2txai.saliency.score_sums import Score, ScoreSums
 from s2txai.saliency.smx import PerturbedInput, input_masks
 from s2txai.saliency.statistics import Statistics
 
 LEVELS = (2000, 2500, 3000)
+FEWEST = N_FOLDS * len(LEVELS)  # masks of a design
 T, F, I = 700, 80, 30
 VOCABULARIES = (8_000, 16_000, 51_865)
 PUBLISHED_MS = {8_000: 14.6, 16_000: 20.5, 51_865: 40.0}
@@ -93,6 +96,7 @@ def loop(
 ) -> float:
     """Return the seconds that all masks take."""
     statistics = Statistics.zeros(masks.segments, n_rows, 2, -(-masks.segments.shape[1] // 2))
+    synchronise(torch.device(device))
     started = clock()
     sums = ScoreSums(statistics, score, masks.plan, torch.device(device))
     accumulate(sums, masks.plan, device=torch.device(device), batch=BatchSize(batch))
@@ -102,7 +106,7 @@ def loop(
 
 @dataclass(frozen=True)
 class Case:
-    """A model and what it heard."""
+    """A model, and an utterance as it was received and transcribed."""
 
     name: str
     model: Model
@@ -110,60 +114,133 @@ class Case:
 
 
 def whisper(folder: Path, **compute: object) -> Case:
-    """Return what a Whisper says of the clip."""
+    """Return a Whisper and what it makes of the clip."""
     model = load_model(folder, "whisper", **compute)
     return Case(folder.name, model, hear(model))
 
 
-def fama_small(**compute: object) -> Case:
-    """Return a Conformer of that size, with random weights, and a random hypothesis."""
-    with tempfile.TemporaryDirectory() as folder:
-        save_fama_small(Path(folder))
-        model = load_model(Path(folder), "conformer", **compute)
-    tokens = torch.randint(4, 16_000, (I,), generator=torch.Generator().manual_seed(0)).tolist()
-    return Case("Conformer as FAMA small", model, Heard(spectrogram(T), 0.0, [2], tokens))
+def random_conformer(
+    folder: Path,
+    *,
+    n_frames: int = T,
+    n_rows: int = I,
+    symbols: int = SYMBOLS,
+    **compute: object,
+) -> Case:
+    """Return a Conformer with random weights, noise as its input, and a random hypothesis."""
+    model = load_model(folder, "conformer", **compute)
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(4, symbols, (n_rows,), generator=generator).tolist()
+    return Case("Conformer as FAMA small", model, Heard(spectrogram(n_frames), 0.0, [2], tokens))
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Masks per second of the loop and of the bare forward pass, and their ratio.
+
+    All are medians over pairs that were measured in turns; ``batch`` is what ``auto`` selected.
+    """
+
+    loop: float
+    forward: float
+    ratio: float
+    batch: int
+
+
+def throughput(
+    score: Score,
+    layout: Callable[[int], Masks],
+    forward: Callable[[int], object],
+    *,
+    n_rows: int,
+    device: torch.device,
+    batches: int,
+    repeats: int = REPEATS,
+) -> Throughput:
+    """Time the loop against the bare forward pass.
+
+    Parameters
+    ----------
+    score
+        Of a batch of masks.
+    layout
+        Returns the masks of a number.
+    forward
+        Runs the bare pass on a number of inputs.
+    n_rows
+        Of the hypothesis (I).
+    device
+        Of the model.
+    batches
+        Of each repeat; a multiple of the number of levels makes all of them full.
+    repeats
+        Pairs of loop and forward pass.
+    """
+    fewest = layout(FEWEST)
+
+    def work(n: int) -> object:
+        return score(torch.ones((n, fewest.plan.sizes[0]), dtype=torch.bool, device=device), 0)
+
+    batch = fitting_batch_size(device, work)
+    masks = layout(batches * batch)
+
+    def bare() -> float:
+        synchronise(device)
+        started = time.perf_counter()
+        for _ in range(batches):
+            forward(batch)
+        synchronise(device)
+        return time.perf_counter() - started
+
+    def whole() -> float:
+        return loop(score, masks, n_rows, batch, str(device))
+
+    whole(), bare()  # the first calls pay for what later ones reuse
+    pairs = [(whole(), bare()) for _ in range(repeats)]
+    n_scored, n_forward = sum(masks.plan.n_masks), batches * batch
+    return Throughput(
+        loop=median(n_scored / seconds for seconds, _ in pairs),
+        forward=median(n_forward / seconds for _, seconds in pairs),
+        ratio=median((n_scored / a) / (n_forward / b) for a, b in pairs),
+        batch=batch,
+    )
+
+
+def input_throughput(case: Case, *, rounds: int, repeats: int = REPEATS) -> Throughput:
+    """Time masks of the input; ``rounds`` are batches of each level and repeat."""
+    model, heard = case.model, case.heard
+    inputs = heard.inputs(model.device)
+
+    def forward(n: int) -> torch.Tensor:
+        return heard.logits(model, inputs.expand(n, -1, -1).contiguous())
+
+    return throughput(
+        PerturbedInput(model, heard, masks_of(heard, FEWEST), "bin mean").score,
+        partial(masks_of, heard),
+        forward,
+        n_rows=len(heard.tokens),
+        device=model.device,
+        # Full batches of every level, as nearly all are in a long run.
+        batches=len(LEVELS) * rounds,
+        repeats=repeats,
+    )
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until a GPU has finished."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def against_the_forward(table: str, case: Case, precision: str, compile: bool) -> None:
     """Print table (a) or (d)."""
-    model, heard = case.model, case.heard
-    inputs = heard.inputs(model.device)
-    one_each = masks_of(heard, len(LEVELS))
-    score = PerturbedInput(model, heard, one_each, "bin mean").score
-
-    def work(n: int) -> object:
-        shape = n, one_each.plan.sizes[0]
-        return score(torch.ones(shape, dtype=torch.bool, device=model.device), 0)
-
-    batch = fitting_batch_size(model.device, work)
-    # Full batches of every level, as nearly all are in a long run.
-    n_masks = len(LEVELS) * batch * (1 if model.device.type == "cpu" else 16)
-    masks = masks_of(heard, n_masks)
-
-    def forward() -> float:
-        batch_inputs = inputs.expand(batch, -1, -1).contiguous()
-        started = time.perf_counter()
-        for _ in range(n_masks // batch):
-            heard.logits(model, batch_inputs)
-        if model.device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - started
-
-    def whole() -> float:
-        return loop(score, masks, len(heard.tokens), batch, str(model.device))
-
-    whole(), forward()  # the first calls pay for what later ones reuse
-    pairs = [(whole(), forward()) for _ in range(REPEATS)]
-    n_scored = sum(masks.plan.n_masks)
-    forwards = n_masks // batch * batch
-    full = median(n_scored / seconds for seconds, _ in pairs)
-    bare = median(forwards / seconds for _, seconds in pairs)
-    ratio = median((n_scored / a) / (forwards / b) for a, b in pairs)
+    device = case.model.device
+    measured = input_throughput(case, rounds=1 if device.type == "cpu" else 16)
     print(
-        f"({table}) {case.name}, {hardware(model.device)}, {precision}{', compiled' * compile}, "
-        f"batches of {batch}\n"
-        f"    loop {full:.2f} masks/s, bare forward {bare:.2f} masks/s, loop/forward {ratio:.3f} "
-        f"(medians of {REPEATS} pairs)"
+        f"({table}) {case.name}, {hardware(device)}, {precision}{', compiled' * compile}, "
+        f"batches of {measured.batch}\n"
+        f"    loop {measured.loop:.2f} masks/s, bare forward {measured.forward:.2f} masks/s, "
+        f"loop/forward {measured.ratio:.3f} (medians of {REPEATS} pairs)"
     )
 
 
@@ -190,8 +267,8 @@ def outside_the_forward() -> None:
 
 def memory() -> None:
     """Print table (c)."""
-    print("(c) height of memory in MiB above one mask of T=350")
-    least = _in_process(_peak_memory, 350, 1)
+    print(f"(c) height of memory in MiB above {FEWEST} masks of T=350")
+    least = _in_process(_peak_memory, 350, FEWEST)
     for n_frames, n_masks in [(700, 48), (700, 480), (700, 4800), (350, 480), (1400, 480)]:
         height = (_in_process(_peak_memory, n_frames, n_masks) - least) / 2**20
         print(f"    T={n_frames:5}  masks={n_masks:6,}  {height:8.1f}")
@@ -242,7 +319,10 @@ def main() -> None:
     if asked.only in (None, "c"):
         memory()
     if asked.only == "d" or (asked.only is None and asked.device == "cuda"):
-        against_the_forward("d", fama_small(**compute), precision, asked.compile)
+        with tempfile.TemporaryDirectory() as folder:
+            save_fama_small(Path(folder))
+            case = random_conformer(Path(folder), **compute)
+        against_the_forward("d", case, precision, asked.compile)
 
 
 if __name__ == "__main__":

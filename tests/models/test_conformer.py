@@ -200,6 +200,16 @@ def test_autocast(dtype):
 
 
 @torch.inference_mode()
+def test_the_encoder_compiles_as_one_graph():
+    features, _, _ = inputs(torch.float32)
+    encoder = tiny_network(dtype=torch.float32).encoder
+    expected = encoder(features).states
+    encoder.compile(backend="aot_eager", fullgraph=True)
+    for n in (1, len(features)):
+        torch.testing.assert_close(encoder(features[:n]).states, expected[:n], atol=1e-5, rtol=1e-5)
+
+
+@torch.inference_mode()
 def test_whole_network_in_half_precision():
     features, lengths, tokens = inputs(torch.bfloat16)
     network = tiny_network(dtype=torch.bfloat16)

@@ -155,6 +155,20 @@ def test_other_errors_are_raised_again():
         smaller_batch(16, error)
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "GET was unable to find an engine to execute this computation",
+        "Unable to find a valid cuDNN algorithm to run convolution",
+    ],
+)
+def test_convolutions_without_a_workspace_are_halved_but_not_given_up(message):
+    assert smaller_batch(16, RuntimeError(message)) == 8
+    # Of a single input the error may mean a GPU without such a kernel.
+    with pytest.raises(RuntimeError, match="nable to find"):
+        smaller_batch(1, RuntimeError(message))
+
+
 def test_what_counts_as_out_of_memory():
     assert is_out_of_memory(no_memory())
     assert is_out_of_memory(MemoryError())

@@ -181,3 +181,22 @@ def test_half_precision_is_close(precision, tmp_path, all_active):
     own = (exact_logits(half, inputs) - expected).abs().mean()
     assert (found - expected).abs().mean() <= 1.5 * own + 1e-3
     assert np.isfinite(found.numpy()).all()
+
+
+def test_a_compiled_encoder_learns_the_same_padding():
+    inputs, plain, compiled = perturbed(12), tiny_whisper(), tiny_whisper()
+    # The backend that compiles nothing, but traces as all do.
+    compiled._encoder.compile(backend="eager")
+    compiled._encode_reached = torch.compile(
+        predicted_padding.encode_reached, dynamic=True, backend="eager"
+    )
+    exact_logits(compiled, inputs[:1])  # traced without the hooks of an observer
+    passes = [model.cheap_passes(inputs[:3], -1.0) for model in (plain, compiled)]
+    for of_plain, of_compiled in zip(*passes, strict=True):
+        assert of_compiled.description == of_plain.description
+        for n in (1, len(inputs)):
+            torch.testing.assert_close(
+                of_compiled.logits(inputs[:n], *HYPOTHESIS),
+                of_plain.logits(inputs[:n], *HYPOTHESIS),
+                **CLOSE,
+            )

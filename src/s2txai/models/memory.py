@@ -27,6 +27,10 @@ SHARE = 0.7
 _OUT_OF_MEMORY = re.compile(
     r"out of memory|DefaultCPUAllocator|can't allocate memory|_STATUS_ALLOC_FAILED", re.IGNORECASE
 )
+# What cuDNN says where a convolution's workspace finds no memory, and where it has no such kernel.
+_NO_CONVOLUTION = re.compile(
+    r"unable to find an engine|unable to find a valid cuDNN", re.IGNORECASE
+)
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMBERSHIPS = Path("/proc/self/cgroup")  # a line for each: number:controllers:path
 
@@ -82,7 +86,9 @@ def smaller_batch(batch_size: int, error: BaseException) -> int:
     UserError
         If the batch was a single input.
     """
-    if not is_out_of_memory(error):
+    # Where a single input has its convolutions, it is memory that more of them lack.
+    lacks_workspace = batch_size > 1 and _NO_CONVOLUTION.search(str(error))
+    if not is_out_of_memory(error) and not lacks_workspace:
         raise error
     if batch_size == 1:
         raise UserError(

@@ -249,7 +249,8 @@ class PaddingObserver:
                 hooks.append(layer.self_attn.v_proj.register_forward_hook(record(values)))
             for hook in hooks:
                 stack.callback(hook.remove)
-            states = self._encoder(inputs).last_hidden_state
+            # A compiled encoder would run without these hooks.
+            states = self._encoder.forward(inputs).last_hidden_state
         self._states.append(states[:, n:].clone())
 
     def padding(
@@ -264,17 +265,18 @@ class PaddingObserver:
         project
             From states [P, R, D] to keys and values of each layer of the decoder.
         """
-        active = torch.zeros(self._inputs.shape[1], dtype=torch.bool, device=self._inputs.device)
-        active[self._variation().argsort(descending=True, stable=True)[:n_active]] = True
+        # Indices, not truth values, whose number a GPU would have to be asked for.
+        order = self._variation().argsort(descending=True, stable=True)
+        active, others = order[:n_active].sort().values, order[n_active:].sort().values
         encoder = []
         for of_layer in zip(self._keys, self._values, strict=True):
             keys, values = (torch.cat(passes) for passes in of_layer)  # (P, padding, D)
             both = torch.cat([keys, values], dim=2)
-            encoder.append(Prediction.learn(both[:, active], keys[:, ~active], values[:, ~active]))
+            encoder.append(Prediction.learn(both[:, active], keys[:, others], values[:, others]))
         states = torch.cat(self._states)
         decoder = [
             Prediction.learn(states[:, active], keys, values)
-            for keys, values in project(states[:, ~active])
+            for keys, values in project(states[:, others])
         ]
         return PredictedPadding(self._n_reached, self._inputs[:, active], encoder, decoder)
 

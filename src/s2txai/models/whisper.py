@@ -554,8 +554,10 @@ class WhisperModel(TransformersModel):
         occluded_tokens: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return logits [N, I, V] of features [N, T, F], most of the padding predicted."""
+        # The pilot's single inputs are too few to compile for: torch compiles once more for N = 1.
+        encode = encode_reached if len(features) == 1 else self._encode_reached
         with self._autocast():
-            states = self._encode_reached(self._encoder, padding, features, padding_value)
+            states = encode(self._encoder, padding, features, padding_value)
         visible = None if occluded_tokens is None else visible_inputs(occluded_tokens, prompt)
         predictions = iter(padding.decoder)  # of each layer
 

@@ -37,7 +37,7 @@ TIMED_BATCH = 8  # masks
 CHECK_SHARE = 0.05
 REFERENCE_FRAMES = 500  # that n_segments speaks of
 # Floating-point operations a second of an H100 in float16, uncompiled: 1,810 masks a second of a
-# Conformer as large as FAMA small, at 117 GFLOP each.
+# Conformer as large as FAMA small, at 117 GFLOP each, measured with a prototype of the engine.
 GPU_FLOPS = 2.1e14
 # A guess: a step of beam search waits for kernels to start rather than for sums.
 SECONDS_PER_TOKEN = 0.01

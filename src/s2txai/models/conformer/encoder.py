@@ -151,10 +151,10 @@ class RelativeAttention(nn.Module):
             split_heads(project(x), self.heads)
             for project in (self.query_proj, self.key_proj, self.value_proj)
         )  # (N, H, T', d)
-        by_content = (query + self.u_bias[:, None]).to(query.dtype)
-        by_position = (query + self.v_bias[:, None]).to(query.dtype)
-        table = split_heads(self.pos_proj(positions)[None], self.heads).transpose(2, 3)
-        bias = _shifted(by_position @ table, padding) * self.scale  # (N, H, T', T')
+        # In the type of the query: under autocast a wider sum would be written and read once more.
+        by_content = query + self.u_bias[:, None].to(query.dtype)
+        by_position = query + self.v_bias[:, None].to(query.dtype)
+        bias = _shifted(self._by_distance(by_position, positions), padding)  # (N, H, T', T')
         if padding.valid is not None:
             pair = padding.valid[:, None, :, None] & padding.valid[:, None, None, :]
             bias = bias.masked_fill(~pair, MASKED)
@@ -174,6 +174,18 @@ class RelativeAttention(nn.Module):
             context = context * padding.valid[:, :, None]
         out: torch.Tensor = self.out_proj(context)
         return out
+
+    def _by_distance(self, query: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Return scaled scores [H, N, T', T' + 1] of queries [N, H, T', d]; the first column is 0.
+
+        The zeros are a column of the table, so the scores are not copied to be padded, and each
+        head is one product, which does not copy the table for each of the N.
+        """
+        N, _, n, _ = query.shape
+        table = split_heads(self.pos_proj(positions)[None], self.heads)[0].transpose(1, 2)
+        table = nnf.pad(table, (1, 0))  # (H, d, T' + 1)
+        rows = query.transpose(0, 1).flatten(1, 2)  # (H, N T', d), in the order of memory
+        return (rows @ table).mul_(self.scale).view(-1, N, n, n + 1)
 
 
 class TrainedBatchNorm(nn.Module):
@@ -254,10 +266,10 @@ class ConformerLayer(nn.Module):
         attention: list[torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """Return [N, T', D]; arguments as for :class:`RelativeAttention`."""
-        x = x + 0.5 * self.first_feed_forward(x)
+        x = torch.add(x, self.first_feed_forward(x), alpha=0.5)  # no copy of the half
         x = x + self.attention(x, positions, padding, attention)
         x = x + self.conv_module(x, padding)
-        x = x + 0.5 * self.second_feed_forward(x)
+        x = torch.add(x, self.second_feed_forward(x), alpha=0.5)
         out: torch.Tensor = self.layernorm(x)
         return out
 
@@ -366,32 +378,33 @@ def position_table(n_positions: int, width: int, device: torch.device) -> torch.
     return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)
 
 
-def _shifted(raw: torch.Tensor, padding: Padding) -> torch.Tensor:
-    """Return what each pair of steps takes from scores of positions ``raw`` [N, H, T', T'].
+def _shifted(scores: torch.Tensor, padding: Padding) -> torch.Tensor:
+    """Return what each pair of steps takes, [N, H, T', T'], of scores [H, N, T', T' + 1].
 
-    Entry [i, j] is raw[i, T'-1-i+j] for j <= i, 0 for j = i+1 and raw[i+1, j-i-2] after.
+    The first of each row is 0, the others are raw[i, p] of step i and position p. Entry [i, j] is
+    raw[i, T'-1-i+j] for j <= i, 0 for j = i+1 and raw[i+1, j-i-2] after.
     """
-    N, H, n, _ = raw.shape
+    H, N, n, _ = scores.shape
     if padding.shift is None:
-        # One zero before each row, read in rows that are one shorter.
-        return nnf.pad(raw, (1, 0)).view(N, H, n + 1, n)[:, :, 1:]
-    index = padding.shift[:, None].expand(-1, H, -1, -1).flatten(2)  # (N, H, n n)
-    # The place after the last holds the zero.
-    return nnf.pad(raw.flatten(2), (0, 1)).gather(2, index).view(N, H, n, n)
+        # Read in rows that are one shorter: no copy.
+        return scores.view(H, N, n + 1, n)[:, :, 1:].transpose(0, 1)
+    index = padding.shift.flatten(1).expand(H, -1, -1)  # (H, N, n n)
+    return scores.flatten(2).gather(2, index).view(H, N, n, n).transpose(0, 1)
 
 
 def own_shift(lengths: torch.Tensor, n_steps: int) -> torch.Tensor:
     """Return int64 [N, T', T'], the index that :func:`_shifted` reads for utterances of own length.
 
-    Pairs with a padded step point at the zero.
+    Pairs with a padded step point at the zero of the first row.
     """
     steps = torch.arange(n_steps, device=lengths.device)
     i, j, n = steps[None, :, None], steps[None, None, :], lengths[:, None, None]
-    past = i * n_steps + n - 1 - i + j  # raw[i, n-1-i+j]
-    future = (i + 1) * n_steps + j - i - 2  # raw[i+1, j-i-2]
+    row = n_steps + 1
+    past = i * row + n - i + j  # raw[i, n-1-i+j]
+    future = (i + 1) * row + j - i - 1  # raw[i+1, j-i-2]
     index = torch.where(j <= i, past, future)
     nothing = (j == i + 1) | (i >= n) | (j >= n)
-    return index.masked_fill(nothing, n_steps * n_steps)
+    return index.masked_fill(nothing, 0)
 
 
 def compress_runs(
