@@ -32,8 +32,8 @@ def token_table(pieces: Sequence[str | bytes], roles: Sequence[Role]) -> TokenTa
 
     A word begins at a leading white space; in scripts that leave spaces out at every token that
     begins with a whole character, as Whisper's own code splits them, so that each can be timed. A
-    token that only begins or goes on with a character has an empty piece and belongs to the word of the
-    token that completes it: the pieces of a word, put together, are its text.
+    token that only begins or goes on with a character has an empty piece and belongs to the word of
+    the token that completes it: the pieces of a word, put together, are its text.
 
     Parameters
     ----------
