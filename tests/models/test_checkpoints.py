@@ -745,6 +745,34 @@ def test_every_family_refuses_them(tmp_path, family, setting):
         load_model(tmp_path, family, device="cpu")
 
 
+@pytest.mark.parametrize("family", ["whisper", "moonshine", "cohere-asr"])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"repetition_penalty": 0},
+        {"repetition_penalty": "1.2"},
+        {"length_penalty": "long"},
+        {"length_penalty": float("nan")},
+        {"no_repeat_ngram_size": 1.5},
+        {"no_repeat_ngram_size": -1},
+        {"bad_words_ids": [[999]]},
+        {"bad_words_ids": [3]},
+    ],
+)
+def test_values_that_beam_search_cannot_use_are_refused(tmp_path, family, setting):
+    TINY[family](tmp_path)
+    change_json(tmp_path / "generation_config.json", **setting)
+    with pytest.raises(UserError, match=f"'{next(iter(setting))}' is .* but must be"):
+        load_model(tmp_path, family, device="cpu")
+
+
+def test_no_bad_words_are_none(tmp_path):
+    save_whisper(tmp_path, TEXT + MANY)
+    expected = hypothesis_of(load(tmp_path))
+    change_json(tmp_path / "generation_config.json", bad_words_ids=[])
+    assert hypothesis_of(load(tmp_path)) == expected
+
+
 def test_honoured_settings_act(tmp_path):
     names = TEXT + MANY
     others = [token for token in range(20) if token not in (2, 3, 12)]
@@ -915,6 +943,24 @@ def test_a_translator_by_tag_is_known_while_planning(tmp_path):
     check_abilities("speech-to-text", tmp_path, parse_task("st-en-it"), NO_OPTIONS)
     with pytest.raises(UserError, match=r"only translates, into de, es.*cannot do 'asr-en'"):
         check_abilities("speech-to-text", tmp_path, TASK, NO_OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("listed", "possible", "impossible"),
+    [("transcribe", "asr-ko", "st-ko-en"), ("translate", "st-yue-en", "asr-yue")],
+)
+def test_tasks_are_those_that_the_settings_list(tmp_path, listed, possible, impossible):
+    names = TEXT + MANY
+    tasks = {"task_to_id": {listed: names.index(f"<|{listed}|>")}}
+    save_whisper(tmp_path, names, decoding=tasks)
+    model = load(tmp_path)
+    assert names_of_prompt(model, names, possible)[2] == f"<|{listed}|>"
+    for check in (
+        lambda: model.prompt(parse_task(impossible)),
+        lambda: check_abilities("whisper", tmp_path, parse_task(impossible), NO_OPTIONS),
+    ):
+        with pytest.raises(UserError, match=f"under 'task_to_id'.*they list {listed}"):
+            check()
 
 
 # Experimental families.
