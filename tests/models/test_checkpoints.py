@@ -432,6 +432,23 @@ def test_shards_are_read_but_no_second_set_of_weights(tmp_path, family):
         load_model(tmp_path, family, device="cpu")
 
 
+@pytest.mark.parametrize("family", sorted(NETWORKS))
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("config.json", "has no config.json, which says what the weights are"),
+        ("model.safetensors", r"holds no weights \(\*\.safetensors\)"),
+    ],
+)
+def test_what_is_not_there_is_not_made_up(tmp_path, family, file, words):
+    """The library would take settings of its own, which are those of Whisper tiny."""
+    TINY[family](tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(b"a pickle")
+    (tmp_path / file).unlink()
+    with pytest.raises(UserError, match=words):
+        load_model(tmp_path, family, device="cpu")
+
+
 @pytest.mark.parametrize(
     ("family", "setting"),
     [

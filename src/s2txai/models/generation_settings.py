@@ -142,8 +142,8 @@ def search_settings(
         value = honoured.get(name)
         if value is not None and not valid(value, n_tokens):
             raise UserError(
-                f"{where}: '{name}' is {str(value)[:60]!r}, but must be {allowed}; take it from the "
-                "checkpoint this one was made of."
+                f"{where}: '{name}' is {str(value)[:60]!r}, but must be {allowed}; take it from "
+                "the checkpoint this one was made of."
             )
     if eos in honoured.get("suppress_tokens", []):
         raise UserError(

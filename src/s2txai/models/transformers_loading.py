@@ -140,10 +140,20 @@ def _check_generation_config(directory: Path) -> None:
 
 
 def _check_files(directory: Path) -> None:
-    """Refuse weights that are integers, and two sets of weights.
+    """Refuse weights that are missing, integers, or there twice.
 
-    The library would take integers for the numbers that they were scaled from.
+    The library would take integers for the numbers that they were scaled from, and settings of its
+    own where there are none.
     """
+    if not (directory / "config.json").is_file():
+        raise UserError(
+            f"{directory} has no config.json, which says what the weights are; save it beside them."
+        )
+    if not any(directory.glob("*.safetensors")):
+        raise UserError(
+            f"{directory} holds no weights (*.safetensors); load the checkpoint with transformers "
+            "and save it with 'save_pretrained'."
+        )
     whole = directory / "model.safetensors"
     shards = _json(directory / _INDEX).get("weight_map", {})
     others = sorted({*(shards.values() if isinstance(shards, Mapping) else ())} - {whole.name})
