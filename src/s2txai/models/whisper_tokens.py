@@ -104,7 +104,8 @@ def check_translation(task: Task) -> None:
         raise UserError(
             f"Whisper translates into English only, so it cannot do '{task.name}'; use {possible}, "
             "or, for a model that was trained for it, name its prompt under "
-            "'options.translation_prompt' of its entry in the table of models."
+            "'options.translation_prompt' of its entry in the table of models, or in the 'options' "
+            "of load_model."
         )
 
 
