@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from s2txai.analysis.scoring import comparable, corpus_score, score_names, score_signature
 from s2txai.analysis.words import match_words, pair_words
 from s2txai.datasets import parse_task
+from s2txai.datasets.text_forms import same_forms
 from s2txai.errors import UserError
 from tests.scripts import SENTENCES, WITHOUT_SPACES, changed, written
 
@@ -83,6 +84,28 @@ def test_case_does_not_count_in_whispers_normalisation(language):
         ("th", "น้ำตา", "น\u0e49\u0e4d\u0e32ตา"),
         ("km", "ខ្ញុំ\u200bផឹក\u200bទឹក", "ខ្ញុំផឹកទឹក"),
         ("de", "Donau\u00addampf schiff", "Donaudampf schiff"),
+        ("de", "Auf\u200clage", "Auflage"),
+        ("fa", "کار\u200cها رفته\u200c", "کارها رفته"),
+        ("fa", "می\u200c\u200cروم", "می\u200cروم"),
+        ("ml", "അവന്\u200d", "അവൻ"),
+        ("bn", "উত্\u200dসব", "উৎসব"),
+        ("ar", "العـــربية", "العربية"),
+        ("yi", "װאָס", "וואָס"),
+        ("el", "ἀλλ\u1fbd ἐγώ σ\u1fbf αγαπώ", "ἀλλ’ ἐγώ σ' αγαπώ"),
+        ("ja", "か゛ぎ", "がぎ"),
+        ("ja", "1〜2", "1～2"),
+        ("en", "a well\u2010known non\u2011stop −5", "a well-known non-stop -5"),
+        ("he", "בית־ספר", "בית-ספר"),
+        ("th", "เเม่", "แม่"),
+        ("lo", "ເເມ່", "ແມ່"),
+        ("hy", "հայ՚ր և", "հայ'ր եւ"),
+        ("km", "ក\u17b5រ", "ករ"),
+        ("mn", "са\u180bйн", "сайн"),
+        ("fr", "aujourd\u02bdhui", "aujourd'hui"),
+        ("en", "❝Hi❞ ʼn rock \u0149 roll", "\"Hi\" 'n rock 'n roll"),
+        ("en", "½ cup", "1/2 cup"),
+        ("ca", "col\u2027legi paraŀlel", "col·legi paral·lel"),
+        ("pl", "''Tak''", "„Tak”"),
     ],
 )
 def test_what_is_typed_otherwise_is_equal(language, reference, hypothesis, normalisation):
@@ -106,6 +129,14 @@ def test_what_is_typed_otherwise_is_equal(language, reference, hypothesis, norma
         ("ja", "かき", "かぎ"),
         ("ru", "мой", "мои"),
         ("it", "però", "pero"),
+        ("bo", "ཀ", "ཀི"),
+        ("ml", "കല", "കാല"),
+        ("gu", "કમળ", "કામળ"),
+        ("pa", "ਗੱਲ", "ਗਲ"),
+        ("si", "ක්\u200dර", "ක්ර"),
+        ("fa", "می\u200cروم", "میروم"),
+        ("yo", "ọkọ́", "ọkọ̀"),
+        ("is", "maður", "madur"),
     ],
 )
 def test_marks_that_spell_are_kept(language, one, other):
@@ -113,6 +144,53 @@ def test_marks_that_spell_are_kept(language, one, other):
         assert score(language, one, other, normalisation) > 0
     assert match_words([one], [other], language=language) == []
     assert match_words([one], [one], language=language) == [(0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("language", "one", "other"),
+    [
+        ("en", "we're", "were"),
+        ("en", "he’ll", "hell"),
+        ("eng", "she'd", "shed"),
+        ("fr", "l'est", "lest"),
+        ("uk", "об'їзд", "обїзд"),
+        ("he", "צה״ל", "צהל"),
+        ("ca", "col·legi", "collegi"),
+        ("en", "1.5", "15"),
+        ("en", "1/2", "12"),
+        ("en", "10²", "102"),
+        ("de", "3,5²", "3,52"),
+        ("en", "2½", "21/2"),
+    ],
+)
+def test_signs_within_words_and_numbers_are_kept(language, one, other):
+    for normalisation in NORMALISATIONS:
+        assert score(language, one, other, normalisation) > 0
+    assert match_words([one], [other], language=language) == []
+    assert match_words([one], [f"{one.upper()},"], language=language) == [(0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("short", "long", "text"),
+    [("en", "eng", "Mr. Smith's colour"), ("uk", "ukr", "Об'їзд"), ("he", "heb", 'צה"ל')],
+)
+def test_languages_may_be_named_by_three_letters(short, long, text):
+    texts = [
+        comparable([text], text_normalisation="whisper", language=code) for code in (short, long)
+    ]
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("kind", ["NFC", "NFD", "NFKC", "NFKD"])
+def test_every_character_is_equal_to_its_forms(kind):
+    for number in range(0x20, 0x1FFFF):
+        text = f"a{chr(number)}b"
+        signs = unicodedata.category(chr(number))[0] in "PSZ"
+        if not signs and unicodedata.normalize(kind, text) == text:
+            continue
+        form = same_forms(text)
+        assert same_forms(form) == form, hex(number)
+        assert same_forms(unicodedata.normalize(kind, text)) == form, hex(number)
 
 
 @pytest.mark.parametrize(
@@ -171,6 +249,26 @@ def test_units_that_part_the_text_otherwise_are_paired_where_both_begin_and_end(
     ]  # fmt: skip
     # A wrong character spoils its word alone.
     assert pair_words(words, list("明後は図書館に行く"), language="ja")[0] == (1, 1, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("language", "words", "units", "pairs"),
+    [
+        ("th", ["สี"], ["ส", "ี", "่"], []),  # which is another word: four, not colour
+        ("my", ["စာ"], ["စ", "ာ", "း"], []),
+        ("bo", ["ཀ"], ["ཀ", "ི"], []),
+        ("ja", ["か"], ["か", "\u3099"], []),
+        ("km", ["រ"], ["ត", "្", "រ"], []),
+        ("my", ["သ"], ["ဿ"], []),
+        ("ja", ["ガッツ"], ["ｶ", "ﾞ", "ｯ", "ﾂ"], [(0, 0, 0, 3)]),
+        ("ja", ["が"], ["か", "\u3099"], [(0, 0, 0, 1)]),
+        ("th", ["น้ำ"], ["น", "้", "ำ"], [(0, 0, 0, 2)]),
+        ("th", ["ดี", "มาก"], ["ด", "ีม", "าก"], [(0, 1, 0, 2)]),
+        ("my", ["ကျွန်", "တော်"], ["ကျွ", "န်", "တော", "်"], [(0, 0, 0, 1), (1, 1, 2, 3)]),
+    ],
+)
+def test_no_word_begins_or_ends_within_a_letter_and_its_marks(language, words, units, pairs):
+    assert pair_words(words, units, language=language) == pairs
 
 
 def test_a_space_or_a_mark_between_units_matters_not():

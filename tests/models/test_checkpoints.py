@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -88,6 +89,21 @@ def hypothesis_of(model, **options):
     features = model.features(AUDIO)
     states = model.encode(torch.from_numpy(features.values)[None], features.padding_value)
     return model.generate(states, model.prompt(TASK), beam=2, max_new_tokens=6, **options)[0]
+
+
+NETWORKS = {
+    "whisper": WhisperForConditionalGeneration,
+    "speech-to-text": transformers.Speech2TextForConditionalGeneration,
+    "canary": transformers.CanaryForConditionalGeneration,
+    "seamless-m4t-v2": transformers.SeamlessM4Tv2ForSpeechToText,
+    "moonshine": transformers.MoonshineForConditionalGeneration,
+    "cohere-asr": transformers.CohereAsrForConditionalGeneration,
+}
+
+
+def text_of(folder, family):
+    model = load_model(folder, family, device="cpu", precision="float32")
+    return str(decode(model, AUDIO, TASK, beam=2)["text"])
 
 
 # Roles, text and languages come from the tokenizer and the settings.
@@ -203,6 +219,25 @@ def test_parts_that_do_not_fit_are_refused(tmp_path, changes, words):
     assert str(tmp_path) in str(raised.value)
 
 
+@pytest.mark.parametrize("family", sorted(NETWORKS))
+def test_a_padded_vocabulary_is_refused_and_can_be_cut(tmp_path, family):
+    TINY[family](tmp_path)
+    expected = text_of(tmp_path, family)
+    network = NETWORKS[family].from_pretrained(tmp_path)
+    n_tokens = network.get_decoder().embed_tokens.num_embeddings
+
+    def resize(n_rows):
+        network.resize_token_embeddings(n_rows, mean_resizing=False)
+        network.config.vocab_size = n_rows
+        network.save_pretrained(tmp_path)
+
+    resize(n_tokens + 7)
+    with pytest.raises(UserError, match=r"if the last 7 are padding.*'config.vocab_size'"):
+        load_model(tmp_path, family, device="cpu")
+    resize(n_tokens)
+    assert text_of(tmp_path, family) == expected
+
+
 @pytest.mark.parametrize("missing", ENGLISH)
 def test_a_tokenizer_without_the_tokens_of_the_prompt_is_refused(tmp_path, missing):
     save_whisper(tmp_path, TEXT + MANY)
@@ -273,6 +308,164 @@ def test_adapters_are_refused_everywhere(tmp_path, family, name):
     entry = {"family": family, "source": {"path": str(folder)}}
     with pytest.raises(UserError, match="merge it into its base model"):
         fetch_model(entry, tmp_path / "model", logging.getLogger())
+
+
+def in_the_weights(folder):
+    """Save a network as peft leaves it before it is merged."""
+    weights = load_file(folder / "model.safetensors")
+    name = next(name for name in weights if name.endswith("q_proj.weight"))
+    layer = name.removesuffix(".weight")
+    wrapped = {f"base_model.model.{key}": value for key, value in weights.items() if key != name}
+    wrapped[f"base_model.model.{layer}.base_layer.weight"] = weights[name]
+    wrapped[f"base_model.model.{layer}.lora_A.default.weight"] = torch.ones(2, 16)
+    save_file(wrapped, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def beside_the_weights(folder):
+    weights = load_file(folder / "model.safetensors")
+    weights["model.decoder.layers.0.fc1.ia3_l"] = torch.ones(32, 1)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def in_a_folder(*parts):
+    def save(folder):
+        file = folder.joinpath(*parts)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if file.suffix == ".safetensors":
+            save_file({"decoder.layers.0.fc1.lora_B.weight": torch.ones(2, 2)}, file)
+        else:
+            file.write_text("{}")
+
+    return save
+
+
+@pytest.mark.parametrize("family", ["whisper", "speech-to-text", "canary", "seamless-m4t-v2"])
+@pytest.mark.parametrize(
+    "save",
+    [
+        in_the_weights,
+        beside_the_weights,
+        in_a_folder("adapter", "adapter_config.json"),
+        in_a_folder("checkpoint-100", "default", "adapter_model.bin"),
+        in_a_folder("pytorch_lora_weights.safetensors"),
+        in_a_folder("tuned", "model.safetensors"),
+    ],
+)
+def test_adapters_are_found_wherever_they_lie(tmp_path, family, save):
+    folder = tmp_path / "tuned"
+    folder.mkdir()
+    TINY[family](folder)
+    save(folder)
+    with pytest.raises(UserError, match="merge it into its base model"):
+        load_model(folder, family, device="cpu")
+    with pytest.raises(UserError, match="merge it into its base model"):
+        check_abilities(family, folder, TASK, NO_OPTIONS)
+
+
+def change_weights(folder, change):
+    weights = load_file(folder / "model.safetensors")
+    changed = {name: change(name, values) for name, values in weights.items()}
+    save_file(changed, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("family", sorted(NETWORKS))
+@pytest.mark.parametrize("kind", [torch.int8, torch.int16, torch.uint8])
+def test_integers_without_a_scale_are_refused_in_every_family(tmp_path, family, kind):
+    TINY[family](tmp_path)
+    change_weights(
+        tmp_path, lambda name, values: (50 * values).to(kind) if values.dim() > 1 else values
+    )
+    with pytest.raises(UserError, match="holds integers"):
+        load_model(tmp_path, family, device="cpu")
+
+
+@pytest.mark.parametrize("family", sorted(NETWORKS))
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_halves_and_doubles_are_read(tmp_path, family, kind):
+    TINY[family](tmp_path)
+    expected = text_of(tmp_path, family)
+    change_weights(
+        tmp_path, lambda name, values: values.to(kind) if values.is_floating_point() else values
+    )
+    assert text_of(tmp_path, family) == expected
+
+
+@pytest.mark.parametrize("family", sorted(NETWORKS))
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(tmp_path, family, number):
+    TINY[family](tmp_path)
+
+    def spoil(name, values):
+        weight = "decoder" in name and values.dim() == 2
+        return values.index_fill(0, torch.tensor([0]), number) if weight else values
+
+    change_weights(tmp_path, spoil)
+    with pytest.raises(UserError, match="no finite numbers"):
+        load_model(tmp_path, family, device="cpu")
+
+
+def shard(folder):
+    weights = load_file(folder / "model.safetensors")
+    files = {
+        name: f"model-0000{1 + n % 2}-of-00002.safetensors"
+        for n, name in enumerate(sorted(weights))
+    }
+    for file in set(files.values()):
+        part = {name: weights[name] for name in weights if files[name] == file}
+        save_file(part, folder / file, metadata={"format": "pt"})
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": files})
+    )
+
+
+@pytest.mark.parametrize("family", sorted(NETWORKS))
+def test_shards_are_read_but_no_second_set_of_weights(tmp_path, family):
+    TINY[family](tmp_path)
+    expected = text_of(tmp_path, family)
+    shard(tmp_path)
+    with pytest.raises(UserError, match=r"holds model\.safetensors and"):
+        load_model(tmp_path, family, device="cpu")
+    (tmp_path / "model.safetensors").unlink()
+    assert text_of(tmp_path, family) == expected
+    (tmp_path / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(UserError, match="whole checkpoint"):
+        load_model(tmp_path, family, device="cpu")
+
+
+@pytest.mark.parametrize("family", sorted(NETWORKS))
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("config.json", "has no config.json, which says what the weights are"),
+        ("model.safetensors", r"holds no weights \(\*\.safetensors\)"),
+    ],
+)
+def test_what_is_not_there_is_not_made_up(tmp_path, family, file, words):
+    """The library would take settings of its own, which are those of Whisper tiny."""
+    TINY[family](tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(b"a pickle")
+    (tmp_path / file).unlink()
+    with pytest.raises(UserError, match=words):
+        load_model(tmp_path, family, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("family", "setting"),
+    [
+        ("whisper", {"d_model": 32}),
+        ("whisper", {"num_mel_bins": 16}),
+        ("whisper", {"max_target_positions": 8}),
+        ("moonshine", {"hidden_size": 32}),
+        ("speech-to-text", {"decoder_ffn_dim": 64}),
+        ("seamless-m4t-v2", {"decoder_ffn_dim": 64}),
+        ("cohere-asr", {"intermediate_size": 64}),
+    ],
+)
+def test_weights_of_other_shapes_are_named(tmp_path, family, setting):
+    TINY[family](tmp_path)
+    change_json(tmp_path / "config.json", **setting)
+    with pytest.raises(UserError, match=r"other shapes than its config.json says \(.*\) for \("):
+        load_model(tmp_path, family, device="cpu")
 
 
 # CTranslate2's files. As its converter writes them; checked against it (version 4.8.5) by hand.
@@ -435,6 +628,10 @@ FIRST = "encoder/layer_0/ffn/linear_0/weight"
             "no positive scale",
         ),
         (
+            lambda stored: stored["decoder/layer_norm/gamma"][1].fill(np.nan),
+            "'model.decoder.layer_norm.weight' is not finite",
+        ),
+        (
             lambda stored: stored.update({"decoder/extra/bias": ("float32", np.ones(2, "f4"))}),
             "left over: decoder/extra/bias",
         ),
@@ -546,6 +743,16 @@ def test_settings_that_are_in_no_list_are_refused(tmp_path, setting):
         load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [{"num_return_sequences": 2}, {"assistant_ensemble_weight": 2}, {"compile_config": 3}],
+)
+def test_settings_that_no_library_reads_are_blamed_on_their_file(tmp_path, setting):
+    save_whisper(tmp_path, TEXT + MANY, decoding=setting)
+    with pytest.raises(UserError, match=r"generation_config\.json holds settings that cannot"):
+        load(tmp_path)
+
+
 @pytest.mark.parametrize("family", OTHERS)
 @pytest.mark.parametrize("setting", [{"stop_strings": ["x"]}, {"guidance_scale": 3.0}])
 def test_every_family_refuses_them(tmp_path, family, setting):
@@ -553,6 +760,34 @@ def test_every_family_refuses_them(tmp_path, family, setting):
     change_json(tmp_path / "generation_config.json", **setting)
     with pytest.raises(UserError, match=f"'{next(iter(setting))}' is"):
         load_model(tmp_path, family, device="cpu")
+
+
+@pytest.mark.parametrize("family", ["whisper", "moonshine", "cohere-asr"])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"repetition_penalty": 0},
+        {"repetition_penalty": "1.2"},
+        {"length_penalty": "long"},
+        {"length_penalty": float("nan")},
+        {"no_repeat_ngram_size": 1.5},
+        {"no_repeat_ngram_size": -1},
+        {"bad_words_ids": [[999]]},
+        {"bad_words_ids": [3]},
+    ],
+)
+def test_values_that_beam_search_cannot_use_are_refused(tmp_path, family, setting):
+    TINY[family](tmp_path)
+    change_json(tmp_path / "generation_config.json", **setting)
+    with pytest.raises(UserError, match=f"'{next(iter(setting))}' is .* but must be"):
+        load_model(tmp_path, family, device="cpu")
+
+
+def test_no_bad_words_are_none(tmp_path):
+    save_whisper(tmp_path, TEXT + MANY)
+    expected = hypothesis_of(load(tmp_path))
+    change_json(tmp_path / "generation_config.json", bad_words_ids=[])
+    assert hypothesis_of(load(tmp_path)) == expected
 
 
 def test_honoured_settings_act(tmp_path):
@@ -610,6 +845,9 @@ def test_features_that_the_network_was_not_made_for_are_refused(tmp_path, settin
         ("seamless-m4t-v2", {"num_mel_bins": 20}),
         ("moonshine", {"feature_size": 2}),
         ("moonshine", {"a_new_filter": 3}),
+        ("seamless-m4t-v2", {"sampling_rate": 32_000}),
+        ("canary", {"win_length": 800}),
+        ("cohere-asr", {"n_fft": 256}),
         ("canary", {"dither": 0.5}),
     ],
 )
@@ -618,6 +856,15 @@ def test_every_family_refuses_features_of_another_kind(tmp_path, family, setting
     change_json(tmp_path / "preprocessor_config.json", **setting)
     with pytest.raises(UserError, match="settings of the features"):
         load_model(tmp_path, family, device="cpu")
+
+
+@pytest.mark.parametrize("family", ["speech-to-text", "cohere-asr"])
+def test_features_are_the_same_each_time(tmp_path, family):
+    TINY[family](tmp_path)
+    change_json(tmp_path / "preprocessor_config.json", dither=0.5)
+    model = load_model(tmp_path, family, device="cpu", precision="float32")
+    first, second = (model.features(AUDIO).values for _ in range(2))
+    np.testing.assert_array_equal(first, second)
 
 
 @pytest.mark.parametrize(("positions", "seconds"), [(75, 1.5), (20, 0.4), (62, 1.24)])
@@ -713,6 +960,24 @@ def test_a_translator_by_tag_is_known_while_planning(tmp_path):
     check_abilities("speech-to-text", tmp_path, parse_task("st-en-it"), NO_OPTIONS)
     with pytest.raises(UserError, match=r"only translates, into de, es.*cannot do 'asr-en'"):
         check_abilities("speech-to-text", tmp_path, TASK, NO_OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("listed", "possible", "impossible"),
+    [("transcribe", "asr-ko", "st-ko-en"), ("translate", "st-yue-en", "asr-yue")],
+)
+def test_tasks_are_those_that_the_settings_list(tmp_path, listed, possible, impossible):
+    names = TEXT + MANY
+    tasks = {"task_to_id": {listed: names.index(f"<|{listed}|>")}}
+    save_whisper(tmp_path, names, decoding=tasks)
+    model = load(tmp_path)
+    assert names_of_prompt(model, names, possible)[2] == f"<|{listed}|>"
+    for check in (
+        lambda: model.prompt(parse_task(impossible)),
+        lambda: check_abilities("whisper", tmp_path, parse_task(impossible), NO_OPTIONS),
+    ):
+        with pytest.raises(UserError, match=f"under 'task_to_id'.*they list {listed}"):
+            check()
 
 
 # Experimental families.

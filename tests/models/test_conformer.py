@@ -492,6 +492,10 @@ class Opens:
             {"model": random_state(40), "args": hyperparameters(activation_fn="gelu")},
             "activation_fn='gelu', but only 'relu'",
         ),
+        (
+            {"model": random_state(40) | {"encoder.x": torch.full((2,), torch.inf)}},
+            "numbers under 'encoder.x' that are not finite",
+        ),
         ({"model": random_state(40), "args": {}}, "no settings of the model"),
         ({"model": random_state(40), "args": {"x": np.float16(1)}}, "holds numpy.*Float16DType"),
     ],

@@ -452,7 +452,7 @@ def index_names(name):
             "'text_config.attn_implementation' is 'owner/code'",
         ),
         (change_settings(quantization_config={"quant_method": "gptq", "bits": 4}), "optimum"),
-        (keep_pickle_only, "does not hold the weights"),
+        (keep_pickle_only, r"holds no weights \(\*\.safetensors\)"),
         (index_names("pytorch_model.bin"), "index.json names 'pytorch_model.bin', which is no"),
         (index_names("../outside.safetensors"), "names '../outside.safetensors', which is no"),
     ],

@@ -101,6 +101,8 @@ def test_words_of_scripts_with_spaces_begin_at_spaces_alone():
         ([" don", "’", "t", ",", " no"], [0, 0, 0, 0, 1]),
         ([" 한", "국", " 어"], [0, 0, 1]),
         ([" मे", "री", " कि"], [0, 0, 1]),
+        ([" deux", "\u00a0", "mots", "\u202f!"], [0, 1, 1, 2]),
+        ([" one", "\n", "line"], [0, 1, 1]),
     ):
         assert token_table(pieces, ["text"] * len(pieces)).word_index == words
 

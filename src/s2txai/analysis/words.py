@@ -6,6 +6,7 @@ cheapest monotone path through the negated map says when each token begins. Maps
 formulas in ``docs/definitions.md``.
 """
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -20,6 +21,9 @@ from s2txai.datasets.text_forms import letters_of
 
 MEDIAN_WIDTH = 7  # encoder steps
 TOLERANCES = (20, 50, 100, 200)  # ms
+
+# Signs of Khmer and Burmese after which a letter is written below the one before.
+_STACKING = ("\u17d2", "\u1039")
 
 _STEP, _BOTH, _TOKEN = range(3)
 # Cells of a stack that are warped at once: costs and moves of all heads of a large model would
@@ -221,12 +225,7 @@ def pair_words(
         pairs = match_words(reference, hypothesis, language=language, diacritics=diacritics)
         return [WordPair(i, i, j, j) for i, j in pairs]
     spoken, recognised = (
-        [
-            (position, place == 0, letter)
-            for position, word in _compared(words, language, diacritics)
-            for place, letter in enumerate(word)
-        ]
-        for words in (reference, hypothesis)
+        _letters(_compared(words, language, diacritics)) for words in (reference, hypothesis)
     )
     matched: list[WordPair] = []
     for run in _runs(
@@ -252,6 +251,22 @@ def _compared(words: Sequence[str], language: str, diacritics: Diacritics) -> li
     folded = diacritics == "folded"
     letters = [letters_of(word, language, folded=folded) for word in words]
     return [(position, word) for position, word in enumerate(letters) if word]
+
+
+def _letters(words: Sequence[tuple[int, str]]) -> list[tuple[int, bool, str]]:
+    """Return position, whether a word or unit begins, and letter, of words and their positions.
+
+    Marks are letters of their own here, since a unit may hold one without its letter. No word
+    begins with one, or with a letter that is written below the one before it.
+    """
+    letters: list[tuple[int, bool, str]] = []
+    for position, word in words:
+        for place, letter in enumerate(unicodedata.normalize("NFD", word)):
+            joined = unicodedata.category(letter)[0] == "M" or (
+                bool(letters) and letters[-1][2] in _STACKING
+            )
+            letters.append((position, place == 0 and not joined, letter))
+    return letters
 
 
 def _equal(reference: Sequence[str], hypothesis: Sequence[str]) -> list[tuple[int, int]]:

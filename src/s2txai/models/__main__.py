@@ -52,9 +52,10 @@ _SETTINGS = """\
 On loading, tokenizer, network and settings are compared, and what does not fit is refused: a
 tokenizer with another number of tokens than the network (one of Whisper may leave out all times),
 ids of special tokens that are others, or text, in the tokenizer, weights that are missing or left
-over, CTranslate2 variables that are left over, integers without a scale. An adapter
-(`adapter_config.json`) is refused: merge it first. Which languages and tasks a checkpoint has is
-read from its tokenizer and its settings, while planning where the files are there.
+over or not finite, two sets of weights, CTranslate2 variables that are left over, integers without
+a scale. An adapter is refused, in folders of the folder as well: merge it first. Which languages
+and tasks a checkpoint has is read from its tokenizer and its settings, while planning where the
+files are there.
 
 Decoding, families of transformers and `whisper` (`generation_config.json`; where there is none,
 `config.json`):
@@ -81,13 +82,13 @@ context), `sampling_rate` 16000, `hop_length` 160, `n_fft` 400, `padding_value` 
 number of symbols of the dictionary, `transforms` (`utterance_cmvn` alone) | any other: features \
 are normalised by utterance | \
 `ctc_compress_strategy`, `use_audio_input` |
-| `speech-to-text` | `sampling_rate`, `dither`, `do_ceptral_normalize`, `normalize_means`, \
-`normalize_vars` | `num_mel_bins` | `feature_size`, `padding_value`, `return_attention_mask`, \
-`padding_side` | any other |
+| `speech-to-text` | `sampling_rate`, `do_ceptral_normalize`, `normalize_means`, \
+`normalize_vars` | `num_mel_bins` | `dither`, `feature_size`, `padding_value`, \
+`return_attention_mask`, `padding_side` | any other |
 | `canary` | `sampling_rate`, `hop_length`, `n_fft`, `win_length`, `preemphasis` | \
 `feature_size` | `padding_value`, `return_attention_mask`, `padding_side` | any other |
-| `seamless-m4t-v2` | `sampling_rate`, `stride`, `num_mel_bins` | `num_mel_bins` times `stride` | \
-`feature_size`, `padding_value`, `return_attention_mask`, `padding_side` | any other |
+| `seamless-m4t-v2` | `stride`, `num_mel_bins` | `sampling_rate` 16000, `num_mel_bins` times \
+`stride` | `feature_size`, `padding_value`, `return_attention_mask`, `padding_side` | any other |
 | `moonshine` | `sampling_rate`, `do_normalize` | `feature_size` 1 | `padding_value`, \
 `return_attention_mask`, `padding_side` | any other |
 | `cohere-asr` | `sampling_rate`, `hop_length`, `n_fft`, `win_length`, `preemphasis`, `dither`, \

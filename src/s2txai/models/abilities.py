@@ -15,7 +15,8 @@ from s2txai.datasets.files import read_yaml
 from s2txai.errors import UserError
 from s2txai.models.families import FAMILIES
 from s2txai.models.seamless_languages import LANGUAGES
-from s2txai.models.token_names import read_table, read_token_names, refuse_adapters
+from s2txai.models.token_names import read_table, read_token_names
+from s2txai.models.weight_files import refuse_adapters
 from s2txai.models.whisper_tokens import check_translation, whisper_tokens
 from s2txai.registry import load_object
 

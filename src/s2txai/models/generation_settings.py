@@ -6,7 +6,8 @@ listed as compared must fit the tokenizer, what is listed as overridden cannot a
 library never receives it; anything else is refused.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -119,7 +120,8 @@ def search_settings(
     Raises
     ------
     UserError
-        If a setting is in no list, or suppresses what is no token or would end a hypothesis.
+        If a setting is in no list, has a value that beam search cannot use, or suppresses what is
+        no token or would end a hypothesis.
     """
     for name, value in settings.items():
         if name not in HONOURED and name not in COMPARED and name not in _IGNORED:
@@ -133,6 +135,15 @@ def search_settings(
             raise UserError(
                 f"{where}: '{name}' does not list numbers of tokens from 0 to {n_tokens - 1}; "
                 "take it from the checkpoint this one was made of."
+            )
+    if not honoured.get("bad_words_ids", True):
+        del honoured["bad_words_ids"]  # none
+    for name, (allowed, valid) in _VALUES.items():
+        value = honoured.get(name)
+        if value is not None and not valid(value, n_tokens):
+            raise UserError(
+                f"{where}: '{name}' is {str(value)[:60]!r}, but must be {allowed}; take it from "
+                "the checkpoint this one was made of."
             )
     if eos in honoured.get("suppress_tokens", []):
         raise UserError(
@@ -149,6 +160,34 @@ def missing_suppression(settings: Mapping[str, Any]) -> list[str]:
 
 def _is_token(token: Any, n_tokens: int) -> bool:
     return isinstance(token, int) and not isinstance(token, bool) and 0 <= token < n_tokens
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _are_words(value: Any, n_tokens: int) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(word, list) and word and all(_is_token(token, n_tokens) for token in word)
+        for word in value
+    )
+
+
+# What beam search can use, for people, and whether a value is that.
+_VALUES: Mapping[str, tuple[str, Callable[[Any, int], bool]]] = MappingProxyType(
+    {
+        "repetition_penalty": (
+            "a number above 0",
+            lambda value, _: _is_number(value) and value > 0,
+        ),
+        "length_penalty": ("a number", lambda value, _: _is_number(value)),
+        "no_repeat_ngram_size": (
+            "a whole number from 0 on",
+            lambda value, _: _is_number(value) and value >= 0 and value == int(value),
+        ),
+        "bad_words_ids": ("lists of numbers of tokens", _are_words),
+    }
+)
 
 
 def _refuse(name: str, value: Any, where: str) -> None:

@@ -30,10 +30,10 @@ _WITHOUT_SPACES = regex.compile(
 def token_table(pieces: Sequence[str | bytes], roles: Sequence[Role]) -> TokenTable:
     """Describe tokens, decoded together.
 
-    A word begins at a leading space; in scripts that leave spaces out at every token that begins
-    with a whole character, as Whisper's own code splits them, so that each can be timed. A token
-    that only begins or goes on with a character has an empty piece and belongs to the word of the
-    token that completes it: the pieces of a word, put together, are its text.
+    A word begins at a leading white space; in scripts that leave spaces out at every token that
+    begins with a whole character, as Whisper's own code splits them, so that each can be timed. A
+    token that only begins or goes on with a character has an empty piece and belongs to the word of
+    the token that completes it: the pieces of a word, put together, are its text.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def _complete(pieces: Sequence[str | bytes], roles: Sequence[Role]) -> Iterator[
 
 def _begins_word(text: str, so_far: str) -> bool:
     """Return whether a text begins the next word after what a word holds so far."""
-    if text.startswith(" "):
+    if text[:1].isspace():
         return True
     # A space by itself belongs to what it stands before.
     return bool(so_far.strip()) and any(

@@ -32,6 +32,7 @@ from s2txai.models.transformers_loading import (
 
 # Of a checkpoint that also reads and speaks.
 _OTHER_PARTS = ("text_encoder.", "t2u_model.", "vocoder.")
+SAMPLING_RATE = 16_000  # Hz
 FRAME_SHIFT = 0.01  # seconds; the extractor's windows are fixed
 
 
@@ -64,7 +65,8 @@ def load_seamless_m4t_v2(
     table = "text_decoder_lang_to_code_id"
     codes = settings[table]
     names.check_same(directory, {f"__{code}__": i for code, i in codes.items()}, table)
-    extractor = load_extractor(SeamlessM4TFeatureExtractor, directory)
+    # Frames are counted in samples, whatever their rate.
+    extractor = load_extractor(SeamlessM4TFeatureExtractor, directory, sampling_rate=SAMPLING_RATE)
     bins, expected = extractor.num_mel_bins * extractor.stride, network.config
     if bins != expected.feature_projection_input_dim:
         raise UserError(

@@ -78,6 +78,8 @@ class SpeechToTextModel(TransformersModel):
             precision=precision,
             **search,
         )
+        # Noise, another one each time an utterance is read.
+        extractor.dither = 0.0
         self._extractor = extractor
         self._start: int = config.decoder_start_token_id
         self._targets = {

@@ -58,10 +58,17 @@ class TokenNames:
         if gapless and rows in (n_names, n_names + unnamed):
             return
         held = f"{n_names} tokens" if gapless else f"{len(numbers)} ids with gaps or repetitions"
+        if gapless and rows > n_names:
+            raise UserError(
+                f"The tokenizer of {directory} has {held}, but its network knows {rows}; save the "
+                "tokenizer that the network was trained with beside it, or, if the last "
+                f"{rows - n_names} are padding, cut them off with "
+                "'resize_token_embeddings(len(tokenizer))', set 'config.vocab_size' alike and save "
+                "the network again."
+            )
         raise UserError(
             f"The tokenizer of {directory} has {held}, but its network knows {rows}; save the "
-            "tokenizer that the network was trained with beside it, or fit the network to it with "
-            "'resize_token_embeddings(len(tokenizer))'."
+            "tokenizer that the network was trained with beside it."
         )
 
     def check_silent(self, directory: Path, settings: Mapping[str, Any]) -> None:
@@ -172,22 +179,3 @@ def _of_tokenizer_json(file: Path, table: Mapping[str, Any]) -> TokenNames:
         return TokenNames.of(ids, {entry["id"] for entry in added if entry["special"]})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{file} is no tokenizer ({error!r}); copy it again.") from error
-
-
-def refuse_adapters(directory: Path) -> None:
-    """Refuse a folder that holds an adapter, which is no model without its base.
-
-    Raises
-    ------
-    UserError
-        If a file of an adapter is there.
-    """
-    if not directory.is_dir():
-        return
-    for file in sorted(directory.iterdir()):
-        if file.name.startswith("adapter_") and file.suffix in (".json", ".safetensors", ".bin"):
-            raise UserError(
-                f"{directory} holds an adapter ({file.name}), whose changes would be passed over; "
-                "merge it into its base model first ('merge_and_unload' of peft), save the result "
-                "with 'save_pretrained', and use that folder."
-            )

@@ -15,7 +15,8 @@ from s2txai.errors import UserError
 from s2txai.log import logger
 from s2txai.models.generation_settings import missing_suppression, search_settings
 from s2txai.models.options import NO_OPTIONS
-from s2txai.models.token_names import TokenNames, read_table, refuse_adapters
+from s2txai.models.token_names import TokenNames, read_table
+from s2txai.models.weight_files import refuse_adapters, stored_types
 
 # Those that come with transformers and torch. Others are packages, or code that is fetched.
 _ATTENTION = ("eager", "sdpa")
@@ -61,12 +62,11 @@ def load_network(
     """
     refuse_adapters(directory)
     _refuse_requests(directory)
+    _check_files(directory)
     trusted = bool(options.get("trust_remote_code", False))
     network_class = AutoModelForSpeechSeq2Seq if trusted else network_class
+    _check_generation_config(directory)
     try:
-        if (directory / GENERATION_CONFIG_NAME).is_file():
-            # Else one that cannot be read is passed over, and with it the tokens it suppresses.
-            GenerationConfig.from_pretrained(directory, local_files_only=True)
         network, report = network_class.from_pretrained(
             directory,
             dtype=torch.float32,
@@ -74,6 +74,7 @@ def load_network(
             output_loading_info=True,
             trust_remote_code=trusted,
             use_safetensors=True,
+            ignore_mismatched_sizes=True,  # which are refused below, by name
         )
     # ImportError: weights that were packed by a library which is not here.
     except (
@@ -81,13 +82,20 @@ def load_network(
     ) as error:  # fmt: skip
         raise UserError(
             f"{directory} does not hold the weights of a {network_class.__name__} "
-            f"({_first_line(error)}); check the model's entry in config/models.yaml."
+            f"({_first_line(error)}); use the folder of a whole checkpoint of this kind."
         ) from error
+    if report["mismatched_keys"]:
+        name, stored, expected = sorted(report["mismatched_keys"])[0]
+        raise UserError(
+            f"{directory} holds weights of other shapes than its config.json says ({name}: "
+            f"{tuple(stored)} for {tuple(expected)}); save config.json and weights of one "
+            "checkpoint together."
+        )
     if report["missing_keys"]:
         raise UserError(
             f"{directory} lacks weights of a {network_class.__name__} "
-            f"({', '.join(sorted(report['missing_keys'])[:3])}); check the model's entry in "
-            "config/models.yaml."
+            f"({', '.join(sorted(report['missing_keys'])[:3])}); use the folder of a whole "
+            "checkpoint of this kind."
         )
     left_over = [
         name for name in report["unexpected_keys"] if not name.startswith(tuple(other_parts))
@@ -98,7 +106,69 @@ def load_network(
             f"({', '.join(sorted(left_over)[:3])}); save config.json and weights of one checkpoint "
             "together."
         )
+    name = not_finite(network)
+    if name is not None:
+        raise UserError(
+            f"{directory} holds weights that are no finite numbers ('{name}'); take another "
+            "checkpoint, since this one is damaged or its training failed."
+        )
     return network.eval().requires_grad_(False)
+
+
+def not_finite(network: torch.nn.Module) -> str | None:
+    """Return the name of the first weights that are not all finite; None if all are."""
+    return next(
+        (
+            name
+            for name, values in network.named_parameters()
+            if not bool(torch.isfinite(values).all())
+        ),
+        None,
+    )
+
+
+def _check_generation_config(directory: Path) -> None:
+    """Refuse settings of decoding that the library would pass over, what they suppress included."""
+    file = directory / GENERATION_CONFIG_NAME
+    try:
+        GenerationConfig.from_dict(read_table(file))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{file} holds settings that cannot be used ({_first_line(error)}); correct it, or "
+            "take it from the checkpoint this one was made of."
+        ) from error
+
+
+def _check_files(directory: Path) -> None:
+    """Refuse weights that are missing, integers, or there twice.
+
+    The library would take integers for the numbers that they were scaled from, and settings of its
+    own where there are none.
+    """
+    if not (directory / "config.json").is_file():
+        raise UserError(
+            f"{directory} has no config.json, which says what the weights are; save it beside them."
+        )
+    if not any(directory.glob("*.safetensors")):
+        raise UserError(
+            f"{directory} holds no weights (*.safetensors); load the checkpoint with transformers "
+            "and save it with 'save_pretrained'."
+        )
+    whole = directory / "model.safetensors"
+    shards = _json(directory / _INDEX).get("weight_map", {})
+    others = sorted({*(shards.values() if isinstance(shards, Mapping) else ())} - {whole.name})
+    if others and whole.is_file():
+        raise UserError(
+            f"{directory} holds {whole.name} and, by {_INDEX}, {others[0]} as well; remove the "
+            "weights that are not those of the model."
+        )
+    for name in others or [whole.name]:
+        for tensor, kind in stored_types(directory / name).items():
+            if kind[0] in "IU" and tensor.endswith(("weight", "bias")):
+                raise UserError(
+                    f"{directory / name} holds integers ({kind}) under '{tensor}', whose scale is "
+                    "not known; save the model as it was before it was quantised."
+                )
 
 
 def _refuse_requests(directory: Path) -> None:
@@ -274,6 +344,12 @@ def load_extractor(extractor_class: Any, directory: Path, **network_bins: int) -
     for name, value in extractor_settings(directory).items():
         if name not in valid:
             refuse_extraction(directory, name, value)
+    if getattr(extractor, "win_length", 0) > getattr(extractor, "n_fft", 0):
+        raise UserError(
+            f"{directory}: the settings of the features say that 'win_length' is "
+            f"{extractor.win_length}, more than 'n_fft' ({extractor.n_fft}); take "
+            "preprocessor_config.json from the checkpoint this one was made of."
+        )
     for name, bins in network_bins.items():
         if getattr(extractor, name) != bins:
             raise UserError(

@@ -38,7 +38,7 @@ from s2txai.models.predicted_padding import (
     encode_reached,
     reached_steps,
 )
-from s2txai.models.token_names import TokenNames, read_table, refuse_adapters
+from s2txai.models.token_names import TokenNames, read_table
 from s2txai.models.transformers_base import TransformersModel, keys_and_values
 from s2txai.models.transformers_loading import (
     check_settings,
@@ -46,9 +46,11 @@ from s2txai.models.transformers_loading import (
     generation_settings,
     load_network,
     load_part,
+    not_finite,
     refuse_extraction,
     searched,
 )
+from s2txai.models.weight_files import refuse_adapters
 from s2txai.models.whisper_tokens import EOS, START, WhisperTokens, whisper_tokens
 from s2txai.wording import number_beside
 
@@ -200,8 +202,8 @@ def _from_ctranslate2(
     except (RuntimeError, LookupError, ValueError, TypeError, ArithmeticError) as error:
         reason = " ".join(str(error).split())[:_LONGEST_REASON]
         raise UserError(
-            f"{file} does not hold the weights of a Whisper ({reason}); check the model's entry in "
-            "config/models.yaml."
+            f"{file} does not hold the weights of a Whisper ({reason}); use the file of a whole "
+            "one, as CTranslate2's converter writes it."
         ) from error
     eos = names.ids.get(EOS)
     network.config.eos_token_id = network.config.bos_token_id = eos
@@ -300,6 +302,9 @@ def _network(stored: Mapping[str, np.ndarray]) -> WhisperForConditionalGeneratio
     _check_structure(variables)
     network.load_state_dict(state, strict=True, assign=True)
     network.tie_weights()
+    name = not_finite(network)
+    if name is not None:
+        raise ValueError(f"'{name}' is not finite")
     return network
 
 

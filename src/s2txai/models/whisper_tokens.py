@@ -27,6 +27,8 @@ class WhisperTokens:
         All its tokens.
     languages
         Codes of the languages that it transcribes by a tag; empty if it is English-only.
+    tasks
+        ``transcribe``, ``translate``, where the settings list them; else empty.
     translation_prompt
         Names of the tokens that ask for a translation, in which ``{source}`` and ``{target}`` stand
         for the languages; empty for Whisper's own prompt, which asks for English.
@@ -34,6 +36,7 @@ class WhisperTokens:
 
     names: TokenNames
     languages: frozenset[str] = frozenset()
+    tasks: frozenset[str] = frozenset()
     translation_prompt: tuple[str, ...] = ()
 
     def prompt(self, task: Task) -> list[int]:
@@ -60,6 +63,11 @@ class WhisperTokens:
                 f"'{task.name}'; it knows {', '.join(sorted(self.languages))}."
             )
         action = "transcribe" if task.kind == "asr" else "translate"
+        if self.tasks and action not in self.tasks:
+            raise UserError(
+                f"The settings of this Whisper list no '{action}' under 'task_to_id', so it cannot "
+                f"do '{task.name}'; they list {', '.join(sorted(self.tasks))}."
+            )
         tags = (START, f"<|{task.source}|>", f"<|{action}|>", NO_TIMESTAMPS)
         return [self._token(name) for name in tags]
 
@@ -96,7 +104,8 @@ def check_translation(task: Task) -> None:
         raise UserError(
             f"Whisper translates into English only, so it cannot do '{task.name}'; use {possible}, "
             "or, for a model that was trained for it, name its prompt under "
-            "'options.translation_prompt' of its entry in the table of models."
+            "'options.translation_prompt' of its entry in the table of models, or in the 'options' "
+            "of load_model."
         )
 
 
@@ -157,7 +166,7 @@ def whisper_tokens(
             "has no tag of a language, such as <|en|>; save the tokenizer of the same checkpoint."
         )
     _require(directory, names, ("<|transcribe|>",))
-    return WhisperTokens(names, codes, prompt)
+    return WhisperTokens(names, codes, frozenset(tasks), prompt)
 
 
 def _has_languages(names: TokenNames) -> bool:

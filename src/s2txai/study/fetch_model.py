@@ -18,7 +18,7 @@ from s2txai.errors import UserError
 from s2txai.hashing import file_sha256
 from s2txai.models.families import FAMILIES
 from s2txai.models.options import OPTIONS_FILE, write_options
-from s2txai.models.token_names import refuse_adapters
+from s2txai.models.weight_files import refuse_adapters
 from s2txai.study.hub import download_snapshot
 from s2txai.study.redact import without_secrets
 

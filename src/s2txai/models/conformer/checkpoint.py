@@ -65,6 +65,11 @@ def load_fairseq_checkpoint(path: Path, *, batch_unsafe_relative_shift: bool = F
     for name, values in state.items():
         if not _is_stored(values):
             raise UserError(f"{path} does not hold the numbers of '{name}'; download it again.")
+        if values.is_floating_point() and not bool(torch.isfinite(values).all()):
+            raise UserError(
+                f"{path} holds numbers under '{name}' that are not finite; take another "
+                "checkpoint, since this one is damaged or its training failed."
+            )
     settings = _settings(content, path)
     settings["batch_unsafe_relative_shift"] = batch_unsafe_relative_shift
     try:

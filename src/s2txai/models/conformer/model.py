@@ -104,7 +104,8 @@ class ConformerModel(NetworkModel):
         if ctc_weight and not with_head:
             raise UserError(
                 "The model has no CTC head over its target that knows the language; "
-                "remove 'options.ctc_weight' from its entry in the table of models."
+                "remove 'options.ctc_weight' from its entry in the table of models, or from the "
+                "'options' of load_model."
             )
         super().__init__(
             Facts(
