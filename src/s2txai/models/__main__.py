@@ -105,12 +105,12 @@ _PADDING = """
 Whisper encodes 1,500 steps, 30 s, whatever the utterance lasts: a clip of 3 s covers 151 of them.
 Cropping the context changes transcripts, but a mask over the speech hardly moves the padding. Masks
 of SMX may therefore be scored by a cheaper pass (`smx.encoder: auto`): it computes the steps that
-the speech reaches through the convolutions, and the 64 steps of padding that vary most (or 128; in
-proportion where a checkpoint's context is another). Keys and values of all others, which enter the
-self-attention of each layer and the decoder's cross-attention, are predicted from those 64 by what
-8 masks show (ridge regression). How close its scores are is measured on every utterance, and exact
-scores of some masks correct the mean ([definitions](definitions.md#saliency)). It is offered where
-at most three quarters of the steps are computed. Everything else, decoding, attention, SMH,
+the speech reaches through the convolutions, and the first 64 steps of padding after them (or 128;
+in proportion where a checkpoint's context is another). Keys and values of all others, which enter
+the self-attention of each layer and the decoder's cross-attention, are predicted from those 64 by
+what 8 masks show (ridge regression). How close its scores are is measured on every utterance, and
+exact scores of some masks correct the mean ([definitions](definitions.md#saliency)). It is offered
+where at most three quarters of the steps are computed. Everything else, decoding, attention, SMH,
 gradients and deletion, uses the exact encoder.
 """
 

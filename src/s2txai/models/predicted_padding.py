@@ -3,8 +3,8 @@
 Whisper encodes 1,500 steps however short the speech is, and cropping them changes transcripts. But
 a perturbation of the speech hardly moves the padding, and moves it together. So most of its steps
 are not computed: their keys and values, which enter every layer's attention and the decoder's, are
-predicted from those of a few steps of padding that are. What a few whole passes show is combined
-linearly, by ridge regression.
+predicted from those of the first steps of padding, which are. What a few whole passes show is
+combined linearly, by ridge regression.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ import torch
 from s2txai.models.occlusion import KeysAndValues, split_heads
 
 ACTIVE_SHARES = (64 / 1500, 128 / 1500)
-"""Of all steps, how many of the padding are computed as well: those that vary most."""
+"""Of all steps, how many of the padding are computed as well: the first ones after the speech."""
 
 MOST_COMPUTED = 0.75
 """Of all steps: with more, checks and pilot would cost what is saved."""
@@ -83,9 +83,9 @@ class Prediction:
             weights = torch.linalg.solve(products + penalty * identity, deviations).T
         means, changes = [], []
         for projected in (keys, values):
-            flat = projected.float().flatten(1)
-            means.append(flat.mean(dim=0, keepdim=True).to(projected.dtype))
-            changes.append((flat - flat.mean(dim=0)).to(projected.dtype))
+            flat = projected.flatten(1)
+            means.append(flat.float().mean(dim=0, keepdim=True).to(flat.dtype))
+            changes.append(flat - means[-1])
         return cls(mean, weights, *means, *changes)
 
     def of(self, predicting: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -107,9 +107,8 @@ class PredictedPadding:
     ----------
     n_reached
         Steps that perturbations reach directly, the first ones.
-    inputs
-        [1, A, D], what enters the first layer at the active steps of the padding, which are
-        computed; the same for all perturbations.
+    n_computed
+        These and the active steps of padding after them.
     encoder
         Keys and values of the other steps in each layer, from those of the active ones.
     decoder
@@ -117,14 +116,9 @@ class PredictedPadding:
     """
 
     n_reached: int
-    inputs: torch.Tensor
+    n_computed: int
     encoder: Sequence[Prediction]
     decoder: Sequence[Prediction]
-
-    @property
-    def n_computed(self) -> int:
-        """Steps that are computed for each perturbation."""
-        return self.n_reached + self.inputs.shape[1]
 
 
 def attend_predicted(
@@ -159,7 +153,7 @@ def attend_predicted(
 def encode_reached(
     encoder: Any, padding: PredictedPadding, features: torch.Tensor, padding_value: float
 ) -> torch.Tensor:
-    """Return states [N, n_reached + A, D] of features [N, T, F], at the steps that are computed.
+    """Return states [N, n_computed, D] of features [N, T, F].
 
     Parameters
     ----------
@@ -172,16 +166,16 @@ def encode_reached(
     padding_value
         What follows them.
     """
-    n = padding.n_reached
-    # One frame more than the last of these steps sees, so that no convolution pads within reach.
-    missing = 2 * n + 1 - features.shape[1]
+    n = padding.n_computed
+    # As far as the last of these steps sees, so that no convolution pads before the context ends.
+    n_frames = min(2 * n + 1, 2 * len(encoder.embed_positions.weight))
+    missing = n_frames - features.shape[1]
     frames = torch.nn.functional.pad(features.transpose(1, 2), (0, missing), value=padding_value)
     convolved = torch.nn.functional.gelu(encoder.conv1(frames))
-    convolved = torch.nn.functional.gelu(encoder.conv2(convolved))  # (N, D, n + 1)
-    reached = convolved.transpose(1, 2)[:, :n] + encoder.embed_positions.weight[:n]
-    hidden = torch.cat([reached, padding.inputs.expand(len(features), -1, -1)], dim=1)
+    convolved = torch.nn.functional.gelu(encoder.conv2(convolved))  # (N, D, at least n)
+    hidden = convolved.transpose(1, 2)[:, :n] + encoder.embed_positions.weight[:n]
     for layer, prediction in zip(encoder.layers, padding.encoder, strict=True):
-        hidden = _encoder_layer(layer, hidden, prediction, n)
+        hidden = _encoder_layer(layer, hidden, prediction, padding.n_reached)
     states: torch.Tensor = encoder.layer_norm(hidden)
     return states
 
@@ -224,7 +218,6 @@ class PaddingObserver:
 
     def __init__(self, encoder: Any, n_reached: int) -> None:
         self._encoder, self._n_reached = encoder, n_reached
-        self._inputs = torch.empty(0)  # [1, padding, D], the same for all passes
         # Of each layer and pass, [1, padding, D]
         self._keys: list[list[torch.Tensor]] = [[] for _ in encoder.layers]
         self._values: list[list[torch.Tensor]] = [[] for _ in encoder.layers]
@@ -235,28 +228,23 @@ class PaddingObserver:
         n = self._n_reached
 
         def record(seen: list[torch.Tensor]) -> Callable[..., None]:
-            return lambda _module, _inputs, output: seen.append(output[:, n:].clone())
-
-        def record_input(_module: object, inputs: tuple[torch.Tensor, ...]) -> None:
-            self._inputs = inputs[0][:, n:]
+            return lambda _module, _inputs, output: seen.append(output[:, n:])
 
         with ExitStack() as stack:
-            hooks = [self._encoder.layers[0].register_forward_pre_hook(record_input)]
             for layer, keys, values in zip(
                 self._encoder.layers, self._keys, self._values, strict=True
             ):
-                hooks.append(layer.self_attn.k_proj.register_forward_hook(record(keys)))
-                hooks.append(layer.self_attn.v_proj.register_forward_hook(record(values)))
-            for hook in hooks:
-                stack.callback(hook.remove)
+                attention = layer.self_attn
+                stack.callback(attention.k_proj.register_forward_hook(record(keys)).remove)
+                stack.callback(attention.v_proj.register_forward_hook(record(values)).remove)
             # A compiled encoder would run without these hooks.
             states = self._encoder.forward(inputs).last_hidden_state
-        self._states.append(states[:, n:].clone())
+        self._states.append(states[:, n:])
 
     def padding(
         self, n_active: int, project: Callable[[torch.Tensor], list[KeysAndValues]]
     ) -> PredictedPadding:
-        """Return the padding of which the ``n_active`` steps that vary most are computed.
+        """Return the padding of which the first ``n_active`` steps are computed.
 
         Parameters
         ----------
@@ -265,28 +253,14 @@ class PaddingObserver:
         project
             From states [P, R, D] to keys and values of each layer of the decoder.
         """
-        # Indices, not truth values, whose number a GPU would have to be asked for.
-        order = self._variation().argsort(descending=True, stable=True)
-        active, others = order[:n_active].sort().values, order[n_active:].sort().values
         encoder = []
         for of_layer in zip(self._keys, self._values, strict=True):
             keys, values = (torch.cat(passes) for passes in of_layer)  # (P, padding, D)
-            both = torch.cat([keys, values], dim=2)
-            encoder.append(Prediction.learn(both[:, active], keys[:, others], values[:, others]))
+            active = torch.cat([keys[:, :n_active], values[:, :n_active]], dim=2)
+            encoder.append(Prediction.learn(active, keys[:, n_active:], values[:, n_active:]))
         states = torch.cat(self._states)
         decoder = [
-            Prediction.learn(states[:, active], keys, values)
-            for keys, values in project(states[:, others])
+            Prediction.learn(states[:, :n_active], keys, values)
+            for keys, values in project(states[:, n_active:])
         ]
-        return PredictedPadding(self._n_reached, self._inputs[:, active], encoder, decoder)
-
-    def _variation(self) -> torch.Tensor:
-        """Return how much each step of padding varies, all layers alike, [padding]."""
-        # The decoder makes keys and values of the states.
-        parts = [(passes, 1.0) for passes in (*self._keys, *self._values)]
-        parts.append((self._states, 2.0))
-        total = torch.zeros(self._inputs.shape[1], device=self._inputs.device)
-        for passes, weight in parts:
-            variance = torch.cat(passes).float().var(dim=0, correction=0).sum(dim=1)
-            total += weight * variance / variance.mean().clamp(min=torch.finfo(torch.float32).tiny)
-        return total
+        return PredictedPadding(self._n_reached, self._n_reached + n_active, encoder, decoder)

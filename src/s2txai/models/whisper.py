@@ -7,7 +7,7 @@ about half of short clips.
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -531,17 +531,23 @@ class WhisperModel(TransformersModel):
         counts = active_counts(n_frames, n_steps)
         if not counts:
             return []
-        observer = PaddingObserver(self._encoder, reached_steps(n_frames))
+        n_reached = reached_steps(n_frames)
+        observer = PaddingObserver(self._encoder, n_reached)
         with self._autocast():
             for features in perturbed:  # one at a time: no result depends on how many fit
                 observer.observe(self._inputs(features[None], padding_value))
-            paddings = [observer.padding(n, self._seen_by_layers) for n in counts]
+
+        @cache  # only for the passes that are run
+        def padding(n_active: int) -> PredictedPadding:
+            with self._autocast():
+                return observer.padding(n_active, self._seen_by_layers)
+
         return [
             CheapPass(
-                partial(self._cheap_logits, padding, padding_value),
-                f"{padding.n_computed} of {n_steps} encoder steps",
+                partial(self._cheap_logits, partial(padding, n), padding_value),
+                f"{n_reached + n} of {n_steps} encoder steps",
             )
-            for padding in paddings
+            for n in counts
         ]
 
     def _seen_by_layers(self, states: torch.Tensor) -> list[KeysAndValues]:
@@ -551,7 +557,7 @@ class WhisperModel(TransformersModel):
     @inference
     def _cheap_logits(
         self,
-        padding: PredictedPadding,
+        learn: Callable[[], PredictedPadding],
         padding_value: float,
         features: torch.Tensor,
         prompt: Sequence[int],
@@ -559,6 +565,7 @@ class WhisperModel(TransformersModel):
         occluded_tokens: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return logits [N, I, V] of features [N, T, F], most of the padding predicted."""
+        padding = learn()
         # The pilot's single inputs are too few to compile for: torch compiles once more for N = 1.
         encode = encode_reached if len(features) == 1 else self._encode_reached
         with self._autocast():
