@@ -84,7 +84,7 @@ def test_without_groups_the_system_counts(cgroups):
     assert free_memory(CPU) > 2**20
 
 
-@pytest.mark.parametrize(("free_mib", "expected"), [(20_000, MOST["cpu"]), (1400, 8), (200, 1)])
+@pytest.mark.parametrize(("free_mib", "expected"), [(20_000, MOST["cpu"]), (800, 4), (200, 1)])
 def test_batches_fit_into_free_memory(monkeypatch, free_mib, expected):
     monkeypatch.setattr(memory, "free_memory", lambda _: free_mib * MIB)
     # 70 % of the memory, at 100 MiB an input.

@@ -13,7 +13,7 @@ from s2txai.errors import UserError
 from s2txai.log import logger
 
 # Beyond these sizes a forward pass gets no faster, only larger.
-MOST = {"cpu": 16, "cuda": 256}
+MOST = {"cpu": 8, "cuda": 256}
 # Inputs that are decoded at once unless a configuration says otherwise: a beam search takes most of
 # its time for the first input of a batch.
 BEAM_SEARCH_BATCH = 16
