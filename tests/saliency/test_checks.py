@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from s2txai.errors import UserError
-from s2txai.models.base import CheapPass
 from s2txai.saliency import checks
 from s2txai.saliency.checks import Fidelity, correction, moments_of
 from s2txai.saliency.design import MaskDesign
@@ -20,29 +19,9 @@ from s2txai.saliency.masks import is_checked
 from s2txai.saliency.scores import kl_divergence
 from s2txai.saliency.smx import INPUT, smx
 from s2txai.saliency.statistics import HALVES, Statistics, heatmap
-from tests.toy import EOS, PROMPT, WORD_FRAMES, WORDS, WordModel
+from tests.toy import EOS, PROMPT, WORD_FRAMES, WORDS, HardOfHearing, WordModel
 
 SAID = ["west", "south"]
-
-
-class HardOfHearing(WordModel):
-    """Has a cheap pass that takes a share of what it hears from one word too late."""
-
-    def __init__(self, error=0.6):
-        super().__init__()
-        self._error = error
-        self.n_learnt_from = []
-
-    def cheap_passes(self, perturbed, padding_value):
-        self.n_learnt_from.append(len(perturbed))
-
-        def logits(features, prompt, tokens, occluded_tokens=None):
-            self.calls["cheap"] += len(features)
-            late = features.roll(-WORD_FRAMES, dims=1)
-            mixed = (1 - self._error) * features + self._error * late
-            return self._logits(self.encode(mixed, padding_value), len(tokens))
-
-        return [CheapPass(logits, "all of it, badly")]
 
 
 def heard():

@@ -12,7 +12,7 @@ import pytest
 
 from s2txai.storage.artifacts import load
 from tests.studies import Study, write_corpus
-from tests.toy import WordModel
+from tests.toy import HardOfHearing, WordModel
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -37,9 +37,24 @@ getattr(study, sys.argv[2])()
 """
 
 
-def killed(root, step):
+# The same with most masks scored cheaply.
+CHEAP_CHILD = (
+    CHILD.replace("WordModel", "HardOfHearing")
+    .replace("getattr(study, sys.argv[2])()", "study.smx(encoder='auto', check=0.1)")
+    .replace(
+        "super().decode(states, prompt, tokens)",
+        "super().decode(states, prompt, tokens)\n"
+        "    def _logits(self, states, n_rows):\n"
+        "        time.sleep(0.02)\n"
+        "        return super()._logits(states, n_rows)",
+    )
+    .replace("Slow()", "Slow(error=0.005)")
+)
+
+
+def killed(root, step, program=CHILD):
     """Kill the step when the store holds masks of the second utterance; return their number."""
-    child = subprocess.Popen([sys.executable, "-c", CHILD, str(root), step], cwd=ROOT)
+    child = subprocess.Popen([sys.executable, "-c", program, str(root), step], cwd=ROOT)
     try:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
@@ -160,3 +175,23 @@ def test_a_killed_job_continues_bit_for_bit(tmp_path, step):
     whole.decode()
     getattr(whole, step)()
     assert whole.files() == study.files()
+
+
+def test_a_killed_job_with_cheap_scores_continues_bit_for_bit(tmp_path):
+    utterances = write_corpus(tmp_path)
+    study = Study(tmp_path, utterances, HardOfHearing(error=0.005))
+    study.decode()
+    kept = killed(tmp_path, "smx", CHEAP_CHILD)
+    assert min(kept) < 600 == max(kept)
+
+    study.handle.model.calls.clear()
+    study.smx(encoder="auto", check=0.1)
+    # The utterance that was begun goes on as the pilot decided, without another one.
+    assert study.handle.model.calls["cheap"] == 600 - min(kept)
+
+    whole = Study(tmp_path / "whole", utterances, HardOfHearing(error=0.005))
+    whole.decode()
+    whole.smx(encoder="auto", check=0.1)
+    assert whole.files() == study.files()
+    for artifact in study.read("smx"):
+        assert artifact.meta["masks"]["encoder"] == "cheap"
