@@ -1,5 +1,6 @@
 """Cheap scores of all masks, corrected by exact scores of some."""
 
+import json
 import logging
 import math
 from dataclasses import replace
@@ -18,7 +19,7 @@ from s2txai.saliency.heard import Heard
 from s2txai.saliency.masks import is_checked
 from s2txai.saliency.scores import kl_divergence
 from s2txai.saliency.smx import INPUT, smx
-from s2txai.saliency.statistics import HALVES, Statistics, heatmap
+from s2txai.saliency.statistics import HALVES, Statistics, heatmap, token_heatmap
 from tests.toy import EOS, PROMPT, WORD_FRAMES, WORDS, HardOfHearing, WordModel
 
 SAID = ["west", "south"]
@@ -107,6 +108,35 @@ def test_rows_that_do_not_vary_are_no_reason_for_exact_scores():
     varying = constant + np.random.default_rng(0).normal(scale=0.01, size=constant.shape)
     close = Fidelity.of_moments(moments_of(varying, constant).sum(axis=0))
     assert close.noise(0.1) == math.inf
+
+
+def test_cheap_scores_that_do_not_vary_explain_nothing():
+    exact = np.random.default_rng(0).exponential(size=(50, 1))
+    close = Fidelity.of_moments(moments_of(np.full_like(exact, 0.3), exact).sum(axis=0))
+    assert close.worst_correlation == 0
+    assert close.unexplained[0] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_scores_that_are_not_finite_are_not_close(value):
+    exact = np.random.default_rng(0).exponential(size=(50, 2))
+    cheap = exact.copy()
+    cheap[0, 0] = value
+    assert Fidelity.of_moments(moments_of(cheap, exact).sum(axis=0)).noise(0.1) == math.inf
+
+
+def test_an_input_that_no_mask_changes_has_a_fidelity_that_can_be_stored():
+    nothing = np.zeros((50, 2))
+    close = Fidelity.of_moments(moments_of(nothing + 1e-7, nothing).sum(axis=0))
+    assert math.isnan(close.mean_bias)
+    assert math.isnan(close.worst_bias)
+    statistics = Statistics.zeros(np.zeros((1, 2, 1), np.int32), 2, 1, 2)
+    moments = moments_of(nothing + 1e-7, nothing).sum(axis=0)
+    statistics.begin_checks(share=0.1, cheap_pass=0, p=0.5, pilot_moments=moments)
+    facts = checks.facts(statistics)
+    assert facts["encoder"] == "cheap"
+    assert facts["score_bias_percent"] is None
+    json.dumps(facts, allow_nan=False)
 
 
 # ------------------------------------------------------------------ the decision
@@ -230,6 +260,35 @@ def test_memory_that_runs_out_adds_nothing_twice(any_noise):
     )
 
 
+class Raising(HardOfHearing):
+    """Runs out of memory where its cheap pass is first run, as where that learns only then."""
+
+    def cheap_passes(self, perturbed, padding_value):
+        def logits(features, prompt, tokens, occluded_tokens=None):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        return [replace(one, logits=logits) for one in super().cheap_passes(perturbed, 0)]
+
+
+class Overflowing(HardOfHearing):
+    """Its cheap pass is not finite, as in half precision."""
+
+    def cheap_passes(self, perturbed, padding_value):
+        def logits(features, prompt, tokens, occluded_tokens=None):
+            return torch.full((len(features), len(tokens), len(WORDS) + 1), math.nan)
+
+        return [replace(one, logits=logits) for one in super().cheap_passes(perturbed, 0)]
+
+
+@pytest.mark.parametrize("model", [Raising(), Overflowing()])
+def test_a_cheap_pass_that_fails_leaves_all_masks_exact(model):
+    found = run(model)
+    exact = run(WordModel(), replace(DESIGN, encoder="exact"))
+    np.testing.assert_array_equal(heatmap(found), heatmap(exact))
+    assert checks.facts(found)["encoder"] == "exact"
+    assert all(np.isfinite(array).all() for array in found.arrays().values())
+
+
 def test_without_memory_for_a_cheap_pass_all_masks_are_exact(caplog):
     class Full(HardOfHearing):
         def cheap_passes(self, perturbed, padding_value):
@@ -317,6 +376,18 @@ def test_the_loglinear_map_is_corrected_as_well(any_noise):
     uncorrected = replace(cheap, check_share=None)
     without = prepare(uncorrected, plan)(range(4))[: len(SAID)]
     assert np.abs(maps[0] - maps[1]).mean() < 0.3 * np.abs(without - maps[1]).mean()
+
+
+def test_maps_of_preceding_tokens_are_corrected_by_row():
+    statistics = Statistics.zeros(np.zeros((1, 2, 1), np.int32), 2, 1, 2, tokens=True)
+    statistics.token_sum[:] = [[6.0, 0], [3, 0]]
+    statistics.token_count[:] = [3, 0]
+    statistics.begin_checks(share=0.1, cheap_pass=0, p=0.5, pilot_moments=np.zeros((6, 2)))
+    statistics.check_moments[0, :3, 0] = [[2, 2], [1, 1], [2, 0]]  # masks, cheap, exact
+    # exact - cheap is 0.5 in the first row, -0.5 in the second; no mask occludes the second token.
+    assert token_heatmap(statistics)[:, :, 0].tolist() == [[2.5, 0], [0.5, 0]]
+    statistics.check_share[...] = 0
+    assert token_heatmap(statistics)[:, :, 0].tolist() == [[2, 0], [1, 0]]
 
 
 def test_old_results_without_checks_are_as_they_were():
