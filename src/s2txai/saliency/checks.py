@@ -201,7 +201,7 @@ def correction(statistics: "Statistics", folds: Sequence[int]) -> npt.NDArray[np
 
 
 def correction_of_rows(statistics: "Statistics") -> npt.NDArray[np.float64] | float:
-    """Return the mean of exact - cheap over all checked masks, [I] in nats; 0 without cheap ones."""
+    """Return the mean of exact - cheap over all checked masks, [I] in nats; 0 without any."""
     if not is_fast(statistics):
         return 0.0
     assert statistics.check_moments is not None
