@@ -525,7 +525,7 @@ class WhisperModel(TransformersModel):
     def cheap_passes(self, perturbed: torch.Tensor, padding_value: float) -> list[CheapPass]:
         """Return passes that predict most of the padding, learnt from ``perturbed`` [P, T, F].
 
-        None where the speech fills more than about two thirds of the context.
+        Empty where the speech fills more than about two thirds of the context.
         """
         n_frames, n_steps = perturbed.shape[1], self._context // self.facts.subsampling
         counts = active_counts(n_frames, n_steps)
