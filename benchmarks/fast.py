@@ -60,7 +60,7 @@ class FastTimes:
         Of a mask by the loop with cheap scores, the median of all rounds but the first, which has
         the pilot; with checks where most rounds have some, as batches of 256 do.
     pilot
-        Of the pilot.
+        Of the pilot and of what precedes it: segmentation and the unperturbed pass.
     whole
         Of all masks that were run, pilot included.
     statistics
