@@ -17,10 +17,10 @@ import torch
 from s2txai.models.occlusion import KeysAndValues, split_heads
 
 ACTIVE_SHARES = (64 / 1500, 128 / 1500)
-"""Of all steps, how many of the padding are computed as well: the first ones after the speech."""
+"""Active steps of padding, the first after the speech, as shares of all steps: a pass for each."""
 
 MOST_COMPUTED = 0.75
-"""Of all steps: with more, checks and pilot would cost what is saved."""
+"""The most that a pass computes, as a share of all steps: beyond it it saves no time."""
 
 RIDGE = 0.1
 """Penalty of the regression, relative to the mean square of what predicts."""
