@@ -18,7 +18,7 @@ from s2txai.saliency.design import MaskDesign
 from s2txai.saliency.heard import Heard
 from s2txai.saliency.masks import is_checked
 from s2txai.saliency.scores import kl_divergence
-from s2txai.saliency.smx import INPUT, smx
+from s2txai.saliency.smx import INPUT, PerturbedInput, smx
 from s2txai.saliency.statistics import HALVES, Statistics, heatmap, token_heatmap
 from tests.toy import EOS, PROMPT, WORD_FRAMES, WORDS, HardOfHearing, WordModel
 
@@ -354,6 +354,52 @@ def test_half_maps_are_corrected_by_their_own_checks(any_noise):
     sums = [correction(found, half) * n for half, n in zip((first, second), counts, strict=True)]
     total = correction(found, range(4)) * sum(counts)
     np.testing.assert_allclose(sum(sums), total, atol=1e-9)
+
+
+@pytest.mark.parametrize(("n_masks", "own"), [(800, True), (600, False)])
+@pytest.mark.parametrize("folds", [(0, 1, 2, 3), (0, 3)])
+def test_segmentations_are_pooled_after_their_own_correction(any_noise, n_masks, own, folds):
+    """The formula of docs/definitions.md, from the scores of every mask."""
+    design = replace(DESIGN, n_segments=(300, 150), n_masks=n_masks)
+    model, masks = HardOfHearing(), masks_of(design)
+    found = run(model, design)
+    assert checks.is_unbiased(found) == own
+    perturbed = PerturbedInput(model, heard(), masks, design.occluded_value)
+    (cheap_score,) = perturbed.cheap_scores(torch.zeros(8, *heard().features.shape))
+    total, count = 0.0, 0.0
+    for k, n in enumerate(masks.plan.n_masks):
+        indicators = torch.from_numpy(masks.plan.draw(k, 0, n))
+        cheap, exact = (
+            score(indicators, k).double().numpy() for score in (cheap_score.score, perturbed.score)
+        )  # (n, I)
+        used = np.isin(np.arange(n) % 4, folds)
+        occluded = indicators.numpy()
+        checked = used & is_checked(0, n, 0.1)
+        for s in range(masks.plan.sizes[k]):
+            of_mean = used & occluded[:, s]
+            of_check = checked & occluded[:, s] if own else checked
+            saliency = of_mean.sum() * (exact - cheap)[of_check].mean(axis=0)
+            saliency += cheap[of_mean].sum(axis=0)  # (I)
+            cells = masks.labels[k] == s  # (T, F)
+            total = total + saliency[:, None, None] * cells
+            count = count + of_mean.sum() * cells
+    np.testing.assert_allclose(heatmap(found, folds), total / count, atol=1e-6)
+
+
+def test_pilot_masks_have_a_key_of_their_own(any_noise):
+    class Listening(HardOfHearing):
+        def cheap_passes(self, perturbed, padding_value):
+            seen.append(perturbed)
+            return super().cheap_passes(perturbed, padding_value)
+
+    seen = []
+    for n_masks in (64, 400):
+        run(Listening(), replace(DESIGN, n_masks=n_masks))
+    assert torch.equal(*seen)  # they do not depend on how many masks follow
+    masks = masks_of(DESIGN)
+    occluded = torch.from_numpy(masks.plan.draw(0, 0, 8))
+    inputs = PerturbedInput(WordModel(), heard(), masks, DESIGN.occluded_value).inputs(occluded, 0)
+    assert not torch.equal(seen[0], inputs)
 
 
 def test_few_checks_correct_the_segmentation_as_a_whole_and_the_map_is_marked(any_noise):
