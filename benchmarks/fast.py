@@ -57,9 +57,10 @@ class FastTimes:
     exact
         Of a mask by the bare exact forward pass.
     mask
-        Of a mask by the loop with cheap scores, checks included and the pilot not.
+        Of a mask by the loop with cheap scores, the median of all rounds but the first, which has
+        the pilot; with checks where most rounds have some, as batches of 256 do.
     pilot
-        Of the pilot.
+        Of the pilot and of what precedes it: segmentation and the unperturbed pass.
     whole
         Of all masks that were run, pilot included.
     statistics
@@ -114,17 +115,19 @@ def fast_times(model: Model, heard: Heard, design: MaskDesign, batch: int) -> Fa
 
 def times(model: Model, heard: Heard, design: MaskDesign, batch: int) -> None:
     """Print a row of table (a)."""
-    took = fast_times(model, heard, design, batch)
-    exact, mask, share, n = took.exact, took.mask, took.share, took.statistics.total_masks
+    measured = fast_times(model, heard, design, batch)
+    exact, mask, share = measured.exact, measured.mask, measured.share
+    n = measured.statistics.total_masks
     if n >= MASKS:
-        # Everything was run: the sum of what was measured.
-        whole, how = took.whole / n, f"{n} masks run"
+        # Everything was run.
+        whole, how = measured.whole / n, f"{n} masks run"
     else:
-        whole, how = took.pilot / MASKS + mask + share * exact, f"from {n} masks"
+        # On a CPU most rounds have no check, so their median has none.
+        whole, how = measured.pilot / MASKS + mask + share * exact, f"from {n} masks"
     print(
         f"    {len(heard.features) / 100:6.1f} {len(heard.tokens):7} {1000 * exact:10.1f} "
-        f"{1000 * mask:9.1f} {took.pilot:8.1f} {share:7.2f} {exact / whole:17.2f} "
-        f"{exact / mask:13.2f}   {how}{'' if is_fast(took.statistics) else ', all exact'}",
+        f"{1000 * mask:9.1f} {measured.pilot:8.1f} {share:7.2f} {exact / whole:17.2f} "
+        f"{exact / mask:13.2f}   {how}{'' if is_fast(measured.statistics) else ', all exact'}",
         flush=True,
     )
 
@@ -162,30 +165,30 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", default="auto", help="auto: float16 on a GPU, else float32")
     parser.add_argument("--threads", type=int, default=2)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     logging.disable(logging.WARNING)
-    precision = resolve_precision(asked.precision, asked.device)
-    configure_process(precision=precision, threads=asked.threads)
-    batch = BATCH[asked.device]
-    design = MaskDesign(asked.masks, n_segments=LEVELS)
+    precision = resolve_precision(options.precision, options.device)
+    configure_process(precision=precision, threads=options.threads)
+    batch = BATCH[options.device]
+    design = MaskDesign(options.masks, n_segments=LEVELS)
     for name in ("whisper-tiny.en", "whisper-base"):
-        folder = asked.models / name
-        model = load_model(folder, "whisper", device=asked.device, precision=precision)
+        folder = options.models / name
+        model = load_model(folder, "whisper", device=options.device, precision=precision)
         print(f"{name}, {hardware(model.device)}, {precision}, batches of {batch}")
-        if asked.only in (None, "a"):
+        if options.only in (None, "a"):
             print(
                 "(a)    s  tokens  exact (ms)  fast (ms)  pilot (s)  checks  "
                 "times faster, all  without both"
             )
             for path, seconds in TIMED:
                 times(model, hear(model, path, seconds), design, batch)
-        if asked.only in (None, "b"):
+        if options.only in (None, "b"):
             print("(b) clip   checks  scores: r  worst row  map: r  corrected  bias (%)  corrected")
             for path in sorted(LIBRIVOX.glob("*.wav")):
-                found = closeness(model, hear(model, path), design, batch)
+                figures = closeness(model, hear(model, path), design, batch)
                 print(
                     "    {:6} {:6.2f} {:10.4f} {:10.4f} {:7.4f} {:10.4f} {:+9.2f} {:+10.2f}".format(
-                        path.stem[-4:], *found
+                        path.stem[-4:], *figures
                     ),
                     flush=True,
                 )

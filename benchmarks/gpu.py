@@ -366,15 +366,15 @@ def fast(bench: Bench, name: str, *, compile: bool = False, targets: Sequence[Ta
     with _Stopwatch(model.device) as first:
         smx(model, heard, few, batch_size=sizes.fast_batch)
     with _Peak(model.device) as peak:
-        took = fast_times(model, heard, design, sizes.fast_batch)
-    rate, of_20_000 = 1 / took.mask, 20_000 / (took.pilot + 20_000 * took.mask)
-    checked = f"{100 * took.share:g} % checked" if is_fast(took.statistics) else "all exact"
+        measured = fast_times(model, heard, design, sizes.fast_batch)
+    rate, of_20_000 = 1 / measured.mask, 20_000 / (measured.pilot + 20_000 * measured.mask)
+    checked = f"{100 * measured.share:g} % checked" if is_fast(measured.statistics) else "all exact"
     bench.table.row(
         f"{case.name}: SMX, fast, {_how(bench, compile)}",
         f"loop {rate:,.0f} masks/s, {checked}, batches of {sizes.fast_batch}; pilot "
-        f"{took.pilot:.2f} s, hence {of_20_000:,.0f} masks/s for 20,000 masks; exact pass "
-        f"{1 / took.exact:,.0f} masks/s; {peak}; first round {first}",
-        dict.fromkeys(targets, rate if is_fast(took.statistics) else math.nan),
+        f"{measured.pilot:.2f} s, hence {of_20_000:,.0f} masks/s for 20,000 masks; exact pass "
+        f"{1 / measured.exact:,.0f} masks/s; {peak}; first round {first}",
+        dict.fromkeys(targets, rate if is_fast(measured.statistics) else math.nan),
     )
 
 

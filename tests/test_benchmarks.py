@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 
 from benchmarks import gpu
+from benchmarks.fast import closeness
 from benchmarks.gpu import PARTS, TARGETS, Bench, Part, Table, Target, deviations, run_parts
+from s2txai.saliency.design import MaskDesign
+from s2txai.saliency.heard import Heard
 from s2txai.saliency.masks import N_FOLDS
 from s2txai.saliency.statistics import Statistics
+from tests.toy import EOS, PROMPT, WORD_FRAMES, HardOfHearing
 
 ROOT = Path(__file__).resolve().parents[1]
 WHISPER = ("Whisper tiny.en", "Whisper base")
@@ -193,6 +197,24 @@ def test_deviations_of_planted_sums():
     assert deviations(expected, expected) == (0, 0)
     assert deviations(other, expected) == pytest.approx((0.1, 0.4 / 2.5))
     assert deviations(planted([4, 3], np.ones((2, 2))), expected) == (np.inf, np.inf)
+
+
+@pytest.mark.parametrize(("error", "share"), [(0.002, 0.02), (0.6, 0)])
+def test_closeness_of_cheap_scores(error, share):
+    loud = np.repeat(np.eye(4, dtype=np.float32)[[3, 1]], WORD_FRAMES, axis=0)
+    noise = np.random.default_rng(0).uniform(0, 0.1, loud.shape)
+    heard = Heard((0.5 * loud + noise).astype(np.float32), 0.0, PROMPT, [3, 1, EOS])
+    design = MaskDesign(400, n_segments=(300,))
+    figures = closeness(HardOfHearing(error), heard, design, batch=16)
+    assert figures[0] == share
+    raw, corrected, bias, corrected_bias = figures[3:]
+    if share:
+        assert 0.99 < raw < 1
+        assert 0.99 < corrected < 1
+        assert 0 < abs(bias) < 1
+        assert abs(corrected_bias) < 1
+    else:
+        assert (raw, corrected, bias, corrected_bias) == pytest.approx((1, 1, 0, 0))
 
 
 def test_without_a_gpu_it_says_so(monkeypatch):

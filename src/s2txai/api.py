@@ -154,7 +154,8 @@ def explain(
         Probability that a mask occludes a segment.
     encoder
         ``auto``: masks of the input are scored by a cheaper encoder where the model has one and a
-        pilot finds it close enough, and exact scores of some correct the mean; or ``exact``.
+        pilot finds it close enough, and exact scores of some correct the mean (with 160 masks of
+        two levels no mask is checked: ``docs/definitions.md``); or ``exact``.
     seed
         Of the masks.
     batch_size

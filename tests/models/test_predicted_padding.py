@@ -1,10 +1,12 @@
 """Whisper's cheaper pass: most steps of the padding are predicted from a few."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
 
-from s2txai.models import predicted_padding
+from s2txai.models import predicted_padding, whisper
 from s2txai.models.loading import load_model
 from s2txai.models.network_model import NetworkModel
 from s2txai.models.predicted_padding import Prediction, active_counts, reached_steps
@@ -151,6 +153,24 @@ def test_the_same_perturbations_give_the_same_bits():
     model, inputs = tiny_whisper(), perturbed(30)
     first, second = (model.cheap_passes(inputs, -1.0)[0] for _ in range(2))
     assert torch.equal(first.logits(inputs, *HYPOTHESIS), second.logits(inputs, *HYPOTHESIS))
+
+
+def test_a_pass_keeps_only_what_it_has_learnt(monkeypatch):
+    observers = []
+
+    class Observer(predicted_padding.PaddingObserver):
+        def __init__(self, *args):
+            super().__init__(*args)
+            observers.append(weakref.ref(self))
+
+    monkeypatch.setattr(whisper, "PaddingObserver", Observer)
+    inputs = perturbed(30)
+    passes = tiny_whisper().cheap_passes(inputs, -1.0)
+    first = passes[0].logits(inputs, *HYPOTHESIS)
+    assert observers[0]() is not None  # the other pass may still be run
+    del passes[1:]
+    assert observers[0]() is None
+    assert torch.equal(passes[0].logits(inputs, *HYPOTHESIS), first)
 
 
 def test_speech_that_fills_the_context_has_no_cheap_pass():

@@ -196,6 +196,29 @@ def test_masks_and_what_they_reached_are_told(files: RunFiles) -> None:
     assert list(table.notes.values()) == ["the target of 0.9 was not reached: raise max_masks"]
 
 
+@pytest.mark.parametrize(
+    ("n_both_ways", "unbiased", "note"),
+    [
+        (424, True, "2 % also by the exact one to correct the mean"),
+        (
+            32, False, "2 % also by the exact one to correct the mean, too few for a correction of "
+            "each segment",
+        ),
+        (24, False, "too few for any check by the exact one, so the mean is not corrected"),
+    ],
+)  # fmt: skip
+def test_masks_that_were_scored_cheaply_have_a_note(
+    files: RunFiles, n_both_ways: int, unbiased: bool, note: str
+) -> None:
+    run = read_run(files)
+    for utterance in run.utterances:
+        utterance.masks["smx"] = {
+            **utterance.masks["smx"], "encoder": "cheap", "check_share": 0.02,
+            "n_scored_both_ways": n_both_ways, "unbiased": unbiased,
+        }  # fmt: skip
+    assert f"scored by a cheaper encoder, {note}" in sizes_table(run).notes.values()
+
+
 def test_designs_of_the_perturbation(files: RunFiles, page: Page, tmp_path: Path) -> None:
     assert "Design of the perturbation" not in page.text
     root = tmp_path / "run"

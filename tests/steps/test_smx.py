@@ -1,11 +1,13 @@
 """The step smx."""
 
 import json
+import re
 
 import pytest
 import torch
 
 from s2txai.errors import UserError
+from s2txai.report.show import describe_file
 from s2txai.storage.artifacts import load
 from tests.studies import Study, write_corpus
 from tests.toy import HardOfHearing
@@ -52,6 +54,12 @@ def test_how_masks_were_scored_is_said_beside_the_numbers(tmp_path):
     artifact = study.read("smx")[0]
     assert artifact.meta["parameters"]["encoder"] == "auto"
     assert artifact.meta["parameters"]["check"] == 0.1
+    text = describe_file(artifact)
+    assert "scored      by a cheaper encoder, 10 % also exactly" in text
+    assert re.search(
+        r"^fidelity    [01]\.\d{4} \(worst row [01]\.\d{4}\), bias [+-]0\.\d\d %, not unbiased "
+        r"after correction$", text, re.MULTILINE,
+    )  # fmt: skip
     masks = study.correlate().masks.set_index(["utterance", "step"])
     of_smx = masks.xs("smx", level="step")
     assert (of_smx["encoder"] == "cheap").all()

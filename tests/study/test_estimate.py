@@ -112,6 +112,17 @@ def test_cheap_masks_have_a_pilot_and_checks(config):
     assert found.seconds - fewer.seconds == pytest.approx(32 * 0.03 * 2.0)
 
 
+def test_differences_of_checked_masks_lie_on_disk(config):
+    found = estimate(*planned(config), config, COST).bytes
+    config["smx"]["encoder"] = "exact"
+    study, run = planned(config)
+    exact = estimate(study, run, config, COST).bytes
+    (utterance,) = run.utterances
+    T, rows = 100 * utterance.seconds(), TOKENS_PER_SECOND * utterance.seconds() + 1
+    n_segments = sum(config["smx"]["n_segments"]) * T / 500
+    assert found - exact == pytest.approx(4 * n_segments * (rows + 1) * 8, rel=1e-3)
+
+
 def test_the_number_of_jobs_is_printed_as_snakemake_plans_it(config, tmp_path):
     text = estimate_table(plan(config, ROOT), config, tmp_path, n_jobs=4711, threads=1)
     assert re.search(r"in all +\d+ +4711 ", text)

@@ -251,7 +251,7 @@ class Model(Protocol):
     def cheap_passes(self, perturbed: torch.Tensor, padding_value: float) -> Sequence[CheapPass]:
         """Return cheaper passes for perturbations of one input, the cheapest first.
 
-        None where the family has none, or where they would hardly be cheaper for this input.
+        Empty where the family has none, or where they would hardly be cheaper for this input.
 
         Parameters
         ----------

@@ -7,7 +7,7 @@ predicted from those of the first steps of padding, which are. What a few whole 
 combined linearly, by ridge regression.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +17,10 @@ import torch
 from s2txai.models.occlusion import KeysAndValues, split_heads
 
 ACTIVE_SHARES = (64 / 1500, 128 / 1500)
-"""Of all steps, how many of the padding are computed as well: the first ones after the speech."""
+"""Active steps of padding, the first after the speech, as shares of all steps: a pass for each."""
 
 MOST_COMPUTED = 0.75
-"""Of all steps: with more, checks and pilot would cost what is saved."""
+"""The most that a pass computes, as a share of all steps: beyond it it saves no time."""
 
 RIDGE = 0.1
 """Penalty of the regression, relative to the mean square of what predicts."""
@@ -119,6 +119,29 @@ class PredictedPadding:
     n_computed: int
     encoder: Sequence[Prediction]
     decoder: Sequence[Prediction]
+
+
+class LearntOnce:
+    """A padding that is learnt when it is first needed.
+
+    What it has learnt from is then released: keys and values of some passes take gigabytes.
+
+    Parameters
+    ----------
+    learn
+        Returns the padding.
+    """
+
+    def __init__(self, learn: Callable[[], PredictedPadding]) -> None:
+        self._learn: Callable[[], PredictedPadding] | None = learn
+        self._padding: PredictedPadding | None = None
+
+    def __call__(self) -> PredictedPadding:
+        """Return the padding."""
+        if self._learn is not None:
+            self._padding, self._learn = self._learn(), None
+        assert self._padding is not None
+        return self._padding
 
 
 def attend_predicted(
@@ -242,7 +265,7 @@ class PaddingObserver:
         self._states.append(states[:, n:])
 
     def padding(
-        self, n_active: int, project: Callable[[torch.Tensor], list[KeysAndValues]]
+        self, n_active: int, project: Callable[[torch.Tensor], Iterable[KeysAndValues]]
     ) -> PredictedPadding:
         """Return the padding of which the first ``n_active`` steps are computed.
 

@@ -6,8 +6,8 @@ about half of short clips.
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -31,6 +31,7 @@ from s2txai.models.network_model import inference, visible_inputs
 from s2txai.models.occlusion import KeysAndValues
 from s2txai.models.options import NO_OPTIONS
 from s2txai.models.predicted_padding import (
+    LearntOnce,
     PaddingObserver,
     PredictedPadding,
     active_counts,
@@ -525,7 +526,7 @@ class WhisperModel(TransformersModel):
     def cheap_passes(self, perturbed: torch.Tensor, padding_value: float) -> list[CheapPass]:
         """Return passes that predict most of the padding, learnt from ``perturbed`` [P, T, F].
 
-        None where the speech fills more than about two thirds of the context.
+        Empty where the speech fills more than about two thirds of the context.
         """
         n_frames, n_steps = perturbed.shape[1], self._context // self.facts.subsampling
         counts = active_counts(n_frames, n_steps)
@@ -537,22 +538,24 @@ class WhisperModel(TransformersModel):
             for features in perturbed:  # one at a time: no result depends on how many fit
                 observer.observe(self._inputs(features[None], padding_value))
 
-        @cache  # only for the passes that are run
-        def padding(n_active: int) -> PredictedPadding:
-            with self._autocast():
-                return observer.padding(n_active, self._seen_by_layers)
-
         return [
             CheapPass(
-                partial(self._cheap_logits, partial(padding, n), padding_value),
+                partial(
+                    self._cheap_logits, LearntOnce(partial(self._learn, observer, n)), padding_value
+                ),
                 f"{n_reached + n} of {n_steps} encoder steps",
             )
             for n in counts
         ]
 
-    def _seen_by_layers(self, states: torch.Tensor) -> list[KeysAndValues]:
-        """Return keys and values of each layer's cross-attention for states [P, n, D]."""
-        return [keys_and_values(attention, states) for attention in self._cross_attentions()]
+    def _learn(self, observer: PaddingObserver, n_active: int) -> PredictedPadding:
+        """Return the padding of which ``n_active`` steps are computed."""
+        with self._autocast():
+            return observer.padding(n_active, self._seen_by_layers)
+
+    def _seen_by_layers(self, states: torch.Tensor) -> Iterator[KeysAndValues]:
+        """Yield keys and values of each layer's cross-attention for states [P, n, D]."""
+        return (keys_and_values(attention, states) for attention in self._cross_attentions())
 
     @inference
     def _cheap_logits(

@@ -210,10 +210,12 @@ def _scoring_lines(statistics: Statistics) -> list[str]:
         "not defined" if scoring[name] is None else f"{scoring[name]:.4f}"
         for name in ("score_correlation", "score_correlation_worst")
     )
+    bias = scoring["score_bias_percent"]
     return [
         f"scored      by a cheaper encoder, {100 * scoring['check_share']:g} % also exactly",
-        f"fidelity    {correlation} (worst row {worst}), bias {scoring['score_bias_percent']:+.2f} "
-        f"%, {'unbiased' if scoring['unbiased'] else 'not unbiased'} after correction",
+        f"fidelity    {correlation} (worst row {worst}), bias "
+        f"{'not defined' if bias is None else f'{bias:+.2f} %'}, "
+        f"{'unbiased' if scoring['unbiased'] else 'not unbiased'} after correction",
     ]
 
 

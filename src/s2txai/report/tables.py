@@ -14,6 +14,7 @@ from s2txai.analysis.words import TOLERANCES
 from s2txai.errors import UserError
 from s2txai.report.names import attention_name, map_name, score_name, variant_name
 from s2txai.report.runs import RunResults, saliency_steps
+from s2txai.saliency.checks import N_MEASURING
 from s2txai.saliency.methods import METHODS
 from s2txai.saliency.pooling import is_linear
 from s2txai.wording import number_beside
@@ -678,14 +679,13 @@ def _count(table: Table, masks: Mapping[str, Any]) -> Cell:
     count = table.number(masks["n_masks"], ",.0f")
     if masks.get("encoder") != "cheap":
         return count
-    bias = "" if masks["unbiased"] else ", too few for a correction of each segment"
-    return Cell(
-        count.text,
-        table.letter(
-            f"scored by a cheaper encoder, {100 * masks['check_share']:g} % also by the exact one "
-            f"to correct the mean{bias}"
-        ),
-    )
+    if masks["n_scored_both_ways"] <= N_MEASURING:
+        corrected = "too few for any check by the exact one, so the mean is not corrected"
+    else:
+        corrected = f"{100 * masks['check_share']:g} % also by the exact one to correct the mean"
+        if not masks["unbiased"]:
+            corrected += ", too few for a correction of each segment"
+    return Cell(count.text, table.letter(f"scored by a cheaper encoder, {corrected}"))
 
 
 def parameters_table(run: RunResults) -> Table:

@@ -188,24 +188,29 @@ class _Pilot:
 
     def decide(self, wanted_share: float | str) -> _Decision:
         """Return how to score the masks of the utterance."""
-        utterance = self._plan.utterance
         try:
-            scores = self.scores()
+            return self._measured(wanted_share)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            logger.warning(
-                "SMX %s: scored by the exact encoder; memory does not hold what the cheaper one "
-                "learns from.",
-                utterance,
-            )
-            scores = ()
+        # Where the traceback no longer holds the tensors.
+        logger.warning(
+            "SMX %s: scored by the exact encoder; memory does not hold what the cheaper one learns "
+            "from.",
+            self._plan.utterance,
+        )
+        return self._exactly()
+
+    def _measured(self, wanted_share: float | str) -> _Decision:
+        """Return the decision that the pilot masks lead to."""
+        utterance = self._plan.utterance
+        scores = self.scores()
         if not scores:
             logger.info(
                 "SMX %s: scored by the exact encoder; the model has no cheaper one for this input.",
                 utterance,
             )
-            return _Decision(np.zeros((len(checks.MOMENTS), self._n_rows)))
+            return self._exactly()
         masks = [self._mask(checks.N_LEARNING + number) for number in range(checks.N_MEASURING)]
         exact = self._scores_of(self._perturbed.score, masks)
         moments: dict[int, np.ndarray] = {}
@@ -228,14 +233,16 @@ class _Pilot:
             fidelity.mean_correlation, fidelity.worst_correlation, 100 * fidelity.mean_bias,
             100 * added,
         )  # fmt: skip
-        if not added <= checks.MOST_NOISE:  # NaN as well
+        if added > checks.MOST_NOISE:
             logger.warning(
                 "SMX %s: scored by the exact encoder; cheap scores are not close enough: in %d "
                 "pilot masks they correlate %.4f with the exact ones (worst row %.4f, bias %+.2f "
                 "%%), and correcting them would add %.0f %% of noise.",
                 utterance, checks.N_MEASURING, *facts,
             )  # fmt: skip
-            return _Decision(moments[number])
+            # Of cheap scores that are not finite there is nothing to store.
+            finite = bool(np.isfinite(moments[number]).all())
+            return _Decision(moments[number]) if finite else self._exactly()
         logger.info(
             "SMX %s: scored by a cheaper encoder (%s), %g %% of the masks also by the exact one; "
             "in %d pilot masks scores correlate %.4f (worst row %.4f, bias %+.2f %%), and checks "
@@ -243,6 +250,10 @@ class _Pilot:
             utterance, scores[number].description, 100 * share, checks.N_MEASURING, *facts,
         )  # fmt: skip
         return _Decision(moments[number], scores[number], share, number)
+
+    def _exactly(self) -> _Decision:
+        """Return the decision for exact scores where nothing was measured."""
+        return _Decision(np.zeros((len(checks.MOMENTS), self._n_rows)))
 
     def _scores_of(
         self,

@@ -35,7 +35,6 @@ FEWEST_CHECKS = 8
 MOMENTS = ("masks", "cheap", "exact", "cheap squared", "exact squared", "cheap times exact")
 """Of the scores that were computed both ways, sums of these."""
 
-
 FACTS = (
     "encoder", "check_share", "n_scored_both_ways", "score_correlation", "score_correlation_worst",
     "score_bias_percent", "score_bias_percent_worst", "unbiased",
@@ -52,14 +51,15 @@ class Fidelity:
     n_masks
         Scored both ways.
     correlation
-        float64 [I]; NaN where exact scores do not vary.
+        float64 [I]; NaN where exact scores do not vary, 0 where only cheap ones do not.
     bias
         float64 [I], mean of the cheap over that of the exact scores, less 1; NaN where the exact
         ones are 0.
     mean_bias
-        The same of the means over all rows.
+        The same of the means over all rows; NaN where these are 0.
     unexplained
-        float64 [I], variance of exact - cheap over that of exact; 0 where nothing differs.
+        float64 [I], variance of exact - cheap over that of exact; 0 where nothing differs, infinite
+        where scores are not finite.
     """
 
     n_masks: int
@@ -70,25 +70,28 @@ class Fidelity:
 
     @classmethod
     def of_moments(cls, moments: npt.NDArray[np.float64]) -> "Fidelity":
-        """Return the fidelity that sums [6, I] of :data:`MOMENTS` tell."""
+        """Return the fidelity of scores of which ``moments`` [6, I] are the :data:`MOMENTS`."""
         n = np.maximum(moments[0], 1)
         cheap, exact, cheap_square, exact_square, product = moments[1:] / n
-        of_cheap = np.maximum(cheap_square - cheap**2, 0)
-        of_exact = np.maximum(exact_square - exact**2, 0)
-        covariance = product - cheap * exact
-        of_difference = np.maximum(of_cheap + of_exact - 2 * covariance, 0)
-        # What rounding leaves of a constant row is no variance.
-        of_exact = np.where(of_exact > 1e-12 * exact_square, of_exact, 0)
-        of_difference = np.where(of_difference > 1e-12 * exact_square, of_difference, 0)
         with np.errstate(divide="ignore", invalid="ignore"):
+            of_cheap = np.maximum(cheap_square - cheap**2, 0)
+            of_exact = np.maximum(exact_square - exact**2, 0)
+            covariance = product - cheap * exact
+            of_difference = np.maximum(of_cheap + of_exact - 2 * covariance, 0)
+            # What rounding leaves of a constant row is no variance.
+            of_exact = np.where(of_exact > 1e-12 * exact_square, of_exact, 0)
+            of_difference = np.where(of_difference <= 1e-12 * exact_square, 0, of_difference)
+            # Scores that are not finite are as far off as can be.
+            of_difference = np.nan_to_num(of_difference, nan=np.inf)
+            deviations = np.sqrt(of_cheap * of_exact)
+            correlation = np.where(deviations > 0, covariance / deviations, 0).clip(-1, 1)
             return cls(
                 n_masks=int(moments[0].max(initial=0)),
-                correlation=np.where(
-                    of_exact > 0, covariance / np.sqrt(of_cheap * of_exact), np.nan
-                ),
+                correlation=np.where(of_exact > 0, correlation, np.nan),
                 bias=np.where(exact > 0, cheap / exact - 1, np.nan),
-                mean_bias=float(cheap.sum() / exact.sum() - 1),
-                unexplained=np.where(of_difference > 0, of_difference / of_exact, 0.0),
+                # Where no mask changes the input, all exact scores are 0.
+                mean_bias=float(cheap.sum() / exact.sum() - 1) if exact.sum() > 0 else math.nan,
+                unexplained=np.where(of_difference > 0, of_difference / of_exact, 0),
             )
 
     @property
@@ -195,6 +198,15 @@ def correction(statistics: "Statistics", folds: Sequence[int]) -> npt.NDArray[np
     own = _has_own_corrections(statistics)[k, None] & (count > 0)
     by_segment = np.where(own, total / np.maximum(count, 1), of_segmentation[k])  # (S, I)
     return np.asarray(by_segment.T)
+
+
+def correction_of_rows(statistics: "Statistics") -> npt.NDArray[np.float64] | float:
+    """Return the mean of exact - cheap over all checked masks, [I] in nats; 0 without any."""
+    if not is_fast(statistics):
+        return 0.0
+    assert statistics.check_moments is not None
+    moments = statistics.check_moments.sum(axis=(0, 2))  # (6, I)
+    return np.asarray((moments[2] - moments[1]) / np.maximum(moments[0], 1))
 
 
 def segmentation_of_segments(statistics: "Statistics") -> npt.NDArray[np.int64]:

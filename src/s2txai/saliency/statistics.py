@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from s2txai.saliency.checks import correction
+from s2txai.saliency.checks import correction, correction_of_rows
 from s2txai.saliency.masks import N_FOLDS
 
 ALL_FOLDS = tuple(range(N_FOLDS))
@@ -360,6 +360,8 @@ def gradient_map(
 def token_heatmap(statistics: Statistics) -> npt.NDArray[np.float64]:
     """Return the mean score of the masks that occlude each preceding token (arXiv 2411.01710).
 
+    Cheap scores are corrected by one number per row, from all checked masks.
+
     Returns
     -------
     float64 [I, I, 1], nats
@@ -373,4 +375,7 @@ def token_heatmap(statistics: Statistics) -> npt.NDArray[np.float64]:
     """
     if statistics.token_sum is None or statistics.token_count is None:
         raise ValueError("these masks occluded no preceding tokens (smx.token_p was 0)")
-    return np.tril(statistics.token_sum / np.maximum(statistics.token_count, 1))[:, :, None]
+    mean = statistics.token_sum / np.maximum(statistics.token_count, 1)  # (I, I)
+    rows = np.broadcast_to(correction_of_rows(statistics), len(mean))
+    mean += np.where(statistics.token_count > 0, rows[:, None], 0)
+    return np.tril(mean)[:, :, None]

@@ -243,7 +243,8 @@ def _bytes(speech: float, config: Mapping[str, Any], cost: Cost, methods: Collec
     T, F = cost.frames_per_second * speech, cost.n_bins
     steps, rows = T / cost.subsampling, TOKENS_PER_SECOND * speech + 1
     n_sampled = sum(METHODS[method].sampled for method in methods)
-    sums = (1 + n_sampled) * _bytes_of_sums(speech, config["smx"], cost)
+    sums = _bytes_of_sums(speech, config["smx"], cost)
+    sums += n_sampled * _bytes_of_sums(speech, {**config["smx"], "encoder": "exact"}, cost)
     sums += int(N_FOLDS * steps * (rows + 1) * BYTES["float64"])
     features = T * F * BYTES["float32"]
     attention = 3 * cost.n_maps * rows * steps * BYTES["float32"]
@@ -260,6 +261,8 @@ def _bytes_of_sums(speech: float, smx: Mapping[str, Any], cost: Cost) -> int:
     K = len(smx["n_segments"])
     S = sum(smx["n_segments"]) * T / REFERENCE_FRAMES
     sums = N_FOLDS * S * (rows + 1) * BYTES["float64"]
+    if smx["encoder"] == "auto":
+        sums *= 2  # and those of the differences of checked masks
     return int(sums + K * T * F * BYTES["float32"])
 
 
