@@ -56,7 +56,7 @@ def killed(root, step, program=CHILD):
     """Kill the step when the store holds masks of the second utterance; return their number."""
     child = subprocess.Popen([sys.executable, "-c", program, str(root), step], cwd=ROOT)
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while time.monotonic() < deadline:
             entries = [load(path) for path in (root / "store" / step).rglob("*.npz")]
             if len(entries) == 2 and min(int(entry["n_masks"].sum()) for entry in entries) >= 64:
