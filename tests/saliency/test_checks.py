@@ -248,6 +248,15 @@ def test_the_decision_is_never_revised(any_noise, monkeypatch):
     assert checks.facts(grown)["encoder"] == "exact"
 
 
+@pytest.mark.parametrize("begun", ["auto", "exact"])
+def test_later_masks_are_scored_as_the_first_ones(any_noise, begun):
+    other = {"auto": "exact", "exact": "auto"}[begun]
+    whole = run(HardOfHearing(), replace(DESIGN, encoder=begun))
+    first = run(HardOfHearing(), replace(DESIGN, encoder=begun, n_masks=128))
+    grown = run(HardOfHearing(), replace(DESIGN, encoder=other), statistics=first)
+    assert as_bytes(grown) == as_bytes(whole)
+
+
 def test_memory_that_runs_out_adds_nothing_twice(any_noise):
     class Small(HardOfHearing):
         def encode(self, features, padding_value):

@@ -102,7 +102,8 @@ def input_sums(
             masks.segments, len(heard.tokens), r, heard.n_steps(r),
             logarithms=ESTIMATORS[design.estimator].logarithms, tokens=design.token_p > 0,
         )  # fmt: skip
-    if design.encoder == "exact":
+    # Masks that are there already decide how later ones are scored.
+    if statistics.check_share is None and (design.encoder == "exact" or statistics.total_masks):
         return ScoreSums(statistics, perturbed.score, masks.plan, model.device)
     return CheckedSums(statistics, perturbed, masks.plan, design.check)
 
