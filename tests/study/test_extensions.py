@@ -91,8 +91,9 @@ def registries(monkeypatch):
 @pytest.fixture
 def root(tmp_path):
     """A project with the examples as extensions, and a corpus in the format of one of them."""
-    shutil.copytree(ROOT / "workflow" / "schemas", tmp_path / "workflow" / "schemas")
-    (tmp_path / "Snakefile").touch()
+    shutil.copytree(ROOT / "workflow", tmp_path / "workflow")
+    shutil.copytree(ROOT / "profiles", tmp_path / "profiles")
+    shutil.copy(ROOT / "Snakefile", tmp_path)
     (tmp_path / "config").mkdir()
     for name in ("config", "models", "datasets"):
         shutil.copy(ROOT / "config" / f"{name}.yaml", tmp_path / "config")
@@ -185,6 +186,7 @@ def test_all_are_estimated(config, root, monkeypatch, capsys):
     table = capsys.readouterr().out
     assert "said/tiny/asr-en" in table
     assert "GPU-hours" in table
+    assert re.search(r"in all +2 +[1-9]\d* ", table)
 
 
 @pytest.fixture
