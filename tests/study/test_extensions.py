@@ -94,9 +94,7 @@ def root(tmp_path):
     shutil.copytree(ROOT / "workflow", tmp_path / "workflow")
     shutil.copytree(ROOT / "profiles", tmp_path / "profiles")
     shutil.copy(ROOT / "Snakefile", tmp_path)
-    (tmp_path / "config").mkdir()
-    for name in ("config", "models", "datasets"):
-        shutil.copy(ROOT / "config" / f"{name}.yaml", tmp_path / "config")
+    shutil.copytree(ROOT / "config", tmp_path / "config")
     (tmp_path / "extensions").mkdir()
     for title, code in examples().items():
         (tmp_path / "extensions" / file_of(title)).write_text(code)

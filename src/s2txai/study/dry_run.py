@@ -9,6 +9,7 @@ from pathlib import Path
 
 from s2txai.errors import UserError
 
+_LONGEST_REASON = 400  # characters
 _TABLE = re.compile(r"^job +count\n[- ]+\n((?:\w+ +\d+\n)+)", re.MULTILINE)
 
 
@@ -36,10 +37,15 @@ def planned_jobs(root: Path, configs: Sequence[Path]) -> Counter[str]:
     )  # fmt: skip
     table = _TABLE.search(shown.stdout)
     if shown.returncode != 0 or table is None:
-        # Errors are on either stream; what the profile sets is said on the other.
-        lines = (shown.stderr + shown.stdout).strip().splitlines()
-        raise UserError(f"Snakemake cannot plan this study: {' '.join(lines[-2:])}")
+        raise UserError(f"Snakemake cannot plan this study: {_reason(shown.stderr + shown.stdout)}")
     counts = {rule: int(n) for rule, n in re.findall(r"(\w+) +(\d+)", table[1])}
     return Counter(
         {rule: n for rule, n in counts.items() if rule != "total" and not rule.startswith("all")}
     )
+
+
+def _reason(output: str) -> str:
+    """Return what Snakemake says of an error, in one line: from where it names one."""
+    lines = [line.strip() for line in output.strip().splitlines()]
+    first = next((n for n, line in enumerate(lines) if "Error" in line or "Exception" in line), -1)
+    return " ".join(lines[first:])[:_LONGEST_REASON]
