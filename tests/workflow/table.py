@@ -201,6 +201,10 @@ CASES = (
         "all masks of SMX; deletion by its maps",
     ),
     Case(
+        "`smx.encoder` or `smx.check`", config(smx={"encoder": "exact"}),
+        "all masks of SMX; deletion by its maps",
+    ),
+    Case(
         "`smx.estimator`", config(smx={"estimator": "loglinear"}),
         "all masks of SMX, since only loglinear keeps logarithms; deletion by its maps",
     ),
