@@ -131,3 +131,17 @@ def test_sizes_by_hand(tables):
     sizes = tables.sizes.set_index("map")
     assert sizes["size"].tolist() == [11.5, 50]
     assert 10 <= sizes.at["ca_mean", "size_low"] < 11.5 < sizes.at["ca_mean", "size_high"] <= 13
+
+
+def test_the_signature_says_how_the_masks_of_a_map_were_scored():
+    design = {"n_segments": [50], "p": 0.5, "encoder": "auto", "check": 0.05, "seed": 0}
+    deleted = []
+    for n in range(4):
+        data = deleted_utterance(n)
+        arrays = {**data.arrays, "maps": np.array(["smx_full", "random"])}
+        parameters = {**data.parameters, "smx": {**design, "n_masks": 640}}
+        deleted.append(UtteranceData(data.utterance, arrays, parameters))
+    tables = score_deletion(REFERENCES, deleted, parse_task("asr-en"), seed=5, **SCORING)
+    of_smx = pick(tables.areas, "smx_full", "wer")["signature"]
+    assert "|n_segments:50|p:0.5|encoder:auto|check:0.05|mask_seed:0|n_masks:640|" in of_smx
+    assert "encoder" not in pick(tables.areas, "random", "wer")["signature"]

@@ -24,6 +24,9 @@ PROBABILITIES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = MappingProxyTy
     {"log_prob": np.asarray, "probability": lambda log_probs: 100 * np.exp(log_probs)}
 )
 
+# Of the masks of a map, what its signature says beside their seed and number.
+_DESIGN = ("n_segments", "p", "estimator", "n_points", "encoder", "check")
+
 NO_SCORES: Mapping[str, Score] = MappingProxyType({})
 
 
@@ -224,9 +227,7 @@ def _design(deleted: Sequence[UtteranceData], name: str) -> dict[str, Any]:
     if step not in designs:
         return facts
     design = designs[step]
-    facts |= {
-        key: design[key] for key in ("n_segments", "p", "estimator", "n_points") if key in design
-    }
+    facts |= {key: design[key] for key in _DESIGN if key in design}
     if "n_masks" in design:
         n_masks = [data.parameters[step]["n_masks"] for data in deleted]
         facts |= {"mask_seed": design["seed"], "n_masks": spread(n_masks)}
