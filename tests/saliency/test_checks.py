@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from s2txai.errors import UserError
+from s2txai.models.base import CheapPass
 from s2txai.saliency import checks
-from s2txai.saliency.checks import Fidelity, correction, moments_of
+from s2txai.saliency.checked_sums import moments_of as moments_of_tensors
+from s2txai.saliency.checks import Fidelity, correction
 from s2txai.saliency.design import MaskDesign
 from s2txai.saliency.heard import Heard
 from s2txai.saliency.masks import is_checked
@@ -42,6 +44,10 @@ def run(model, design=DESIGN, *, batch_size=64, statistics=None, on_batch=None):
         model, heard(), design, utterance="u1", statistics=statistics, batch_size=batch_size,
         on_batch=on_batch,
     )  # fmt: skip
+
+
+def moments_of(cheap, exact):
+    return moments_of_tensors(torch.from_numpy(cheap), torch.from_numpy(exact)).numpy()
 
 
 @pytest.fixture
@@ -170,6 +176,20 @@ def test_a_cheap_pass_that_is_close_scores_all_but_the_pilot_and_the_checks():
     # The unperturbed input, 24 of the pilot, and a tenth.
     assert model.calls["encode"] - model.calls["cheap"] == 1 + 24 + 40
     assert found.check_moments[:, 0].sum(axis=0)[0, 0] == 40
+
+
+def test_a_pass_that_is_not_needed_is_not_run():
+    class TwoPasses(HardOfHearing):
+        def cheap_passes(self, perturbed, padding_value):
+            def costly(*_):
+                raise AssertionError("the first pass is close enough")
+
+            (first,) = super().cheap_passes(perturbed, padding_value)
+            return [first, CheapPass(costly, "more of it, for longer")]
+
+    model = TwoPasses(error=0.002)
+    assert run(model).cheap_pass == 0
+    assert model.calls["cheap"] == 24 + 400
 
 
 def test_auto_takes_the_smallest_share_that_adds_little_noise():

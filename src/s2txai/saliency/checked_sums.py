@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from s2txai.log import logger
 from s2txai.models.memory import is_out_of_memory, to_device
 from s2txai.saliency import checks
-from s2txai.saliency.checks import Fidelity, moments_of
+from s2txai.saliency.checks import Fidelity
 from s2txai.saliency.masks import N_FOLDS, MaskPlan, is_checked
 from s2txai.saliency.score_sums import Changes, Score, ScoreSums, apply, on_grid, one_by_one
 from s2txai.saliency.statistics import Statistics
@@ -74,13 +75,9 @@ class CheckedSums(ScoreSums):
         super().__init__(statistics, perturbed.score, plan, perturbed.device)
         self._perturbed, self._wanted_share = perturbed, share
         self._pilot = _Pilot(perturbed, plan, len(statistics.score_sum[0, 0]))
-        self._cheap: CheapScore | None = None
-        self._is_decided = False
 
     def add(self, occluded: torch.Tensor, k: int, start: int) -> None:
         """Score masks ``start``, ``start + 1``, ... bool [N, S_k], and add them to the sums."""
-        if not self._is_decided:
-            self._decide()
         if self._cheap is None:
             super().add(occluded, k, start)
             return
@@ -110,8 +107,7 @@ class CheckedSums(ScoreSums):
         """Return what the sums over checked masks become; ``folds`` [N] are those of the masks."""
         segments = slice(self._offsets[k], self._offsets[k + 1])
         cheap, exact = on_grid(cheap.double()), on_grid(exact.double())
-        both = (torch.ones_like(cheap), cheap, exact, cheap**2, exact**2, cheap * exact)
-        moments = torch.stack(both, dim=1)  # (N, 6, I)
+        moments = moments_of(cheap, exact)  # (N, 6, I)
         changes: Changes = []
         for fold in sorted(set(folds.tolist())):
             of_fold = to_device(torch.from_numpy(np.nonzero(folds == fold)[0]), self._device)
@@ -125,8 +121,12 @@ class CheckedSums(ScoreSums):
             changes.append((sums, one_by_one(sums, moments[of_fold])))
         return changes
 
-    def _decide(self) -> None:
-        """Run the pilot, or go on as the statistics were begun."""
+    @cached_property
+    def _cheap(self) -> CheapScore | None:
+        """How masks are scored cheaply, as the pilot decides or the statistics were begun.
+
+        None where they are scored exactly.
+        """
         statistics = self._statistics
         if statistics.total_masks == 0:
             decision = self._pilot.decide(self._wanted_share)
@@ -135,11 +135,18 @@ class CheckedSums(ScoreSums):
                 pilot_moments=decision.moments,
             )  # fmt: skip
             self._sums |= self._on_device()
-            self._cheap = decision.score
-        elif checks.is_fast(statistics):
+            return decision.score
+        if checks.is_fast(statistics):
             assert statistics.cheap_pass is not None
-            self._cheap = self._pilot.scores()[int(statistics.cheap_pass)]
-        self._is_decided = True
+            return self._pilot.scores()[int(statistics.cheap_pass)]
+        return None
+
+
+def moments_of(cheap: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:
+    """Return :data:`s2txai.saliency.checks.MOMENTS` of each mask [N, 6, I] of scores [N, I]."""
+    return torch.stack(
+        [torch.ones_like(cheap), cheap, exact, cheap**2, exact**2, cheap * exact], dim=1
+    )
 
 
 @dataclass(frozen=True)
@@ -215,19 +222,18 @@ class _Pilot:
         exact = self._scores_of(self._perturbed.score, masks)
         moments: dict[int, np.ndarray] = {}
 
-        def noise(number: int, share: float) -> float:
+        def noise(share: float, number: int) -> float:
             if number not in moments:
                 cheap = self._scores_of(scores[number].score, masks)
-                moments[number] = moments_of(cheap, exact).sum(axis=0)
+                moments[number] = moments_of(cheap, exact).numpy().sum(axis=0)
             return Fidelity.of_moments(moments[number]).noise(share)
 
         shares = checks.SHARES if wanted_share == "auto" else (float(wanted_share),)
         choices = [(share, number) for share in shares for number in range(len(scores))]
-        share, number = next(
-            (choice for choice in choices if noise(choice[1], choice[0]) <= checks.LOW_NOISE),
-            (shares[-1], min(range(len(scores)), key=lambda number: noise(number, shares[-1]))),
-        )
-        added = noise(number, share)
+        # Every further pass has to learn and to score the pilot: none without need.
+        quiet = next((choice for choice in choices if noise(*choice) <= checks.LOW_NOISE), None)
+        share, number = quiet or min(choices[-len(scores) :], key=lambda choice: noise(*choice))
+        added = noise(share, number)
         fidelity = Fidelity.of_moments(moments[number])
         facts = (
             fidelity.mean_correlation, fidelity.worst_correlation, 100 * fidelity.mean_bias,
@@ -259,8 +265,8 @@ class _Pilot:
         self,
         score: Score,
         masks: Sequence[tuple[torch.Tensor, int, tuple[torch.Tensor, ...]]],
-    ) -> np.ndarray:
-        """Return float64 [N, I], one mask at a time: no result depends on how many fit."""
+    ) -> torch.Tensor:
+        """Return float64 [N, I] on the CPU, one mask at a time: none depends on how many fit."""
         scores = [score(occluded, k, *tokens) for occluded, k, tokens in masks]
         # Together: with a copy of each, a GPU would wait for every mask to be launched.
-        return torch.cat(scores).double().cpu().numpy()
+        return torch.cat(scores).double().cpu()

@@ -121,13 +121,6 @@ class Fidelity:
         return float(self.unexplained.mean()) / share
 
 
-def moments_of(
-    cheap: npt.NDArray[np.float64], exact: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    """Return :data:`MOMENTS` of each mask [N, 6, I] of scores [N, I]."""
-    return np.stack([np.ones_like(cheap), cheap, exact, cheap**2, exact**2, cheap * exact], axis=1)
-
-
 def fidelity(statistics: "Statistics") -> Fidelity | None:
     """Return how close cheap scores were in pilot and checks; None where there were none."""
     if statistics.pilot_moments is None or statistics.check_moments is None:
