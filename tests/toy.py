@@ -157,7 +157,7 @@ class WordModel(LinearModel):
 
 
 class HardOfHearing(WordModel):
-    """A :class:`WordModel` with a cheap pass that hears a share of the next word instead.
+    """A :class:`WordModel` whose cheap pass mixes a share of the next word into each word.
 
     Parameters
     ----------

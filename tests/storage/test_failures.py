@@ -51,7 +51,7 @@ class Partial(Study):
         self.after("aggregate", "decode", "attention", "smx", "smh")()
         self.after("deletion", "decode", "smx", "aggregate")()
 
-    def told(self, step):
+    def failures(self, step):
         return failures(self.folder(step), [utterance.id for utterance in self.utterances])
 
 
@@ -110,7 +110,7 @@ def test_a_recording_that_cannot_be_used_stops_no_other(tmp_path, kind, caplog):
     samples, words = UNUSABLE[kind]
     spoil(tmp_path / f"{BAD}.wav", samples)
     study.decode()
-    (found,) = study.told("decode")
+    (found,) = study.failures("decode")
     assert (found.utterance, found.step) == (BAD, "decode")
     assert f"{BAD}.wav" in found.message
     assert words in found.message
@@ -126,7 +126,7 @@ def test_a_file_that_is_no_recording_stops_no_other(tmp_path, content):
     study = study_of(tmp_path)
     (tmp_path / f"{BAD}.wav").write_bytes(content)
     study.decode()
-    (found,) = study.told("decode")
+    (found,) = study.failures("decode")
     assert "cannot be read as audio" in found.message or "breaks off" in found.message
 
 
@@ -135,16 +135,16 @@ def test_a_recording_that_breaks_off_or_is_gone_stops_no_other(tmp_path):
     path = tmp_path / f"{BAD}.wav"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     study.decode()
-    assert "breaks off" in study.told("decode")[0].message
+    assert "breaks off" in study.failures("decode")[0].message
     path.unlink()
     study.decode()
-    assert f"There is no audio file {path}" in study.told("decode")[0].message
+    assert f"There is no audio file {path}" in study.failures("decode")[0].message
 
 
 def test_an_utterance_longer_than_the_model_hears_stops_no_other(tmp_path):
     study = study_of(tmp_path)
     decode_shard(study.place("decode"), study.utterances, TASK, beam=1, max_seconds=0.35)
-    (found,) = study.told("decode")
+    (found,) = study.failures("decode")
     assert "Utterance 'five' lasts 0.4 s, but the model accepts at most 0.35 s" in found.message
 
 
@@ -165,7 +165,9 @@ def test_an_input_that_the_model_fails_on(tmp_path, caplog, where, step, error):
     later = {"decode": ("attention", "smx"), "attention": (), "smx": ()}[step]
     for name in (step, *later, "aggregate", "deletion"):
         kind = type(error).__name__
-        assert study.told(name) == [Failure(BAD, step, f"{kind}: {' '.join(str(error).split())}")]
+        assert study.failures(name) == [
+            Failure(BAD, step, f"{kind}: {' '.join(str(error).split())}")
+        ]
         assert not (study.folder(name) / f"{BAD}.npz").exists()
     good = {path: data for path, data in study.files().items() if path.stem == GOOD}
     assert good == whole.files()
@@ -235,7 +237,7 @@ def test_a_mended_recording_is_done_and_no_other_again(tmp_path):
     write_speech(tmp_path / f"{BAD}.wav", "west south north east", seed=1)
     model.calls.clear()
     study.everything()
-    assert study.told("deletion") == []
+    assert study.failures("deletion") == []
     whole = Study(tmp_path / "whole", study.utterances, WordModel())
     whole.everything()
     assert study.files() == whole.files()
@@ -273,7 +275,7 @@ def test_a_failure_of_the_job_fails_the_job(tmp_path, kind):
     with pytest.raises(type(error)) as raised:
         study.decode()
     assert raised.value is error
-    assert study.told("decode") == []
+    assert study.failures("decode") == []
     # What was done before is kept.
     assert (study.folder("decode") / f"{GOOD}.npz").exists()
 
@@ -295,7 +297,7 @@ def test_memory_that_does_not_hold_one_input_fails_the_job(tmp_path, caplog, whe
     with pytest.raises(UserError, match="not even hold a forward pass of one input: give the job"):
         getattr(study, step)()
     assert f"{step}: stopped at the utterance four" in caplog.text
-    assert study.told(step) == []
+    assert study.failures(step) == []
     assert (study.folder(step) / f"{GOOD}.npz").exists()
 
 
@@ -315,7 +317,7 @@ def test_unusable_recordings_alone_do_not_fail_the_job(tmp_path):
     for name in (GOOD, BAD):
         spoil(tmp_path / f"{name}.wav", np.zeros(8000))
     study.everything()
-    assert {one.step for one in study.told("deletion")} == {"decode"}
+    assert {one.step for one in study.failures("deletion")} == {"decode"}
 
 
 def test_a_model_that_cannot_be_loaded_is_no_fault_of_an_utterance(tmp_path, monkeypatch):
@@ -345,7 +347,7 @@ def test_numbers_that_are_not_finite(tmp_path, monkeypatch, step):
     study = study_of(tmp_path, NotFinite())
     study.decode()
     getattr(study, step)()
-    (found,) = study.told(step)
+    (found,) = study.failures(step)
     assert found.utterance == BAD
     assert "not finite on this input" in found.message
     # Neither now nor at a checkpoint: the next run would go on from there.
@@ -366,7 +368,7 @@ def test_gradients_of_the_others(tmp_path):
         ("input_x_gradient", {}),
     ):
         gradients_shard(study.place(method), method, study.read("decode"), parameters=parameters)
-        assert study.told(method) == [Failure(BAD, method, "RuntimeError: no gradient")]
+        assert study.failures(method) == [Failure(BAD, method, "RuntimeError: no gradient")]
         assert (study.folder(method) / f"{GOOD}.npz").exists()
 
 
@@ -388,7 +390,7 @@ def test_the_batch_is_measured_on_an_utterance_that_works(tmp_path, step):
     study.decode()
     model.strict = True
     getattr(study, step)(batch_size="auto")
-    assert study.told(step) == [Failure(GOOD, step, "ValueError: too many words")]
+    assert study.failures(step) == [Failure(GOOD, step, "ValueError: too many words")]
     assert (study.folder(step) / f"{BAD}.npz").exists()
 
 
@@ -414,7 +416,7 @@ def test_an_empty_hypothesis_is_no_failure(tmp_path):
 
     study = study_of(tmp_path, Deaf())
     study.everything()
-    assert study.told("deletion") == []
+    assert study.failures("deletion") == []
     decoded = study.read("decode")
     assert [str(one["text"]) for one in decoded] == [TEXT, ""]
     _, scores = transcript_tables(study.utterances, decoded, TASK, text_normalisation="whisper")
@@ -443,7 +445,7 @@ def test_a_hypothesis_that_loops_to_the_limit_is_no_failure(tmp_path):
 
     study = study_of(tmp_path, Looping())
     study.everything()
-    assert study.told("deletion") == []
+    assert study.failures("deletion") == []
     first, second = study.read("decode")
     assert str(first["text"]) == TEXT
     assert str(second["text"]) == " ".join([WORDS[0]] * 40)  # the toy's limit

@@ -61,8 +61,6 @@ def test_jobs(study):
         "transcripts", "correlate", "deletion_curves", "sensitivity", "timestamps", "heads",
         "failures",
     )  # fmt: skip
-    of_study = ("fetch_model", "comparisons", "report", "check_failures")
     expected = dict.fromkeys(of_shards, 3) | {"smx": 6, "gradients": 6} | dict.fromkeys(of_run, 1)
     assert layout.jobs_of_run(study, run) == expected
-    assert layout.jobs(study) == expected | dict.fromkeys(of_study, 1)
     assert layout.model_jobs(study, run) == 4 * 3 + 6 + 6

@@ -151,19 +151,6 @@ def _has(step: Step, study: Study, run: Run) -> bool:
     return conditions[step.only]
 
 
-def jobs(study: Study) -> Counter[str]:
-    """Return how many jobs of each step a study has when nothing has run."""
-    n_jobs: Counter[str] = Counter()
-    for run in study.runs.values():
-        n_jobs += jobs_of_run(study, run)
-    for step in STEPS:
-        if step.per == "model":
-            n_jobs[step.name] = len(study.models)
-        elif step.per == "study":
-            n_jobs[step.name] = 1
-    return n_jobs
-
-
 def model_jobs(study: Study, run: Run) -> int:
     """Return how many jobs of a run load its model."""
     n_jobs = jobs_of_run(study, run)
